@@ -1,0 +1,66 @@
+//! A group: one tenant, with its settings, its keys and the addresses that stand for its users.
+
+use crate::phone::PhoneCheck;
+use secrecy::SecretString;
+use std::{fmt, time::Duration};
+
+/// A group's id: 1 … 2^53-1, so that every JSON reader holds it exactly.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupId(i64);
+
+impl GroupId {
+    pub const MAX: i64 = (1 << 53) - 1;
+
+    /// `None` outside 1 … 2^53-1.
+    pub const fn new(id: i64) -> Option<Self> {
+        if id >= 1 && id <= Self::MAX { Some(Self(id)) } else { None }
+    }
+
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+}
+
+impl fmt::Display for GroupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for GroupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One of a group's JWT secrets. A token with a `kid` is checked against the one of that name only.
+#[derive(Clone, Debug)]
+pub struct JwtSecret {
+    pub kid: Option<String>,
+    pub secret: SecretString,
+}
+
+/// What the worker knows of a group: a snapshot, opened and checked when it was read.
+#[derive(Clone, Debug)]
+pub struct Group {
+    pub id: GroupId,
+    pub enabled: bool,
+    /// The region that a number without a country code is read in, as CLDR writes it (`US`).
+    pub region: String,
+    pub phone_check: PhoneCheck,
+    /// The regions that the group texts; empty for any.
+    pub countries: Vec<String>,
+    /// Digits in a session key, 4 … 9.
+    pub key_length: u8,
+    /// The text's template, checked when it was set.
+    pub template: String,
+    /// The link's template; `None` for `{PUBLIC_URL}/s/{token}`.
+    pub link: Option<String>,
+    /// The sender's number, when it is not `SMS_FROM`.
+    pub sms_from: Option<String>,
+    pub session_ttl: Duration,
+    pub session_max: Duration,
+    pub key_rest: Duration,
+    pub api_keys: Vec<SecretString>,
+    pub jwt_secrets: Vec<JwtSecret>,
+}

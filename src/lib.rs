@@ -1,0 +1,5 @@
+//! Session Invite: an invite from RabbitMQ becomes a session, a text and a reply, once each.
+
+pub mod group;
+pub mod phone;
+pub mod refusal;
