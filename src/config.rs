@@ -1,0 +1,91 @@
+//! The only reader of the environment. Every variable has a flag of the same name; every fault is
+//! listed, all of them together, before anything starts.
+
+mod args;
+mod read;
+
+pub use args::{BrokerArgs, DatabaseArgs, LogArgs, ProviderArgs, SecretsArgs, WorkerArgs};
+pub use read::Faults;
+
+use crate::{group::seal::SecretsKey, queue::ReplyToAllow};
+use secrecy::SecretString;
+use std::{net::SocketAddr, time::Duration};
+
+/// Where the database is, and how many connections may be open to it.
+#[derive(Debug, Clone)]
+pub struct DatabaseConfig {
+    pub url: SecretString,
+    pub max_connections: u32,
+}
+
+/// Where the broker is, and what this installation's queues are called.
+#[derive(Debug, Clone)]
+pub struct BrokerConfig {
+    pub url: SecretString,
+    pub queue_prefix: String,
+}
+
+/// Whom a text is from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sender {
+    /// A number in E.164, or another `From` that the provider takes.
+    Number(String),
+    MessagingService(String),
+}
+
+/// The provider's account, and how long and how often it is asked.
+#[derive(Debug, Clone)]
+pub struct ProviderConfig {
+    /// Without a trailing slash.
+    pub base_url: String,
+    pub account_sid: String,
+    /// `AC…` with its token, or `SK…` with its secret.
+    pub user: String,
+    pub password: SecretString,
+    pub sender: Sender,
+    pub timeout: Duration,
+    pub concurrency: usize,
+    pub max_attempts: u32,
+    pub settle: Duration,
+    pub when_unsure: WhenUnsure,
+}
+
+/// What to do about a text that may have gone out (contract, section 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenUnsure {
+    Look,
+    Fail,
+    Resend,
+}
+
+/// Where links and callbacks lead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicUrl {
+    /// Without a trailing slash.
+    pub base: String,
+    /// Whether the provider can reach it: only when it was given.
+    pub callbacks: bool,
+}
+
+/// How old an invite may be.
+#[derive(Debug, Clone, Copy)]
+pub struct AgeLimits {
+    pub max_age: Duration,
+    pub require_timestamp: bool,
+}
+
+/// Everything that the worker needs, checked whole.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    pub database: DatabaseConfig,
+    pub broker: BrokerConfig,
+    pub prefetch: u16,
+    pub reply_to_allow: ReplyToAllow,
+    pub provider: ProviderConfig,
+    pub age: AgeLimits,
+    pub retention: Duration,
+    pub shutdown_grace: Duration,
+    pub secrets_key: SecretsKey,
+    pub public_url: PublicUrl,
+    pub http_addr: SocketAddr,
+}

@@ -1,0 +1,328 @@
+//! The flags, each with its variable, as raw text; `check` turns them into configuration.
+
+use super::{
+    AgeLimits, BrokerConfig, DatabaseConfig, ProviderConfig, PublicUrl, Sender, WhenUnsure, WorkerConfig,
+    read::{self, Faults, given},
+};
+use crate::{group::seal::SecretsKey, queue::ReplyToAllow};
+use clap::Args;
+use secrecy::SecretString;
+use std::{net::SocketAddr, time::Duration};
+
+const LOOPBACK_PUBLIC_URL: &str = "http://127.0.0.1:8080";
+const DAY: Duration = Duration::from_secs(86_400);
+
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Database")]
+pub struct DatabaseArgs {
+    /// PostgreSQL 13 or later, such as postgres://user:password@host:5432/database
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: Option<String>,
+    /// Connections to the database at most [default: 10]
+    #[arg(long, env = "DATABASE_MAX_CONNECTIONS", hide_env_values = true, value_name = "N")]
+    pub database_max_connections: Option<String>,
+}
+
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Broker")]
+pub struct BrokerArgs {
+    /// RabbitMQ 3.10 or later, such as amqp://user:password@host:5672/%2f
+    #[arg(long, env = "AMQP_URL", hide_env_values = true, value_name = "URL")]
+    pub amqp_url: Option<String>,
+    /// What the names of the queues begin with [default: session-invite]
+    #[arg(long, env = "QUEUE_PREFIX", hide_env_values = true, value_name = "NAME")]
+    pub queue_prefix: Option<String>,
+}
+
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Secrets and links")]
+pub struct SecretsArgs {
+    /// 32 bytes in base64 (`openssl rand -base64 32`); several with commas: the first seals, all open
+    #[arg(long, env = "SECRETS_KEY", hide_env_values = true, value_name = "KEY[,KEY]")]
+    pub secrets_key: Option<String>,
+    /// Where visitors reach the gateway, for links and callbacks
+    #[arg(long, env = "PUBLIC_URL", hide_env_values = true, value_name = "URL")]
+    pub public_url: Option<String>,
+}
+
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Provider")]
+pub struct ProviderArgs {
+    /// The Twilio-style provider [default: https://api.twilio.com]
+    #[arg(long, env = "SMS_BASE_URL", hide_env_values = true, value_name = "URL")]
+    pub sms_base_url: Option<String>,
+    /// The account, in the path of each request
+    #[arg(long, env = "TWILIO_ACCOUNT_SID", hide_env_values = true, value_name = "AC…")]
+    pub twilio_account_sid: Option<String>,
+    /// The account's token
+    #[arg(long, env = "TWILIO_AUTH_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub twilio_auth_token: Option<String>,
+    /// An API key, instead of the account's token
+    #[arg(long, env = "TWILIO_API_KEY", hide_env_values = true, value_name = "SK…")]
+    pub twilio_api_key: Option<String>,
+    /// The API key's secret
+    #[arg(long, env = "TWILIO_API_SECRET", hide_env_values = true, value_name = "SECRET")]
+    pub twilio_api_secret: Option<String>,
+    /// The number that texts come from
+    #[arg(long, env = "SMS_FROM", hide_env_values = true, value_name = "+1…")]
+    pub sms_from: Option<String>,
+    /// A messaging service that texts come from, instead of a number
+    #[arg(long, env = "SMS_MESSAGING_SERVICE_SID", hide_env_values = true, value_name = "MG…")]
+    pub sms_messaging_service_sid: Option<String>,
+    /// How long one request to the provider may take [default: 10s]
+    #[arg(long, env = "SMS_TIMEOUT", hide_env_values = true, value_name = "DURATION")]
+    pub sms_timeout: Option<String>,
+    /// Requests to the provider at a time [default: 256]
+    #[arg(long, env = "SMS_CONCURRENCY", hide_env_values = true, value_name = "N")]
+    pub sms_concurrency: Option<String>,
+    /// Tries for one text at most [default: 5]
+    #[arg(long, env = "SMS_MAX_ATTEMPTS", hide_env_values = true, value_name = "N")]
+    pub sms_max_attempts: Option<String>,
+    /// How long the provider's list may lag behind what it accepted [default: 30s]
+    #[arg(long, env = "SMS_SETTLE", hide_env_values = true, value_name = "DURATION")]
+    pub sms_settle: Option<String>,
+    /// What to do when a text may have gone out and the provider's list does not show it: look, fail or
+    /// resend [default: look]
+    #[arg(long, env = "SMS_WHEN_UNSURE", hide_env_values = true, value_name = "WHAT")]
+    pub sms_when_unsure: Option<String>,
+}
+
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Logging")]
+pub struct LogArgs {
+    /// What is logged, such as info, or warn,session_invite=debug [default: info]
+    #[arg(long, env = "RUST_LOG", hide_env_values = true, value_name = "FILTER", global = true)]
+    pub rust_log: Option<String>,
+    /// text or json [default: text]
+    #[arg(long, env = "LOG_FORMAT", hide_env_values = true, value_name = "FORMAT", global = true)]
+    pub log_format: Option<String>,
+}
+
+#[derive(Args, Clone, Debug, Default)]
+pub struct WorkerArgs {
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    #[command(flatten)]
+    pub broker: BrokerArgs,
+    #[command(flatten)]
+    pub provider: ProviderArgs,
+    #[command(flatten)]
+    pub secrets: SecretsArgs,
+    /// Invites in hand at most [default: 1000]
+    #[arg(long, env = "PREFETCH", hide_env_values = true, value_name = "N", help_heading = "Worker")]
+    pub prefetch: Option<String>,
+    /// Queues that a reply may go to: names with * for any characters, with commas [default: *]
+    #[arg(long, env = "REPLY_TO_ALLOW", hide_env_values = true, value_name = "PATTERN", help_heading = "Worker")]
+    pub reply_to_allow: Option<String>,
+    /// An invite older than this is not texted [default: 10m]
+    #[arg(long, env = "INVITE_MAX_AGE", hide_env_values = true, value_name = "DURATION", help_heading = "Worker")]
+    pub invite_max_age: Option<String>,
+    /// Refuse an invite without a timestamp, whose age nobody knows [default: false]
+    #[arg(long, env = "INVITE_REQUIRE_TIMESTAMP", hide_env_values = true, value_name = "BOOL", help_heading = "Worker",
+          num_args = 0..=1, default_missing_value = "true")]
+    pub invite_require_timestamp: Option<String>,
+    /// How long ended sessions are kept [default: 2y]
+    #[arg(long, env = "RETENTION", hide_env_values = true, value_name = "DURATION", help_heading = "Worker")]
+    pub retention: Option<String>,
+    /// How long a stopping worker finishes what it has in hand [default: 25s]
+    #[arg(long, env = "SHUTDOWN_GRACE", hide_env_values = true, value_name = "DURATION", help_heading = "Worker")]
+    pub shutdown_grace: Option<String>,
+    /// Where /healthz, /readyz and /metrics answer [default: 127.0.0.1:9464]
+    #[arg(long, env = "HTTP_ADDR", hide_env_values = true, value_name = "ADDR", help_heading = "Worker")]
+    pub http_addr: Option<String>,
+}
+
+impl DatabaseArgs {
+    pub fn check(&self, faults: &mut Faults) -> Option<DatabaseConfig> {
+        let hint = "such as postgres://user:password@127.0.0.1:5432/session_invite";
+        let url = faults.required("DATABASE_URL", self.database_url.as_ref(), hint).and_then(|url| {
+            faults.read("DATABASE_URL", Some(&url), "", read::service_url(&["postgres", "postgresql"]))
+        });
+        let raw = self.database_max_connections.as_ref();
+        let max = faults.read("DATABASE_MAX_CONNECTIONS", raw, "10", read::whole(2, 1_000));
+        Some(DatabaseConfig { url: url?.into(), max_connections: u32::try_from(max?).ok()? })
+    }
+}
+
+impl BrokerArgs {
+    pub fn check(&self, faults: &mut Faults) -> Option<BrokerConfig> {
+        let hint = "such as amqp://user:password@127.0.0.1:5672/%2f";
+        let url = faults
+            .required("AMQP_URL", self.amqp_url.as_ref(), hint)
+            .and_then(|url| faults.read("AMQP_URL", Some(&url), "", read::service_url(&["amqp", "amqps"])));
+        let prefix = faults.read("QUEUE_PREFIX", self.queue_prefix.as_ref(), "session-invite", queue_prefix);
+        Some(BrokerConfig { url: url?.into(), queue_prefix: prefix? })
+    }
+}
+
+impl SecretsArgs {
+    /// Only the key, for commands that send nothing.
+    pub fn check_key(&self, faults: &mut Faults) -> Option<SecretsKey> {
+        let hint = "make one with `openssl rand -base64 32`, and keep it: it opens the groups' keys";
+        let key = faults.required("SECRETS_KEY", self.secrets_key.as_ref(), hint)?;
+        faults.read("SECRETS_KEY", Some(&key), "", SecretsKey::parse)
+    }
+
+    /// Where links lead. `required_because` says who needs it, when it may not be left out.
+    pub fn check_public_url(&self, faults: &mut Faults, required_because: Option<&str>) -> Option<PublicUrl> {
+        match (given(self.public_url.as_ref()), required_because) {
+            (Some(_), _) => {
+                let base = faults.read("PUBLIC_URL", self.public_url.as_ref(), "", read::base_url)?;
+                Some(PublicUrl { base, callbacks: true })
+            }
+            (None, None) => Some(PublicUrl { base: LOOPBACK_PUBLIC_URL.to_owned(), callbacks: false }),
+            (None, Some(because)) => {
+                faults.add("PUBLIC_URL", format_args!("is not set; {because}"));
+                None
+            }
+        }
+    }
+}
+
+impl ProviderArgs {
+    /// The account that requests are made with: its own token, or an API key.
+    fn check_login(&self, faults: &mut Faults) -> Option<(String, String, SecretString)> {
+        let hint = "the account's id at the provider, AC…";
+        let account = faults.required("TWILIO_ACCOUNT_SID", self.twilio_account_sid.as_ref(), hint);
+        if account.as_deref().is_some_and(|sid| !sid.bytes().all(|b| b.is_ascii_alphanumeric())) {
+            faults.add("TWILIO_ACCOUNT_SID", "must be letters and digits only, such as AC…");
+        }
+        let key = given(self.twilio_api_key.as_ref());
+        let secret = given(self.twilio_api_secret.as_ref());
+        let (user, password) = match (key, secret, given(self.twilio_auth_token.as_ref())) {
+            (Some(key), Some(secret), _) => (Some(key.to_owned()), secret.to_owned()),
+            (None, None, Some(token)) => (account.clone(), token.to_owned()),
+            (None, None, None) => {
+                faults.add("TWILIO_AUTH_TOKEN", "is not set; or set TWILIO_API_KEY and TWILIO_API_SECRET");
+                return None;
+            }
+            _ => {
+                faults.add("TWILIO_API_KEY", "and TWILIO_API_SECRET go together; only one is set");
+                return None;
+            }
+        };
+        Some((account?, user?, password.into()))
+    }
+
+    fn check_sender(&self, faults: &mut Faults) -> Option<Sender> {
+        let service = given(self.sms_messaging_service_sid.as_ref());
+        match (given(self.sms_from.as_ref()), service) {
+            (Some(number), None) => Some(Sender::Number(number.to_owned())),
+            (None, Some(sid)) => Some(Sender::MessagingService(sid.to_owned())),
+            (None, None) => {
+                faults.add("SMS_FROM", "is not set; or set SMS_MESSAGING_SERVICE_SID");
+                None
+            }
+            (Some(_), Some(_)) => {
+                faults.add("SMS_FROM", "and SMS_MESSAGING_SERVICE_SID are both set; keep one");
+                None
+            }
+        }
+    }
+
+    pub fn check(&self, faults: &mut Faults) -> Option<ProviderConfig> {
+        let base_url =
+            faults.read("SMS_BASE_URL", self.sms_base_url.as_ref(), "https://api.twilio.com", read::base_url);
+        let login = self.check_login(faults);
+        let sender = self.check_sender(faults);
+        let seconds = Duration::from_secs;
+        let timeout_within = read::duration_within(Duration::from_millis(100), seconds(300));
+        let timeout = faults.read("SMS_TIMEOUT", self.sms_timeout.as_ref(), "10s", timeout_within);
+        let concurrency =
+            faults.read("SMS_CONCURRENCY", self.sms_concurrency.as_ref(), "256", read::whole(1, 65_535));
+        let attempts = faults.read("SMS_MAX_ATTEMPTS", self.sms_max_attempts.as_ref(), "5", read::whole(1, 20));
+        let settle_within = read::duration_within(Duration::ZERO, seconds(3_600));
+        let settle = faults.read("SMS_SETTLE", self.sms_settle.as_ref(), "30s", settle_within);
+        let unsure = faults.read("SMS_WHEN_UNSURE", self.sms_when_unsure.as_ref(), "look", when_unsure);
+        let (account_sid, user, password) = login?;
+        Some(ProviderConfig {
+            base_url: base_url?,
+            account_sid,
+            user,
+            password,
+            sender: sender?,
+            timeout: timeout?,
+            concurrency: usize::try_from(concurrency?).ok()?,
+            max_attempts: u32::try_from(attempts?).ok()?,
+            settle: settle?,
+            when_unsure: unsure?,
+        })
+    }
+}
+
+impl WorkerArgs {
+    /// The worker's configuration, or every fault in it.
+    pub fn check(&self) -> Result<WorkerConfig, Faults> {
+        let mut faults = Faults::default();
+        let config = self.read(&mut faults);
+        faults.finish(config)
+    }
+
+    fn read(&self, faults: &mut Faults) -> Option<WorkerConfig> {
+        let database = self.database.check(faults);
+        let broker = self.broker.check(faults);
+        let prefetch = faults.read("PREFETCH", self.prefetch.as_ref(), "1000", read::whole(1, 65_535));
+        let allow = faults.read("REPLY_TO_ALLOW", self.reply_to_allow.as_ref(), "*", ReplyToAllow::parse);
+        let provider = self.provider.check(faults);
+        let local = provider.as_ref().is_none_or(|provider| is_loopback(&provider.base_url));
+        let because = "links and callbacks lead there; it may be left out only when SMS_BASE_URL is on loopback";
+        let public_url = self.secrets.check_public_url(faults, (!local).then_some(because));
+        let age_within = read::duration_within(Duration::from_secs(1), 365 * DAY);
+        let max_age = faults.read("INVITE_MAX_AGE", self.invite_max_age.as_ref(), "10m", age_within);
+        let require = self.invite_require_timestamp.as_ref();
+        let require_timestamp = faults.read("INVITE_REQUIRE_TIMESTAMP", require, "false", read::truth);
+        let retention_within = read::duration_within(DAY, 36_525 * DAY);
+        let retention = faults.read("RETENTION", self.retention.as_ref(), "2y", retention_within);
+        let grace_within = read::duration_within(Duration::ZERO, Duration::from_secs(3_600));
+        let grace = faults.read("SHUTDOWN_GRACE", self.shutdown_grace.as_ref(), "25s", grace_within);
+        let secrets_key = self.secrets.check_key(faults);
+        let http_addr = faults.read("HTTP_ADDR", self.http_addr.as_ref(), "127.0.0.1:9464", address);
+        Some(WorkerConfig {
+            database: database?,
+            broker: broker?,
+            prefetch: u16::try_from(prefetch?).ok()?,
+            reply_to_allow: allow?,
+            provider: provider?,
+            age: AgeLimits { max_age: max_age?, require_timestamp: require_timestamp? },
+            retention: retention?,
+            shutdown_grace: grace?,
+            secrets_key: secrets_key?,
+            public_url: public_url?,
+            http_addr: http_addr?,
+        })
+    }
+}
+
+fn queue_prefix(text: &str) -> Result<String, String> {
+    // A queue's name is a short string of 255 bytes; the longest suffix is `.unreadable`.
+    let shaped = text.len() <= 200 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b));
+    if !shaped {
+        return Err(format!("{text:?} must be 1 to 200 letters, digits, dashes, dots, colons or underscores"));
+    }
+    if text.starts_with("amq.") {
+        return Err("must not begin with `amq.`, which the broker keeps for itself".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn when_unsure(text: &str) -> Result<WhenUnsure, String> {
+    match text {
+        "look" => Ok(WhenUnsure::Look),
+        "fail" => Ok(WhenUnsure::Fail),
+        "resend" => Ok(WhenUnsure::Resend),
+        _ => Err(format!("{text:?} must be look, fail or resend")),
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} must be an address and a port, such as 127.0.0.1:9464"))
+}
+
+fn is_loopback(base_url: &str) -> bool {
+    match url::Url::parse(base_url).ok().as_ref().and_then(url::Url::host) {
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}

@@ -1,0 +1,165 @@
+//! Turning raw text into typed values, collecting what is wrong instead of stopping at the first.
+
+use std::{fmt, time::Duration};
+
+/// What is wrong with the configuration: a line for each fault.
+#[derive(Debug, Default)]
+pub struct Faults(Vec<String>);
+
+impl Faults {
+    pub fn add(&mut self, name: &str, what: impl fmt::Display) {
+        self.0.push(format!("{name}: {what}"));
+    }
+
+    /// The value, or all the faults that were found on the way to it.
+    pub fn finish<T>(self, value: Option<T>) -> Result<T, Self> {
+        match value {
+            Some(value) if self.0.is_empty() => Ok(value),
+            _ => Err(self),
+        }
+    }
+
+    /// A value that must be there. An empty variable counts as unset, as Docker Compose passes it.
+    pub fn required(&mut self, name: &str, raw: Option<&String>, hint: &str) -> Option<String> {
+        let value = given(raw).map(str::to_owned);
+        if value.is_none() {
+            self.add(name, format_args!("is not set; {hint}"));
+        }
+        value
+    }
+
+    /// A value with a default, read by `parse`, whose error says what it should have been.
+    pub fn read<T, E: fmt::Display>(
+        &mut self,
+        name: &str,
+        raw: Option<&String>,
+        default: &str,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        match parse(given(raw).unwrap_or(default)) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.add(name, error);
+                None
+            }
+        }
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_slice() {
+            [one] => write!(f, "the configuration is wrong: {one}"),
+            many => {
+                write!(f, "the configuration is wrong in {} places:", many.len())?;
+                many.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
+            }
+        }
+    }
+}
+
+impl std::error::Error for Faults {}
+
+/// The text, unless it is empty.
+pub fn given(raw: Option<&String>) -> Option<&str> {
+    raw.map(|text| text.trim()).filter(|text| !text.is_empty())
+}
+
+/// `10s`, `10m`, `24h`, `2y`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| format!("{text:?} is not a duration such as 10s, 10m or 24h"))
+}
+
+/// A duration that is at least `least` and at most `most`.
+pub fn duration_within(least: Duration, most: Duration) -> impl Fn(&str) -> Result<Duration, String> {
+    move |text| {
+        let value = duration(text)?;
+        if (least..=most).contains(&value) {
+            return Ok(value);
+        }
+        let (least, most) = (humantime::format_duration(least), humantime::format_duration(most));
+        Err(format!("{text:?} must be from {least} to {most}"))
+    }
+}
+
+/// A whole number from `least` to `most`.
+pub fn whole(least: u64, most: u64) -> impl Fn(&str) -> Result<u64, String> {
+    move |text| match text.parse() {
+        Ok(value) if (least..=most).contains(&value) => Ok(value),
+        _ => Err(format!("{text:?} must be a whole number from {least} to {most}")),
+    }
+}
+
+/// `true` or `false`, in the spellings that people use.
+pub fn truth(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err(format!("{text:?} must be true or false")),
+    }
+}
+
+/// An absolute http(s) URL without query, fragment or credentials; its last slash is taken off.
+pub fn base_url(text: &str) -> Result<String, String> {
+    let url = url::Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err(format!("{:?} must be an absolute http:// or https:// URL", redact(&url)));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("must have no query and no fragment".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must hold no credentials".to_owned());
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+/// A URL of one of these schemes; a fault names the scheme and never the credentials.
+pub fn service_url<'a>(schemes: &'a [&'a str]) -> impl Fn(&str) -> Result<String, String> + 'a {
+    move |text| {
+        let url = url::Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
+        if schemes.contains(&url.scheme()) {
+            Ok(text.to_owned())
+        } else {
+            Err(format!("has the scheme {:?}; it must be one of {}", url.scheme(), schemes.join(", ")))
+        }
+    }
+}
+
+/// The URL without its credentials.
+fn redact(url: &url::Url) -> String {
+    let mut url = url.clone();
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_listed_together_and_name_their_variables() {
+        let mut faults = Faults::default();
+        faults.required("SECRETS_KEY", None, "make one with `openssl rand -base64 32`");
+        faults.read("PREFETCH", Some(&"0".to_owned()), "1000", whole(1, 65_535));
+        let text = faults.finish(Some(())).unwrap_err().to_string();
+        assert!(text.contains("in 2 places") && text.contains("SECRETS_KEY") && text.contains("PREFETCH"), "{text}");
+    }
+
+    #[test]
+    fn urls_are_checked_without_showing_their_credentials() {
+        assert_eq!(base_url("https://api.twilio.com/").unwrap(), "https://api.twilio.com");
+        for bad in ["api.twilio.com", "ftp://x", "http://u:secret@x/", "http://x/?a=1", "http://"] {
+            let fault = base_url(bad).unwrap_err();
+            assert!(!fault.contains("secret"), "{fault}");
+        }
+        assert!(!service_url(&["amqp"])("postgres://u:secret@x").unwrap_err().contains("secret"));
+    }
+
+    #[test]
+    fn an_empty_variable_counts_as_unset() {
+        let mut faults = Faults::default();
+        assert_eq!(faults.read("PREFETCH", Some(&String::new()), "7", whole(1, 10)), Some(7));
+    }
+}

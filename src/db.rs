@@ -1,0 +1,115 @@
+//! The database: connecting, and what an error from it means.
+
+use crate::config::DatabaseConfig;
+use secrecy::ExposeSecret;
+use sqlx::{
+    ConnectOptions, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use std::{str::FromStr, time::Duration};
+
+/// The oldest server that the migrations and queries are written for.
+const OLDEST: i32 = 130_000;
+
+/// The migrations in `migrations/`, embedded.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
+
+/// What to do about an error from the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// The server is away, busy or restarting: the same statement may well succeed later.
+    Wait,
+    /// The statement or its data is wrong (SQLSTATE 22, 23 and the rest): it never will.
+    GiveUp,
+}
+
+/// Decides by SQLSTATE class; see <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+pub fn remedy(error: &sqlx::Error) -> Remedy {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::WorkerCrashed => Remedy::Wait,
+        sqlx::Error::Database(error) => match error.code().as_deref().map(|code| code.split_at(2)) {
+            // Connection, rollback, resources, operator intervention, system errors, and a standby's refusal.
+            Some(("08" | "40" | "53" | "57" | "58", _) | ("25", "006") | ("55", "P03")) => Remedy::Wait,
+            _ => Remedy::GiveUp,
+        },
+        _ => Remedy::GiveUp,
+    }
+}
+
+/// Why the database cannot be used at all, with what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    #[error("DATABASE_URL: {0}")]
+    Url(String),
+    #[error("the database refuses the login: {0}; check the user, password and database of DATABASE_URL")]
+    Login(String),
+    #[error("PostgreSQL {0} is too old: version 13 or later is needed")]
+    TooOld(String),
+    #[error("the database is away ({0}); is it running where DATABASE_URL points?")]
+    Away(#[source] sqlx::Error),
+    #[error("the schema is newer than this program (migration {0} is unknown to it): update the program")]
+    SchemaNewer(i64),
+    #[error("the migrations failed: {0}")]
+    Migration(sqlx::migrate::MigrateError),
+}
+
+impl Unusable {
+    /// Whether waiting may help.
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::Away(_) => true,
+            Self::Migration(sqlx::migrate::MigrateError::Execute(error)) => remedy(error) == Remedy::Wait,
+            _ => false,
+        }
+    }
+}
+
+/// Opens a pool and checks the server, or says at once why not.
+pub async fn connect(config: &DatabaseConfig, application: &str) -> Result<PgPool, Unusable> {
+    let options = PgConnectOptions::from_str(config.url.expose_secret())
+        .map_err(|error| Unusable::Url(format!("is not a PostgreSQL URL ({error})")))?
+        .application_name(application)
+        .options([("statement_timeout", "30s"), ("lock_timeout", "10s"), ("idle_in_transaction_session_timeout", "60s")])
+        .log_statements(tracing::log::LevelFilter::Off)
+        .log_slow_statements(tracing::log::LevelFilter::Off, Duration::ZERO);
+    let pool = PgPoolOptions::new()
+        .max_connections(config.max_connections)
+        .acquire_timeout(Duration::from_secs(5))
+        .test_before_acquire(false)
+        .connect_with(options)
+        .await
+        .map_err(refused)?;
+    let version: (String, String) =
+        sqlx::query_as("select current_setting('server_version_num'), current_setting('server_version')")
+            .fetch_one(&pool)
+            .await
+            .map_err(Unusable::Away)?;
+    if version.0.parse::<i32>().is_ok_and(|number| number < OLDEST) {
+        return Err(Unusable::TooOld(version.1));
+    }
+    Ok(pool)
+}
+
+fn refused(error: sqlx::Error) -> Unusable {
+    match &error {
+        // Invalid authorization, invalid catalog (the database is not there), no privilege to connect.
+        sqlx::Error::Database(inner)
+            if inner.code().is_some_and(|code| code.starts_with("28") || code == "3D000" || code == "42501") =>
+        {
+            Unusable::Login(inner.message().to_owned())
+        }
+        _ => Unusable::Away(error),
+    }
+}
+
+/// Brings the schema up to date; safe when many start at once, as the migrator takes an advisory lock.
+pub async fn migrate(pool: &PgPool) -> Result<(), Unusable> {
+    MIGRATIONS.run(pool).await.map_err(|error| match error {
+        sqlx::migrate::MigrateError::VersionMissing(version) => Unusable::SchemaNewer(version),
+        other => Unusable::Migration(other),
+    })
+}

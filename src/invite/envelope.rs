@@ -1,0 +1,153 @@
+//! A delivery, without the broker's client: what an invite can be read from.
+
+use crate::refusal::{Code, Refusal};
+use sha2::{Digest, Sha256};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A timestamp above this is in milliseconds (contract, section 2).
+const MILLISECONDS_FROM: u64 = 100_000_000_000;
+
+/// A header that the worker reads; the others are never looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeaderValue {
+    Text(String),
+    Integer(i64),
+    /// Of a type, or in bytes, that no header of ours has.
+    Other,
+}
+
+/// One message as the broker delivered it.
+#[derive(Clone, Default)]
+pub struct Envelope {
+    pub body: Vec<u8>,
+    pub message_id: Option<String>,
+    pub correlation_id: Option<String>,
+    pub reply_to: Option<String>,
+    pub content_type: Option<String>,
+    /// As the sender wrote it: seconds, or milliseconds.
+    pub timestamp: Option<u64>,
+    /// Milliseconds, as a string of digits.
+    pub expiration: Option<String>,
+    /// The headers `authorization`, `x-gssnid`, `groupid` and `traceparent`, their names in lower case.
+    pub headers: Vec<(String, HeaderValue)>,
+    pub redelivered: bool,
+    /// The broker dropped it from the requests because its `expiration` had run out.
+    pub expired_in_queue: bool,
+}
+
+impl std::fmt::Debug for Envelope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Envelope").field("bytes", &self.body.len()).finish_non_exhaustive()
+    }
+}
+
+impl Envelope {
+    pub fn headers<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a HeaderValue> + 'a {
+        self.headers.iter().filter(move |(n, _)| n == name).map(|(_, value)| value)
+    }
+
+    /// What the reply's `correlation_id` is: the request's, else its `message_id`.
+    pub fn reply_correlation(&self) -> Option<&str> {
+        let given = |id: &'_ Option<String>| id.as_deref().is_some_and(|id| !id.is_empty());
+        [&self.correlation_id, &self.message_id].into_iter().find(|id| given(id)).and_then(|id| id.as_deref())
+    }
+
+    /// The idempotency key: at most 255 bytes without control characters; an empty one is none.
+    pub fn idempotency_key(&self) -> Result<Option<&str>, Refusal> {
+        match self.message_id.as_deref() {
+            None | Some("") => Ok(None),
+            Some(id) if id.len() > 255 || id.chars().any(char::is_control) => {
+                let message = "the message_id must have at most 255 bytes and no control characters";
+                Err(Refusal::new(Code::FieldInvalid, message).field("message_id"))
+            }
+            Some(id) => Ok(Some(id)),
+        }
+    }
+
+    /// How old the request is at `now`; `None` without a timestamp. The future counts as now.
+    pub fn age(&self, now: SystemTime) -> Option<Duration> {
+        let given = self.timestamp?;
+        let written = if given > MILLISECONDS_FROM {
+            Duration::from_millis(given)
+        } else {
+            Duration::from_secs(given)
+        };
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Some(now.saturating_sub(written))
+    }
+
+    /// The request's own limit on its age.
+    pub fn own_limit(&self) -> Option<Duration> {
+        self.expiration.as_deref()?.trim().parse().ok().map(Duration::from_millis)
+    }
+
+    /// Of all that the sender wrote and that counts: equal for a redelivery of the message.
+    pub fn sha256(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        let mut part = |bytes: &[u8]| {
+            hash.update(bytes.len().to_be_bytes());
+            hash.update(bytes);
+        };
+        part(&self.body);
+        part(self.message_id.as_deref().unwrap_or_default().as_bytes());
+        part(self.correlation_id.as_deref().unwrap_or_default().as_bytes());
+        part(self.reply_to.as_deref().unwrap_or_default().as_bytes());
+        for (name, value) in self.headers.iter().filter(|(name, _)| name != "traceparent") {
+            part(name.as_bytes());
+            match value {
+                HeaderValue::Text(text) => part(text.as_bytes()),
+                HeaderValue::Integer(number) => part(&number.to_be_bytes()),
+                HeaderValue::Other => part(b""),
+            }
+        }
+        hash.finalize().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_timestamp_is_in_seconds_or_milliseconds_and_never_in_the_future() {
+        let age = |timestamp| Envelope { timestamp, ..Envelope::default() }.age(at(2_000_000_000));
+        assert_eq!(age(None), None);
+        assert_eq!(age(Some(1_999_999_940)), Some(Duration::from_secs(60)));
+        assert_eq!(age(Some(1_999_999_940_000)), Some(Duration::from_secs(60)));
+        assert_eq!(age(Some(2_000_000_900)), Some(Duration::ZERO));
+        assert_eq!(age(Some(u64::MAX)), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn an_empty_id_is_none_and_one_with_control_characters_is_refused() {
+        let with = |id: &str| Envelope { message_id: Some(id.to_owned()), ..Envelope::default() };
+        assert_eq!(with("").idempotency_key(), Ok(None));
+        assert_eq!(with("a-1").idempotency_key(), Ok(Some("a-1")));
+        for bad in ["a\nb", "\0", "\u{7f}", "\u{85}"] {
+            assert_eq!(with(bad).idempotency_key().unwrap_err().field.as_deref(), Some("message_id"));
+        }
+    }
+
+    #[test]
+    fn the_hash_tells_requests_apart_and_redeliveries_not() {
+        let one = Envelope { body: b"{}".to_vec(), message_id: Some("a".into()), ..Envelope::default() };
+        let again = Envelope { redelivered: true, ..one.clone() };
+        let other = Envelope { message_id: Some("b".into()), ..one.clone() };
+        assert_eq!(one.sha256(), again.sha256());
+        assert_ne!(one.sha256(), other.sha256());
+    }
+
+    #[test]
+    fn a_reply_correlates_by_correlation_id_else_by_message_id() {
+        let mut envelope = Envelope { message_id: Some("m".into()), ..Envelope::default() };
+        assert_eq!(envelope.reply_correlation(), Some("m"));
+        envelope.correlation_id = Some(String::new());
+        assert_eq!(envelope.reply_correlation(), Some("m"));
+        envelope.correlation_id = Some("c".into());
+        assert_eq!(envelope.reply_correlation(), Some("c"));
+    }
+}

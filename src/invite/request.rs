@@ -1,0 +1,116 @@
+//! Bytes → request. First the shape, of which nothing is answered but `request_malformed`; then, once the
+//! sender is authenticated, each field.
+
+mod fields;
+mod shape;
+
+pub use fields::{Wanted, groupid};
+
+use super::envelope::{Envelope, HeaderValue};
+use crate::{
+    credential::{self, Credential, Source},
+    refusal::{Code, Refusal},
+};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// A body may have 64 KiB (contract, section 2).
+pub const LARGEST_BODY: usize = 64 * 1024;
+
+/// A JSON object, its known fields found, and not yet looked at.
+#[derive(Debug, Default)]
+pub struct Request<'a> {
+    groupid: Option<&'a RawValue>,
+    sessiontype: Option<&'a RawValue>,
+    sms_phone: Option<&'a RawValue>,
+    session_params: Option<Params<'a>>,
+    authorization: Option<&'a RawValue>,
+    gssnid: Option<&'a RawValue>,
+}
+
+/// `sessionParams`, its names known to differ.
+#[derive(Debug)]
+enum Params<'a> {
+    Object(Vec<(Cow<'a, str>, &'a RawValue)>),
+    Null,
+    /// No object.
+    Other,
+}
+
+impl<'a> Request<'a> {
+    /// The shape: size, content type, UTF-8, JSON, an object, no field repeated.
+    pub fn parse(envelope: &'a Envelope) -> Result<Self, Refusal> {
+        let malformed = |message: String| Refusal::new(Code::RequestMalformed, message);
+        if envelope.body.len() > LARGEST_BODY {
+            let size = envelope.body.len();
+            return Err(malformed(format!("the body has {size} bytes, of at most {LARGEST_BODY}")).status(413));
+        }
+        if envelope.content_type.as_deref().is_some_and(|given| !is_json(given)) {
+            return Err(malformed("the content_type must be application/json, or unset".to_owned()).status(415));
+        }
+        let text = std::str::from_utf8(&envelope.body).map_err(|error| {
+            malformed(format!("the body is not UTF-8 from byte {} on", error.valid_up_to()))
+        })?;
+        shape::parse(text).map_err(|what| malformed(format!("the body is not a request: {what}")))
+    }
+
+    /// The one credential, from the body or the headers.
+    pub fn credential(&self, envelope: &Envelope) -> Result<Credential, Refusal> {
+        let (authorization, gssnid) = (raw_text(self.authorization), raw_text(self.gssnid));
+        let body = [(credential::Kind::Authorization, &authorization), (credential::Kind::Gssnid, &gssnid)];
+        let body = body.into_iter().filter_map(|(kind, text)| {
+            text.as_ref().map(|text| Source { kind, value: text.as_ref().map_or(credential::Value::NotText, |t| credential::Value::Text(t)) })
+        });
+        let named = [(credential::Kind::Authorization, "authorization"), (credential::Kind::Gssnid, "x-gssnid")];
+        let headers = named.into_iter().flat_map(|(kind, name)| {
+            envelope.headers(name).map(move |value| match value {
+                HeaderValue::Text(text) => Source { kind, value: credential::Value::Text(text) },
+                _ => Source { kind, value: credential::Value::NotText },
+            })
+        });
+        credential::collect(body.chain(headers))
+    }
+}
+
+/// A field that should be a string: `None` when it is absent or null, `Some(None)` when it is no string.
+fn raw_text(raw: Option<&RawValue>) -> Option<Option<Cow<'_, str>>> {
+    let raw = raw?.get();
+    if raw == "null" {
+        return None;
+    }
+    Some(text(raw))
+}
+
+/// A JSON string, borrowed where it has no escapes.
+fn text(raw: &str) -> Option<Cow<'_, str>> {
+    if !raw.starts_with('"') {
+        return None;
+    }
+    match serde_json::from_str::<&str>(raw) {
+        Ok(plain) => Some(Cow::Borrowed(plain)),
+        Err(_) => serde_json::from_str::<String>(raw).ok().map(Cow::Owned),
+    }
+}
+
+/// `application/json`, or another type whose suffix says JSON (RFC 6839), with any parameters.
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence.is_empty()
+        || essence == "application/json"
+        || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_types() {
+        for good in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.x+json", "", " "] {
+            assert!(is_json(good), "{good}");
+        }
+        for bad in ["text/plain", "application/jsonp", "json", "application/x-www-form-urlencoded"] {
+            assert!(!is_json(bad), "{bad}");
+        }
+    }
+}

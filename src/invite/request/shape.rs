@@ -1,0 +1,193 @@
+//! The shape of a body: one JSON object without repeated names, here and in `sessionParams`. Values stay raw, so
+//! that a number out of range or a wrong type is a fault of its field and not of the whole.
+
+use super::{Params, Request};
+use serde::{
+    Deserialize,
+    de::{self, DeserializeSeed, IgnoredAny, MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+use std::{borrow::Cow, collections::HashSet, fmt};
+
+/// Says what is wrong in words that hold nothing of the body but a position.
+pub fn parse(text: &str) -> Result<Request<'_>, String> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let request = Object.deserialize(&mut reader).map_err(|error| describe(&error))?;
+    reader.end().map_err(|error| describe(&error))?;
+    Ok(request)
+}
+
+fn describe(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    let what = match error.classify() {
+        serde_json::error::Category::Data => error.to_string(),
+        serde_json::error::Category::Eof => "it ends too early".to_owned(),
+        _ => "it is not JSON".to_owned(),
+    };
+    if what.contains(" at line ") { what } else { format!("{what} at line {line} column {column}") }
+}
+
+/// A JSON string as a name: borrowed where it can be.
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl<'de> Visitor<'de> for Text {
+            type Value = Name<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+            fn visit_borrowed_str<E: de::Error>(self, name: &'de str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Borrowed(name)))
+            }
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Owned(name.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+/// Names seen in one object.
+#[derive(Default)]
+struct Names<'a>(HashSet<Cow<'a, str>>);
+
+impl<'a> Names<'a> {
+    fn add<E: de::Error>(&mut self, name: Cow<'a, str>) -> Result<(), E> {
+        if self.0.insert(name) { Ok(()) } else { Err(E::custom("a field is repeated")) }
+    }
+}
+
+struct Object;
+
+impl<'de> DeserializeSeed<'de> for Object {
+    type Value = Request<'de>;
+    fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Object {
+    type Value = Request<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut names, mut request) = (Names::default(), Request::default());
+        while let Some(Name(name)) = map.next_key()? {
+            match name.as_ref() {
+                "groupid" => request.groupid = Some(map.next_value()?),
+                "sessiontype" => request.sessiontype = Some(map.next_value()?),
+                "smsPhone" => request.sms_phone = Some(map.next_value()?),
+                "authorization" => request.authorization = Some(map.next_value()?),
+                "gssnid" => request.gssnid = Some(map.next_value()?),
+                "sessionParams" => request.session_params = Some(map.next_value_seed(ParamsSeed)?),
+                _ => _ = map.next_value::<IgnoredAny>()?,
+            }
+            names.add(name)?;
+        }
+        Ok(request)
+    }
+}
+
+struct ParamsSeed;
+
+impl<'de> DeserializeSeed<'de> for ParamsSeed {
+    type Value = Params<'de>;
+
+    fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        let raw: &'de RawValue = Deserialize::deserialize(deserializer)?;
+        match raw.get().as_bytes().first() {
+            Some(b'{') => {
+                let mut reader = serde_json::Deserializer::from_str(raw.get());
+                let names = de::Deserializer::deserialize_map(&mut reader, ParamsObject).map_err(|error| {
+                    let repeated = error.to_string().contains("repeated");
+                    de::Error::custom(if repeated { "a field of sessionParams is repeated" } else { "a name in sessionParams is no text" })
+                })?;
+                Ok(Params::Object(names))
+            }
+            Some(b'n') => Ok(Params::Null),
+            _ => Ok(Params::Other),
+        }
+    }
+}
+
+struct ParamsObject;
+
+impl<'de> Visitor<'de> for ParamsObject {
+    type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut names, mut values) = (Names::default(), Vec::new());
+        while let Some(Name(name)) = map.next_key()? {
+            names.add(name.clone())?;
+            values.push((name, map.next_value()?));
+        }
+        Ok(values)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_is_taken_and_unknown_fields_are_passed_over() {
+        let request = parse(r#" {"groupid": 72, "sms\u0050hone": "1", "x": {"deep": [1e999]}, "sessionParams": {"a": 1e999}} "#).unwrap();
+        assert_eq!(request.groupid.unwrap().get(), "72");
+        assert_eq!(request.sms_phone.unwrap().get(), "\"1\"");
+        assert!(matches!(request.session_params, Some(Params::Object(names)) if names.len() == 1));
+    }
+
+    #[test]
+    fn what_is_no_object_or_repeats_a_field_is_malformed() {
+        for bad in [
+            "", " ", "null", "[]", "\"x\"", "1", "{", "{}{}", "{} x", "{'a':1}", "{\"a\":}", "{\"a\":1,}", "\u{feff}{}",
+            r#"{"groupid":1,"groupid":1}"#,
+            r#"{"groupid":1,"group\u0069d":2}"#,
+            r#"{"x":1,"x":2}"#,
+            r#"{"sessionParams":{"camera":"back","camera":"front"}}"#,
+            r#"{"\ud800":1}"#,
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn deep_nesting_costs_nothing() {
+        for open in ["[", "{\"a\":"] {
+            let deep = open.repeat(30_000);
+            assert!(parse(&deep).is_err());
+            assert!(parse(&format!("{{\"x\":{deep}")).is_err());
+        }
+        let closed = format!("{{\"x\":{}{}}}", "[".repeat(30_000), "]".repeat(30_000));
+        assert!(parse(&closed).is_ok());
+    }
+
+    #[test]
+    fn the_fault_shows_nothing_of_the_body() {
+        let fault = parse(r#"{"authorization": "Bearer secret", oops}"#).unwrap_err();
+        assert!(!fault.contains("secret") && fault.contains("line 1"), "{fault}");
+        let fault = parse("\"secret\"").unwrap_err();
+        assert!(!fault.contains("secret"), "{fault}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in ".{0,200}") {
+            let _ = parse(&text);
+        }
+
+        #[test]
+        fn no_object_makes_it_panic(text in r#"\{("(groupid|smsPhone|sessionParams|x)": ?(\{"a":[0-9e.-]{1,9}\}|null|-?[0-9]{1,30}|"[a-z\\u0-9]{0,9}"),?){0,4}\}"#) {
+            let _ = parse(&text);
+        }
+    }
+}

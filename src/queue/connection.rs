@@ -1,0 +1,71 @@
+//! Connecting to the broker, and what an error from it means.
+
+use crate::config::BrokerConfig;
+use lapin::{Connection, ConnectionProperties, ErrorKind};
+use secrecy::ExposeSecret;
+use std::time::Duration;
+
+/// Replies of AMQP's that no waiting mends: access refused, not found (the vhost), not allowed, precondition failed.
+const FINAL: [u16; 4] = [403, 404, 530, 406];
+
+/// Why the broker cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    #[error("the broker refuses: {0}; check the user, password and vhost of AMQP_URL")]
+    Refused(String),
+    #[error(
+        "the queue {queue} cannot be declared: {why}. If it was declared by something else, delete it or set another \
+         QUEUE_PREFIX; RabbitMQ 3.10 or later is needed"
+    )]
+    Queue { queue: String, why: String },
+    #[error("the broker is away ({0}); is it running where AMQP_URL points?")]
+    Away(lapin::Error),
+}
+
+impl Unusable {
+    /// Whether waiting may help.
+    pub fn passes(&self) -> bool {
+        matches!(self, Self::Away(_))
+    }
+
+    /// Whether bytes arrived that the client library cannot decode.
+    pub fn is_undecodable(&self) -> bool {
+        matches!(self, Self::Away(error) if matches!(error.kind(), ErrorKind::ParsingError(_)))
+    }
+
+    pub(super) fn of_declaring(queue: &str, error: lapin::Error) -> Self {
+        match reply_code(&error) {
+            Some(406 | 403 | 540) => Self::Queue { queue: queue.to_owned(), why: error.to_string() },
+            _ => error.into(),
+        }
+    }
+}
+
+impl From<lapin::Error> for Unusable {
+    fn from(error: lapin::Error) -> Self {
+        match reply_code(&error) {
+            Some(code) if FINAL.contains(&code) => Self::Refused(error.to_string()),
+            _ => Self::Away(error),
+        }
+    }
+}
+
+fn reply_code(error: &lapin::Error) -> Option<u16> {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => Some(error.get_id()),
+        _ => None,
+    }
+}
+
+/// Opens a connection; `purpose` is what the broker's operator sees it called.
+pub async fn connect(config: &BrokerConfig, purpose: &str) -> Result<Connection, Unusable> {
+    let name = format!("session-invite {purpose} ({})", std::process::id());
+    let properties = ConnectionProperties::default().with_connection_name(name.as_str().into());
+    let connecting = Connection::connect(config.url.expose_secret(), properties);
+    match tokio::time::timeout(Duration::from_secs(10), connecting).await {
+        Ok(connected) => Ok(connected?),
+        Err(_) => {
+            Err(Unusable::Away(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in 10 s").into()))
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Deliveries in, verdicts out: the loop that brings a consumer back whatever happens to it, and the only ack.
+
+use super::{
+    Names, ReplyToAllow, connection,
+    connection::Unusable,
+    delivery,
+    publish::{Outgoing, Published, Publisher},
+    topology,
+};
+use crate::{
+    config::BrokerConfig,
+    invite::{Context, Envelope, Reply, Verdict, process, trace::TraceParent, verdict::verdict},
+    trouble::Trouble,
+};
+use futures::{FutureExt, StreamExt};
+use lapin::{
+    BasicProperties, Consumer as Deliveries,
+    message::Delivery,
+    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
+    types::{AMQPValue, FieldTable},
+};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
+
+const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
+/// How long a consumer that met an undecodable message takes one message at a time.
+const CAREFUL_FOR: Duration = Duration::from_secs(10);
+
+/// Which queue is consumed, and how its messages are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    Requests,
+    /// What the broker dropped: the expired are answered, the rest is set aside.
+    Dropped,
+}
+
+/// Consumes one queue for as long as the worker lives.
+#[derive(Clone)]
+pub struct Consumer {
+    pub source: Source,
+    pub config: BrokerConfig,
+    pub names: Names,
+    pub prefetch: u16,
+    pub reply_to_allow: ReplyToAllow,
+    pub publisher: Publisher,
+    pub invites: Arc<Context>,
+    pub in_hand: TaskTracker,
+    /// True while messages can arrive.
+    pub consuming: Arc<AtomicBool>,
+}
+
+impl std::fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+/// A running consumer's connection. Dropping the connection would end its deliveries.
+struct Line {
+    connection: lapin::Connection,
+    channel: lapin::Channel,
+    deliveries: Deliveries,
+}
+
+impl Consumer {
+    fn queue(&self) -> &str {
+        match self.source {
+            Source::Requests => &self.names.requests,
+            Source::Dropped => &self.names.dropped,
+        }
+    }
+
+    /// Consumes until `stop`, connecting anew with backoff. An error is one that no waiting mends, at the start.
+    /// Afterwards such an error is logged, and waited out like any other: an operator may be mending it.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Unusable> {
+        let (mut careful, mut started, mut told) = (false, false, false);
+        let mut pause = Duration::from_millis(100);
+        while !stop.is_cancelled() {
+            let prefetch = if careful { 1 } else { self.prefetch };
+            let error = match self.open(prefetch).await {
+                Ok(line) => {
+                    tracing::info!(queue = self.queue(), prefetch, "consuming");
+                    (started, told, pause) = (true, false, Duration::from_millis(100));
+                    self.consuming.store(true, Ordering::Relaxed);
+                    let ended = self.consume(line, careful, &stop).await;
+                    self.consuming.store(false, Ordering::Relaxed);
+                    match ended {
+                        Ok(()) => {
+                            careful = false;
+                            continue;
+                        }
+                        Err(error) => error,
+                    }
+                }
+                Err(error) if !started && !error.passes() => return Err(error),
+                Err(error) => error,
+            };
+            if error.is_undecodable() {
+                // Alone with the consumer, the culprit alone is counted by the broker, until its limit drops it.
+                careful = true;
+                tracing::warn!(queue = self.queue(), "a message cannot be decoded; taking one at a time");
+                continue;
+            }
+            if !told {
+                told = true;
+                tracing::warn!(queue = self.queue(), %error, "not consuming; connecting again until it works");
+            }
+            let _ = stop.run_until_cancelled(tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.5)))).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+        Ok(())
+    }
+
+    async fn open(&self, prefetch: u16) -> Result<Line, Unusable> {
+        let purpose = if self.source == Source::Requests { "consumer" } else { "consumer of the dropped" };
+        let connection = connection::connect(&self.config, purpose).await?;
+        let channel = connection.create_channel().await?;
+        topology::declare(&channel, &self.names).await?;
+        channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+        let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+        let deliveries = channel.basic_consume(self.queue().into(), "".into(), options, arguments).await?;
+        Ok(Line { connection, channel, deliveries })
+    }
+
+    /// Takes deliveries until `stop`, until careful consuming has lasted long enough (both `Ok`), or until the line
+    /// fails. A stream that just ends has lost its queue or its channel.
+    async fn consume(&self, mut line: Line, careful: bool, stop: &CancellationToken) -> Result<(), Unusable> {
+        let enough = tokio::time::sleep(if careful { CAREFUL_FOR } else { Duration::MAX });
+        tokio::pin!(enough);
+        let ended = loop {
+            tokio::select! {
+                () = stop.cancelled() => break Ok(()),
+                () = &mut enough => break Ok(()),
+                next = line.deliveries.next() => match next {
+                    Some(Ok(delivery)) => self.take(delivery, careful).await,
+                    Some(Err(error)) => break Err(error.into()),
+                    None => break Err(Unusable::Away(std::io::Error::other("the queue or its channel is gone").into())),
+                }
+            }
+        };
+        if ended.is_ok() {
+            self.drain(line).await;
+        }
+        ended
+    }
+
+    /// No new work is taken, what is in hand is finished, what was prefetched and not begun goes back.
+    async fn drain(&self, mut line: Line) {
+        let cancelled = line.channel.basic_cancel(line.deliveries.tag(), BasicCancelOptions::default()).await;
+        if cancelled.is_ok() {
+            while let Some(Ok(delivery)) = line.deliveries.next().await {
+                give_back(&delivery).await;
+            }
+        }
+        self.in_hand.close();
+        self.in_hand.wait().await;
+        self.in_hand.reopen();
+        let _ = line.connection.close(200, "done".into()).await;
+    }
+
+    async fn take(&self, mut delivery: Delivery, careful: bool) {
+        let envelope = delivery::envelope(&mut delivery, &self.names.requests);
+        let span = tracing::info_span!("invite", id = tracing::field::Empty, group = tracing::field::Empty,
+                                       trace = tracing::field::Empty);
+        let consumer = self.clone();
+        let work = async move { consumer.work(delivery, envelope).await }.instrument(span);
+        if careful { work.await } else { drop(self.in_hand.spawn(work)) }
+    }
+
+    /// One message, to its end.
+    async fn work(&self, delivery: Delivery, envelope: Envelope) {
+        let result = match (self.source, delivery::last_death(&delivery)) {
+            (Source::Dropped, Some(death)) if !envelope.expired_in_queue => {
+                Err(Trouble::Defect(format!("the broker dropped it from {}: {}", death.queue, death.reason)))
+            }
+            _ => AssertUnwindSafe(process(&self.invites, &envelope)).catch_unwind().await.unwrap_or_else(|panic| {
+                let said = panic.downcast_ref::<&str>().copied().unwrap_or("no message");
+                Err(Trouble::Defect(format!("a panic: {said}")))
+            }),
+        };
+        let settled = match verdict(result) {
+            Verdict::Return => Err(Trouble::Stopping),
+            Verdict::Answer(reply) => self.answer(&envelope, &reply).await,
+            Verdict::SetAside { reply, reason } => self.set_aside(&delivery, &envelope, &reply, &reason).await,
+        };
+        if settled.is_err() {
+            return give_back(&delivery).await;
+        }
+        // After the confirmed reply. On a lost connection the message comes again, and finds its row.
+        if let Err(error) = delivery.acker.ack(BasicAckOptions::default()).await {
+            tracing::debug!(%error, "the acknowledgement was lost; the message will come again");
+        }
+    }
+
+    /// Publishes the reply; one whose queue is gone is set aside with the reason.
+    async fn answer(&self, envelope: &Envelope, reply: &Reply) -> Result<(), Trouble> {
+        let queue = self.reply_queue(envelope);
+        let direct = queue.starts_with(DIRECT_REPLY_TO);
+        let trace = envelope.traceparent().map(TraceParent::child);
+        let message = Outgoing {
+            queue: queue.to_owned(),
+            body: reply.body.clone(),
+            properties: reply_properties(envelope, reply, trace),
+            mandatory: !direct,
+        };
+        let published = self.publisher.publish(message.clone()).await?;
+        if published == Published::Unroutable {
+            tracing::warn!(queue = %queue.escape_debug(), "a reply's queue is not there; it is set aside");
+            let reason = format!("unroutable: the queue {queue} is not there");
+            self.publish_dead(message, "reply", &reason, reply.code.unwrap_or_default()).await?;
+        }
+        Ok(())
+    }
+
+    async fn set_aside(
+        &self,
+        delivery: &Delivery,
+        envelope: &Envelope,
+        reply: &Reply,
+        reason: &str,
+    ) -> Result<(), Trouble> {
+        tracing::error!(reason, "an invite could not be finished; it is set aside");
+        // In the dead-letter queue nothing may expire.
+        let properties = without_expiration(&delivery.properties);
+        let queue = self.names.requests.clone();
+        let message = Outgoing { queue, body: envelope.body.clone(), properties, mandatory: true };
+        self.publish_dead(message, "request", reason, reply.code.unwrap_or_default()).await?;
+        self.answer(envelope, reply).await
+    }
+
+    async fn publish_dead(&self, mut message: Outgoing, kind: &str, reason: &str, code: &str) -> Result<(), Trouble> {
+        let mut headers = message.properties.headers().clone().unwrap_or_default();
+        let now = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
+        let id = message.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
+        let texts = [
+            ("x-kind", kind), ("x-reason", reason), ("x-code", code), ("x-first-at", &now), ("x-last-at", &now),
+            ("x-queue", &message.queue), ("x-message-id", &id),
+        ];
+        for (name, value) in texts {
+            headers.insert(name.into(), AMQPValue::LongString(value.into()));
+        }
+        headers.insert("x-attempts".into(), AMQPValue::LongLongInt(1));
+        message.properties = message.properties.with_headers(headers);
+        message.queue.clone_from(&self.names.dead);
+        message.mandatory = true;
+        match self.publisher.publish(message).await? {
+            Published::Routed => Ok(()),
+            Published::Unroutable => {
+                tracing::error!(queue = self.names.dead, "the dead-letter queue is gone; the message goes back");
+                Err(Trouble::Stopping)
+            }
+        }
+    }
+
+    /// The request's `reply_to`, unless it is refused.
+    fn reply_queue<'a>(&'a self, envelope: &'a Envelope) -> &'a str {
+        match envelope.reply_to.as_deref() {
+            None | Some("") => &self.names.replies,
+            // Its own requester alone can be behind it.
+            Some(direct) if direct.starts_with(DIRECT_REPLY_TO) => direct,
+            Some(queue) if !self.names.is_reserved(queue) && self.reply_to_allow.allows(queue) => queue,
+            Some(_) => {
+                tracing::warn!("a reply_to is refused; the reply goes to the default queue");
+                &self.names.replies
+            }
+        }
+    }
+}
+
+/// Unfinished: back to the queue, for another worker.
+async fn give_back(delivery: &Delivery) {
+    let mut requeue = BasicNackOptions::default();
+    requeue.requeue = true;
+    // A lost connection returns it as well.
+    let _ = delivery.acker.nack(requeue).await;
+}
+
+fn reply_properties(envelope: &Envelope, reply: &Reply, trace: Option<TraceParent>) -> BasicProperties {
+    let mut properties = BasicProperties::default()
+        .with_delivery_mode(2)
+        .with_content_type("application/json".into())
+        .with_type(reply.kind().into())
+        .with_timestamp(u64::try_from(OffsetDateTime::now_utc().unix_timestamp()).unwrap_or_default());
+    if let Some(id) = envelope.reply_correlation() {
+        properties = properties.with_correlation_id(id.into());
+    }
+    if let Some(trace) = trace {
+        let mut headers = FieldTable::default();
+        headers.insert("traceparent".into(), AMQPValue::LongString(trace.to_string().into()));
+        properties = properties.with_headers(headers);
+    }
+    properties
+}
+
+fn without_expiration(properties: &BasicProperties) -> BasicProperties {
+    let mut kept = BasicProperties::default().with_delivery_mode(2);
+    macro_rules! keep {
+        ($($get:ident => $with:ident),+) => { $(if let Some(value) = properties.$get().clone() { kept = kept.$with(value); })+ };
+    }
+    keep!(content_type => with_content_type, content_encoding => with_content_encoding, headers => with_headers,
+          priority => with_priority, correlation_id => with_correlation_id, reply_to => with_reply_to,
+          message_id => with_message_id, timestamp => with_timestamp, kind => with_type, app_id => with_app_id);
+    kept
+}

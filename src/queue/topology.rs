@@ -1,0 +1,117 @@
+//! The queues (contract, section 9), declared idempotently.
+
+use super::connection::Unusable;
+use lapin::{
+    Channel,
+    options::{ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions},
+    types::{AMQPValue, FieldTable},
+};
+
+/// Deliveries of one message before the broker itself drops it; our own count is lower.
+const DELIVERY_LIMIT: i64 = 100;
+/// The delays of the retry queues, in seconds.
+const RETRY_DELAYS: [u32; 4] = [1, 5, 30, 120];
+
+/// The names of one installation's queues.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    pub requests: String,
+    pub replies: String,
+    pub dropped: String,
+    pub dead: String,
+    pub unreadable: String,
+    /// With their delays in seconds.
+    pub retries: Vec<(u32, String)>,
+}
+
+impl Names {
+    pub fn new(prefix: &str) -> Self {
+        let name = |suffix: &str| format!("{prefix}.{suffix}");
+        Self {
+            requests: name("requests"),
+            replies: name("replies"),
+            dropped: name("dropped"),
+            dead: name("dead"),
+            unreadable: name("unreadable"),
+            retries: RETRY_DELAYS.map(|delay| (delay, name(&format!("retry.{delay}s")))).to_vec(),
+        }
+    }
+
+    /// Whether the queue is one of the worker's own, to which no reply may go. The replies queue may be named.
+    pub fn is_reserved(&self, queue: &str) -> bool {
+        [&self.requests, &self.dropped, &self.dead, &self.unreadable].into_iter().any(|own| own == queue)
+            || self.retries.iter().any(|(_, own)| own == queue)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &String> {
+        let fixed = [&self.requests, &self.replies, &self.dropped, &self.dead, &self.unreadable];
+        fixed.into_iter().chain(self.retries.iter().map(|(_, name)| name))
+    }
+
+    /// Each queue with what its arguments are beside `x-queue-type`.
+    fn arguments(&self) -> Vec<(&str, FieldTable)> {
+        let dead_letters_to = |queue: &str| {
+            let mut table = FieldTable::default();
+            table.insert("x-dead-letter-exchange".into(), AMQPValue::LongString("".into()));
+            table.insert("x-dead-letter-routing-key".into(), AMQPValue::LongString(queue.into()));
+            table.insert("x-dead-letter-strategy".into(), AMQPValue::LongString("at-least-once".into()));
+            table.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+            table
+        };
+        let limited = |mut table: FieldTable| {
+            table.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
+            table
+        };
+        let mut queues = vec![
+            (self.unreadable.as_str(), FieldTable::default()),
+            (&self.dead, FieldTable::default()),
+            (&self.replies, FieldTable::default()),
+            (&self.dropped, limited(dead_letters_to(&self.unreadable))),
+            (&self.requests, limited(dead_letters_to(&self.dropped))),
+        ];
+        for (delay, name) in &self.retries {
+            let mut table = dead_letters_to(&self.requests);
+            table.insert("x-message-ttl".into(), AMQPValue::LongLongInt(i64::from(*delay) * 1_000));
+            queues.push((name, table));
+        }
+        queues
+    }
+}
+
+/// Declares every queue. A queue that is there with other arguments is an error that names both, in the broker's words.
+pub async fn declare(channel: &Channel, names: &Names) -> Result<(), Unusable> {
+    let mut durable = QueueDeclareOptions::default();
+    durable.durable = true;
+    for (queue, mut arguments) in names.arguments() {
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        channel
+            .queue_declare(queue.into(), durable, arguments)
+            .await
+            .map_err(|error| Unusable::of_declaring(queue, error))?;
+    }
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    Ok(())
+}
+
+/// Deletes every queue of the installation, with all that is in them.
+pub async fn delete(channel: &Channel, names: &Names) -> Result<(), Unusable> {
+    for queue in names.all() {
+        channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_reply_goes_to_a_queue_of_our_own_but_the_replies() {
+        let names = Names::new("session-invite");
+        for own in ["requests", "retry.1s", "retry.120s", "dropped", "dead", "unreadable"] {
+            assert!(names.is_reserved(&format!("session-invite.{own}")), "{own}");
+        }
+        assert!(!names.is_reserved("session-invite.replies") && !names.is_reserved("crm.replies"));
+        assert_eq!(names.all().count(), names.arguments().len());
+    }
+}

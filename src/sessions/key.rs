@@ -1,0 +1,81 @@
+//! The session key that an agent joins with, and the token of the visitor's link.
+
+use rand::{RngExt, distr::Alphanumeric};
+use std::fmt;
+
+/// Draws that may collide before a key gets one digit more (contract, section 5).
+const DRAWS_AT_ONE_LENGTH: u32 = 8;
+
+/// Digits only, leading zeros kept, unique among its group's sessions that hold one. An identifier, not a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionKey(String);
+
+impl SessionKey {
+    /// An evenly distributed key from the operating system's CSPRNG-seeded generator.
+    ///
+    /// `draw` counts the keys that this session has drawn before: after every eighth, one digit more.
+    pub fn draw(length: u8, draw: u32) -> Self {
+        let digits = usize::from(length) + (draw / DRAWS_AT_ONE_LENGTH) as usize;
+        let mut rng = rand::rng();
+        Self((0..digits).map(|_| char::from(b'0' + rng.random_range(0..10_u8))).collect())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// 16 random base62 characters: whoever has them may open the visitor's page.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    pub const LENGTH: usize = 16;
+
+    pub fn draw() -> Self {
+        Self(rand::rng().sample_iter(Alphanumeric).take(Self::LENGTH).map(char::from).collect())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ninth_draw_has_one_digit_more() {
+        assert_eq!(SessionKey::draw(6, 0).as_str().len(), 6);
+        assert_eq!(SessionKey::draw(6, 7).as_str().len(), 6);
+        assert_eq!(SessionKey::draw(6, 8).as_str().len(), 7);
+        assert_eq!(SessionKey::draw(9, 16).as_str().len(), 11);
+    }
+
+    #[test]
+    fn keys_are_digits_evenly_drawn() {
+        let mut seen = [0_u32; 10];
+        for _ in 0..5_000 {
+            for digit in SessionKey::draw(4, 0).as_str().bytes() {
+                seen[usize::from(digit - b'0')] += 1;
+            }
+        }
+        // 20,000 draws of ten digits: 2,000 each, standard deviation 42; six of them leave no room for chance.
+        assert!(seen.iter().all(|count| (1_745..=2_255).contains(count)), "{seen:?}");
+    }
+
+    #[test]
+    fn tokens_are_base62_and_hidden_from_debug() {
+        let token = Token::draw();
+        assert_eq!(token.as_str().len(), 16);
+        assert!(token.as_str().bytes().all(|b| b.is_ascii_alphanumeric()));
+        assert!(!format!("{token:?}").contains(token.as_str()));
+    }
+}

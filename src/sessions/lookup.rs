@@ -1,0 +1,101 @@
+//! Reading sessions, for people and for agents.
+
+use crate::group::GroupId;
+use serde::Serialize;
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// A session as an operator sees it.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    pub id: Uuid,
+    pub group_id: i64,
+    pub session_key: Option<String>,
+    pub status: String,
+    pub session_type: Option<i32>,
+    pub session_params: serde_json::Value,
+    pub phone: Option<String>,
+    pub invitation_text: Option<String>,
+    pub requested_by: String,
+    pub message_id: Option<String>,
+    pub correlation_id: Option<String>,
+    pub attempts: i32,
+    pub provider_message_id: Option<String>,
+    pub error_code: Option<String>,
+    pub error: Option<serde_json::Value>,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub sent_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub delivered_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub joined_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub ended_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub expires_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339")]
+    pub updated_at: OffsetDateTime,
+}
+
+/// Which sessions to list; `None` for any.
+#[derive(Debug, Default)]
+pub struct Filter {
+    pub group: Option<GroupId>,
+    pub status: Option<String>,
+    pub message_id: Option<String>,
+    pub limit: i64,
+}
+
+/// The newest sessions first.
+pub async fn list(pool: &PgPool, filter: &Filter) -> Result<Vec<Row>, sqlx::Error> {
+    sqlx::query_as!(
+        Row,
+        "select id, group_id, session_key, status, session_type, session_params, phone, invitation_text, requested_by,
+                message_id, correlation_id, attempts, provider_message_id, error_code, error, created_at, sent_at,
+                delivered_at, joined_at, ended_at, expires_at, updated_at
+           from sessions
+          where ($1::bigint is null or group_id = $1) and ($2::text is null or status = $2)
+            and ($3::text is null or message_id = $3)
+          order by id desc limit $4",
+        filter.group.map(GroupId::get),
+        filter.status,
+        filter.message_id,
+        filter.limit,
+    )
+    .fetch_all(pool)
+    .await
+}
+
+pub async fn show(pool: &PgPool, id: Uuid) -> Result<Option<Row>, sqlx::Error> {
+    sqlx::query_as!(
+        Row,
+        "select id, group_id, session_key, status, session_type, session_params, phone, invitation_text, requested_by,
+                message_id, correlation_id, attempts, provider_message_id, error_code, error, created_at, sent_at,
+                delivered_at, joined_at, ended_at, expires_at, updated_at
+           from sessions where id = $1",
+        id
+    )
+    .fetch_optional(pool)
+    .await
+}
+
+/// The live session that holds this key in its group.
+pub async fn by_key(pool: &PgPool, group: GroupId, key: &str) -> Result<Option<Row>, sqlx::Error> {
+    sqlx::query_as!(
+        Row,
+        "select id, group_id, session_key, status, session_type, session_params, phone, invitation_text, requested_by,
+                message_id, correlation_id, attempts, provider_message_id, error_code, error, created_at, sent_at,
+                delivered_at, joined_at, ended_at, expires_at, updated_at
+           from sessions
+          where group_id = $1 and session_key = $2 and key_held
+            and (status = 'joined'
+                 or (status in ('sending', 'sent', 'delivered', 'undelivered', 'unknown') and expires_at > now()))",
+        group.get(),
+        key
+    )
+    .fetch_optional(pool)
+    .await
+}

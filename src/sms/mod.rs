@@ -1,0 +1,7 @@
+//! The provider: handing it a text, and what its answer means.
+
+mod answer;
+mod client;
+
+pub use answer::Answer;
+pub use client::{Place, Sms, Text};
