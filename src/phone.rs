@@ -129,8 +129,13 @@ pub fn parse(
             Refusal::new(Code::PhoneNotAllowed, "the group does not text this country").field("smsPhone")
         );
     }
-    PhoneNumber::from_e164(&number.format_as(PhoneNumberFormat::E164))
-        .ok_or_else(|| invalid("the phone number has more than 15 digits"))
+    let e164 = number.format_as(PhoneNumberFormat::E164);
+    // Some digits in unassigned ranges read as a trunk prefix each time: +43 00… gives +43 0…, and that gives +43 ….
+    // What the provider would read from our own E.164 might then be a stranger's number.
+    if dialled != e164 && PHONE_NUMBER_UTIL.parse(&e164, None).as_ref() != Ok(&number) {
+        return Err(invalid("the phone number can be read in two ways"));
+    }
+    PhoneNumber::from_e164(&e164).ok_or_else(|| invalid("the phone number has more than 15 digits"))
 }
 
 /// The plus and the digits of the text, if nothing else but punctuation stands there.

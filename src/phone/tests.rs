@@ -79,6 +79,7 @@ fn what_cannot_take_a_text_or_would_be_guessed_at_is_refused() {
         ("DE", "11880"),
         ("FR", "3949"),
         ("GB", "61234"),
+        ("AT", "+43 000000000"),
         ("US", "+800 1234 5678"),
         ("US", "+979 123 456 789"),
         ("US", "+999 1234567"),
@@ -121,6 +122,19 @@ fn a_group_texts_the_countries_that_it_lists() {
                 assert_eq!((refusal.code, refusal.status), (Code::PhoneNotAllowed, 403), "{text}");
                 assert_eq!(refusal.field.as_deref(), Some("smsPhone"));
             }
+        }
+    }
+}
+
+#[test]
+fn every_regions_example_is_read_from_its_national_and_its_international_form() {
+    for region in PHONE_NUMBER_UTIL.get_supported_regions() {
+        let Ok(example) = PHONE_NUMBER_UTIL.get_example_number(region) else { continue };
+        let e164 = example.format_as(PhoneNumberFormat::E164);
+        for format in [PhoneNumberFormat::E164, PhoneNumberFormat::International, PhoneNumberFormat::National]
+        {
+            let text = example.format_as(format);
+            assert_eq!(read(&text, &region.to_string()).as_deref(), Ok(&*e164), "{text} in {region}");
         }
     }
 }
