@@ -1,5 +1,6 @@
 //! Session Invite: an invite from RabbitMQ becomes a session, a text and a reply, once each.
 
+pub mod credential;
 pub mod group;
 pub mod phone;
 pub mod refusal;

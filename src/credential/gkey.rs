@@ -1,0 +1,168 @@
+//! GKEY, a login key: signed with a group's API key, good for at most a day.
+
+use super::{
+    CredentialKind, HmacKey, Requester, check_name,
+    encoding::{is_base64url, percent_decode, percent_encode},
+    hmac_key::{SIGNATURE_CHARS, any_signed},
+    malformed, parse_group, unproven,
+};
+use crate::{
+    group::GroupId,
+    refusal::{Code, Refusal},
+};
+use std::fmt;
+
+/// How far ahead a login key's expiry may lie, in seconds.
+pub const MAX_AHEAD: i64 = 86_400;
+
+/// The digits of an expiry: exactly ten, or `user1` with one expiry would sign the same bytes as `user` with another.
+const EXPIRY_DIGITS: usize = 10;
+
+/// The only version of the signature; it is a part of what is signed.
+const VERSION: &str = "1";
+
+/// A login key of the right shape.
+pub struct GkeyToken {
+    subject: Subject,
+    /// Unix seconds, in the ten digits that were signed.
+    expiry: String,
+    signature: String,
+}
+
+/// For whom the login key speaks.
+enum Subject {
+    User(Account),
+    /// In lower case.
+    Address(String),
+}
+
+/// A user of a group: what a login key names itself, or what its address stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Account {
+    pub group: GroupId,
+    /// Decoded.
+    pub user: String,
+}
+
+impl GkeyToken {
+    /// Reads `partnerid&partneruserid&loginkey`, if there are exactly two `&`, else `glanceaddress~loginkey`.
+    ///
+    /// # Errors
+    ///
+    /// `credential_malformed`.
+    pub fn parse(value: &str) -> Result<Self, Refusal> {
+        let (subject, login_key) = if value.bytes().filter(|&b| b == b'&').count() == 2 {
+            let (group, rest) = value.split_once('&').ok_or_else(wrong_shape)?;
+            let (user, login_key) = rest.split_once('&').ok_or_else(wrong_shape)?;
+            let group = parse_group(group, "the login key's partnerid")?;
+            let user = percent_decode(user)
+                .ok_or_else(|| malformed("the login key's partneruserid must be URL-encoded UTF-8"))?;
+            check_name(&user, "the login key's partneruserid")?;
+            (Subject::User(Account { group, user }), login_key)
+        } else {
+            let (address, login_key) = value.rsplit_once('~').ok_or_else(wrong_shape)?;
+            (Subject::Address(fold_address(address)?), login_key)
+        };
+        let (expiry, signature) = parse_login_key(login_key)?;
+        Ok(Self { subject, expiry: expiry.to_owned(), signature: signature.to_owned() })
+    }
+
+    /// The account that the token names, looking an address (in lower case) up if it has one. `None` for an unknown
+    /// address: verify all the same, so that it costs what a wrong signature does.
+    pub fn account<'a>(&'a self, lookup: impl FnOnce(&str) -> Option<&'a Account>) -> Option<&'a Account> {
+        match &self.subject {
+            Subject::User(account) => Some(account),
+            Subject::Address(address) => lookup(address),
+        }
+    }
+
+    /// Decides at the Unix time `now`, in seconds. Give no account for an unknown address, and no keys for an unknown
+    /// group: either costs as much as a wrong signature, and reads the same.
+    ///
+    /// # Errors
+    ///
+    /// `credential_invalid` or, once the signature holds, `credential_expired`.
+    pub fn verify<'k>(
+        &self,
+        account: Option<&Account>,
+        keys: impl IntoIterator<Item = &'k HmacKey>,
+        now: i64,
+    ) -> Result<Requester, Refusal> {
+        let Some(Account { group, user }) = account else {
+            any_signed([], &[self.expiry.as_bytes()], &self.signature);
+            return Err(unproven());
+        };
+        let parts = [group.to_string(), user.clone(), VERSION.to_owned(), self.expiry.clone()];
+        if !any_signed(keys, &parts.each_ref().map(String::as_bytes), &self.signature) {
+            return Err(unproven());
+        }
+
+        // Ten digits always fit; were that rule to change, what does not fit lies too far ahead.
+        let expiry = self.expiry.parse().unwrap_or(i64::MAX);
+        if expiry <= now {
+            return Err(Refusal::new(Code::CredentialExpired, "the login key has expired"));
+        }
+        if expiry > now.saturating_add(MAX_AHEAD) {
+            return Err(Refusal::new(
+                Code::CredentialInvalid,
+                "the login key's expiry must lie at most one day ahead",
+            ));
+        }
+        Ok(Requester { group: *group, kind: CredentialKind::Gkey, user: user.clone() })
+    }
+}
+
+impl fmt::Debug for GkeyToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GkeyToken([REDACTED])")
+    }
+}
+
+/// The form in which addresses are kept and compared: they are case-insensitive.
+///
+/// # Errors
+///
+/// `credential_malformed` outside 1 … 255 characters, or with U+0000.
+pub fn fold_address(address: &str) -> Result<String, Refusal> {
+    let folded = address.to_lowercase();
+    check_name(&folded, "the login key's address")?;
+    Ok(folded)
+}
+
+/// A login key for the user, good until `exp` (Unix seconds): `72&12345&$1$1589912963$…`.
+///
+/// It is what [`GkeyToken::parse`] takes only if the user has 1 … 255 characters, and `exp` ten digits.
+pub fn mint(group: GroupId, user: &str, api_key: &[u8], exp: i64) -> String {
+    let (id, expiry) = (group.to_string(), format!("{exp:0EXPIRY_DIGITS$}"));
+    let signature = HmacKey::from_secret(api_key).sign(&[
+        id.as_bytes(),
+        user.as_bytes(),
+        VERSION.as_bytes(),
+        expiry.as_bytes(),
+    ]);
+    format!("{id}&{}&${VERSION}${expiry}${signature}", percent_encode(user))
+}
+
+/// Parts `$1$exp$sig` into the expiry and the signature.
+fn parse_login_key(login_key: &str) -> Result<(&str, &str), Refusal> {
+    let mut fields = login_key.split('$');
+    let (Some(""), Some(version), Some(expiry), Some(signature), None) =
+        (fields.next(), fields.next(), fields.next(), fields.next(), fields.next())
+    else {
+        return Err(malformed("the login key must end in '$1$', its expiry, '$' and its signature"));
+    };
+    if version != VERSION {
+        return Err(malformed("the login key's version must be 1"));
+    }
+    if expiry.len() != EXPIRY_DIGITS || !expiry.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(malformed("the login key's expiry must be ten digits"));
+    }
+    if signature.len() != SIGNATURE_CHARS || !is_base64url(signature) {
+        return Err(malformed("the login key's signature must be 43 characters of unpadded base64url"));
+    }
+    Ok((expiry, signature))
+}
+
+fn wrong_shape() -> Refusal {
+    malformed("a GKEY must read 'partnerid&partneruserid&loginkey' or 'glanceaddress~loginkey'")
+}

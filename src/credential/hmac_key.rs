@@ -1,0 +1,71 @@
+use super::encoding::BASE64URL;
+use base64::Engine as _;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use std::{fmt, hint::black_box, sync::LazyLock};
+use subtle::{Choice, ConstantTimeEq};
+
+/// The length of an HMAC-SHA256 in unpadded base64url.
+pub(super) const SIGNATURE_CHARS: usize = 43;
+
+/// An HMAC-SHA256 key, with the state after its two padding blocks computed once: a group's snapshot holds it, and each
+/// signature then costs two compressions fewer.
+#[derive(Clone)]
+pub struct HmacKey(Hmac<Sha256>);
+
+impl HmacKey {
+    /// A key of any length; one over 64 bytes is hashed first (RFC 2104).
+    pub fn from_secret(secret: &[u8]) -> Self {
+        Self(Hmac::new_from_slice(secret).expect("HMAC takes a key of any length"))
+    }
+
+    /// The signature of the parts, joined with nothing between, in unpadded base64url.
+    pub(super) fn sign(&self, parts: &[&[u8]]) -> String {
+        BASE64URL.encode(self.mac(parts))
+    }
+
+    /// Compares encoded signatures: one whose last character is not canonical is then simply a wrong one.
+    fn signed(&self, parts: &[&[u8]], signature: &str) -> Choice {
+        let mut encoded = [0; SIGNATURE_CHARS];
+        BASE64URL
+            .encode_slice(self.mac(parts), &mut encoded)
+            .expect("32 bytes are 43 characters of unpadded base64url");
+        encoded.as_slice().ct_eq(signature.as_bytes())
+    }
+
+    fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let mut mac = self.0.clone();
+        for part in parts {
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
+    }
+}
+
+impl fmt::Debug for HmacKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HmacKey([REDACTED])")
+    }
+}
+
+/// Whether any of the keys made the signature. Every key is tried, and without a key a decoy is, so that the time
+/// tells neither which key it was nor whether there was one.
+pub(super) fn any_signed<'k>(
+    keys: impl IntoIterator<Item = &'k HmacKey>,
+    parts: &[&[u8]],
+    signature: &str,
+) -> bool {
+    static DECOY: LazyLock<HmacKey> = LazyLock::new(|| HmacKey::from_secret(b"decoy"));
+
+    let mut matched = Choice::from(0);
+    let mut tried = false;
+    for key in keys {
+        matched |= key.signed(parts, signature);
+        tried = true;
+    }
+    if !tried {
+        // The decoy's verdict never counts: its secret is public.
+        black_box(DECOY.signed(parts, signature).unwrap_u8());
+    }
+    matched.into()
+}
