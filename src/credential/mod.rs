@@ -4,7 +4,7 @@
 //! group's keys, an address, a website session); the token's own `verify` or `accept` decides.
 //!
 //! **Unknown group, unknown address, unknown key and wrong signature are one refusal**, made in one place
-//! ([`unproven`]), and each costs at least one HMAC: a sender who proves nothing learns nothing.
+//! (`unproven`), and each costs at least one HMAC: a sender who proves nothing learns nothing.
 
 mod collect;
 mod encoding;
