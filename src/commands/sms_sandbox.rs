@@ -147,7 +147,8 @@ fn keep(text: &str) -> Result<usize, String> {
 impl Args {
     fn settings(self) -> anyhow::Result<Settings> {
         let faults = self.faults.faults()?;
-        let account = self.account_sid.zip(self.auth_token).map(|(sid, auth_token)| Account { sid, auth_token });
+        let account =
+            self.account_sid.zip(self.auth_token).map(|(sid, auth_token)| Account { sid, auth_token });
         Ok(Settings { account, faults, callbacks: !self.no_callbacks, keep: self.keep, seed: self.seed })
     }
 }
@@ -163,8 +164,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     // Before the address is announced: whoever reads it may already send a signal.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let listener =
-        TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     announce(listener.local_addr()?)?;
     let shutdown = async move {
         tokio::select! {

@@ -56,9 +56,11 @@ pub(super) async fn create(
             let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, 20429, "Too Many Requests");
             Err(error.retry_after(retry_after))
         }
-        Fault::DailyLimit => {
-            Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, 63038, "Account exceeded the daily message limit"))
-        }
+        Fault::DailyLimit => Err(ApiError::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            63038,
+            "Account exceeded the daily message limit",
+        )),
         Fault::Fail => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, 20503, "Service unavailable")),
         Fault::AcceptThenFail => {
             accept()?;
@@ -177,9 +179,9 @@ fn check_recipient(number: &str) -> Result<(), ApiError> {
 }
 
 fn is_e164(number: &str) -> bool {
-    number.strip_prefix('+').is_some_and(|digits| {
-        (7..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit())
-    })
+    number
+        .strip_prefix('+')
+        .is_some_and(|digits| (7..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn validity_period(seconds: &str) -> Result<u32, ApiError> {

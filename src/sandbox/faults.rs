@@ -211,7 +211,10 @@ pub(super) enum Turn {
     /// It is served as it should be.
     Fine,
     /// It gets this Twilio error, and is not accepted.
-    Error { status: StatusCode, code: u32 },
+    Error {
+        status: StatusCode,
+        code: u32,
+    },
     Fault(Fault),
 }
 

@@ -104,7 +104,8 @@ impl Query {
     fn parse(text: &str) -> Result<Self, ApiError> {
         let mut query = Self { page_size: DEFAULT_PAGE_SIZE, ..Self::default() };
         for (name, value) in form_urlencoded::parse(text.as_bytes()) {
-            let wrong = || ApiError::bad_request(20001, format!("{name} has a value that cannot be: {value}"));
+            let wrong =
+                || ApiError::bad_request(20001, format!("{name} has a value that cannot be: {value}"));
             match &*name {
                 "To" => query.to = Some(value.clone().into_owned()),
                 "From" => query.from = Some(value.clone().into_owned()),
