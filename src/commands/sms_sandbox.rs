@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context as _;
 use secrecy::SecretString;
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Deserialize as _, Serialize};
+use serde_json::{Map, Value};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -62,81 +62,63 @@ pub struct Args {
 struct FaultArgs {
     /// Wait so long before each answer, in milliseconds
     #[arg(long, value_name = "MS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     latency_ms: Option<u64>,
     /// Answer 429 with Retry-After
     #[arg(long, value_name = "SHARE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     throttle: Option<f64>,
     /// The Retry-After of a throttled text, in seconds [default: 1]
     #[arg(long, value_name = "SECONDS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<u64>,
     /// Answer 429 with 63038: no more texts today
     #[arg(long, value_name = "SHARE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     daily_limit: Option<f64>,
     /// Answer 503 without accepting
     #[arg(long, value_name = "SHARE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     fail: Option<f64>,
     /// Accept, and answer 500
     #[arg(long, value_name = "SHARE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     accept_then_fail: Option<f64>,
     /// Accept, and cut the connection
     #[arg(long, value_name = "SHARE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     cut: Option<f64>,
     /// Cut the connection without accepting
     #[arg(long, value_name = "SHARE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     cut_before: Option<f64>,
     /// Accept, and never answer
     #[arg(long, value_name = "SHARE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     hang: Option<f64>,
     /// Accept, and answer 201 without a sid
     #[arg(long, value_name = "SHARE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     no_sid: Option<f64>,
     /// Answer 302 without accepting
     #[arg(long, value_name = "SHARE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     redirect: Option<f64>,
     /// Answer 200 with an HTML page, without accepting
     #[arg(long, value_name = "SHARE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     garbage: Option<f64>,
     /// Answer this Twilio error code to every text
     #[arg(long, value_name = "CODE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     error_code: Option<u32>,
     /// The HTTP status of --error-code [default: 400]
     #[arg(long, value_name = "STATUS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     error_status: Option<u16>,
     /// List a text only so long after it was accepted, in milliseconds
     #[arg(long, value_name = "MS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     list_lag_ms: Option<u64>,
     /// What becomes of texts [default: delivered]
     #[arg(long)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     deliver: Option<Deliver>,
     /// What meets the first texts, in this order, such as throttle,cut,ok
     #[arg(long, value_name = "FAULTS", value_delimiter = ',')]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     next: Vec<String>,
 }
 
 impl FaultArgs {
     /// By way of the JSON that `/sandbox/faults` takes: the same names, the same checks.
     fn faults(&self) -> anyhow::Result<Faults> {
-        match serde_json::to_value(self)? {
-            Value::Object(changes) => Ok(Faults::default().patched(&changes)?),
-            _ => Ok(Faults::default()),
-        }
+        let mut changes = Map::deserialize(serde_json::to_value(self)?)?;
+        changes.retain(|_, value: &mut Value| !value.is_null());
+        Ok(Faults::default().patched(&changes)?)
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::message::{Deliver, Message, RECEIPT_AFTER, SENT_AFTER};
+use super::message::{Deliver, Message, RECEIPT_AFTER, SENT_AFTER, Status};
 use super::state;
 
 /// How many messages may wait for their callbacks; those beyond get none.
@@ -27,6 +27,7 @@ const MAX_POSTS: usize = 32;
 /// How often a callback is tried, and how long each try may take.
 const TRIES: u32 = 3;
 const TIMEOUT: Duration = Duration::from_secs(5);
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// Sends callbacks, a bounded number at a time.
 pub(super) struct Callbacks {
@@ -89,18 +90,19 @@ impl Callbacks {
 
 impl Poster {
     async fn tell(&self, message: &Message, auth_token: &SecretString) {
-        sleep(SENT_AFTER).await;
-        self.post(message, auth_token).await;
-        if message.deliver != Deliver::None {
-            let due = message.received + RECEIPT_AFTER - OffsetDateTime::now_utc();
-            sleep(due.try_into().unwrap_or(Duration::ZERO)).await;
-            self.post(message, auth_token).await;
+        for after in [SENT_AFTER, RECEIPT_AFTER] {
+            if after == RECEIPT_AFTER && message.deliver == Deliver::None {
+                return;
+            }
+            let due = message.received + after;
+            sleep((due - OffsetDateTime::now_utc()).try_into().unwrap_or(Duration::ZERO)).await;
+            self.post(message, message.status(due), auth_token).await;
         }
     }
 
-    async fn post(&self, message: &Message, auth_token: &SecretString) {
+    async fn post(&self, message: &Message, status: Status, auth_token: &SecretString) {
         let Some(url) = message.draft.status_callback.as_deref() else { return };
-        let form = form(message, OffsetDateTime::now_utc());
+        let form = form(message, status);
         let signature = sign(auth_token, url, &form);
         let Ok(_permit) = self.posts.acquire().await else { return };
         for _ in 0..TRIES {
@@ -110,14 +112,14 @@ impl Poster {
                 state::count(&self.delivered);
                 return;
             }
+            sleep(RETRY_DELAY).await;
         }
         state::count(&self.failed);
     }
 }
 
-fn form(message: &Message, now: OffsetDateTime) -> Vec<(&'static str, String)> {
+fn form(message: &Message, status: Status) -> Vec<(&'static str, String)> {
     let sid = message.sid.to_string();
-    let status = message.status(now);
     let mut form = vec![
         ("AccountSid", message.draft.account_sid.to_string()),
         ("ApiVersion", "2010-04-01".to_owned()),
@@ -140,7 +142,7 @@ fn form(message: &Message, now: OffsetDateTime) -> Vec<(&'static str, String)> {
 /// value, sorted by name.
 ///
 /// Source: <https://www.twilio.com/docs/usage/security#validating-requests>.
-fn sign(auth_token: &SecretString, url: &str, form: &[(&str, String)]) -> String {
+pub(super) fn sign(auth_token: &SecretString, url: &str, form: &[(&str, String)]) -> String {
     let mut sorted: Vec<_> = form.iter().collect();
     sorted.sort();
     #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]

@@ -16,7 +16,7 @@ use url::{Url, form_urlencoded};
 use super::auth::Caller;
 use super::error::ApiError;
 use super::faults::{Fault, Turn};
-use super::message::{Draft, Message, Sender};
+use super::message::{Deliver, Draft, Message, Sender};
 use super::state::{self, Shared};
 use super::wire::Scissors;
 
@@ -34,16 +34,16 @@ pub(super) async fn create(
 ) -> Result<Response, ApiError> {
     state::count(&state.stats.posts);
     let form = form.map_err(|rejection| ApiError::new(rejection.status(), 20001, rejection.body_text()))?;
-    let (turn, latency, retry_after) = {
+    let (turn, latency, retry_after, deliver) = {
         let mut fate = state.fate();
-        (fate.turn(), fate.latency(), fate.retry_after())
+        (fate.turn(), fate.latency(), fate.retry_after(), fate.deliver())
     };
     state.stats.count_turn(turn);
     if !latency.is_zero() {
         sleep(latency).await;
     }
 
-    let accept = || accept(&state, caller, &headers, &form);
+    let accept = || accept(&state, caller, &headers, &form, deliver);
     let fault = match turn {
         Turn::Fine => return accept().map(|message| created(&message)),
         Turn::Error { status, code } => {
@@ -100,10 +100,10 @@ fn accept(
     caller: Caller,
     headers: &HeaderMap,
     form: &[u8],
+    deliver: Deliver,
 ) -> Result<Arc<Message>, ApiError> {
     let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
     let draft = draft(caller.account_sid, traceparent, form)?;
-    let deliver = state.fate().deliver();
     let message = state.store().accept(draft, deliver);
     state::count(&state.stats.accepted);
     if let (Some(callbacks), Some(_)) = (&state.callbacks, &message.draft.status_callback) {

@@ -21,7 +21,7 @@ const DEFAULT_PAGE_SIZE: usize = 50;
 
 /// A page, newest first.
 #[derive(Serialize)]
-struct Page<'a> {
+struct Listing<'a> {
     messages: Vec<Resource<'a>>,
     page: usize,
     page_size: usize,
@@ -57,7 +57,7 @@ pub(super) async fn list(
         let token = format!("PA{}", last.sid);
         query.page_uri(path, query.page + 1, Some(&token))
     });
-    let page = Page {
+    let page = Listing {
         messages: found.iter().map(|message| message.resource(now)).collect(),
         page: query.page,
         page_size: query.page_size,
