@@ -1,6 +1,31 @@
 //! Session Invite: an invite from RabbitMQ becomes a session, a text and a reply, once each.
+//!
+//! In the order in which an invite meets them:
+//!
+//! - [`queue`]: deliveries in, verdicts out; the only acknowledgement.
+//! - [`invite`]: the way of one invite, top to bottom, in [`invite::process`].
+//! - [`credential`], [`group`], [`phone`]: who asks, for whom, and whom to text.
+//! - [`sessions`]: the table, as verbs.
+//! - [`sms`]: the provider.
+//!
+//! Around it: [`config`] (the only reader of the environment), [`commands`] (one file each), [`sandbox`] (a provider to
+//! develop against). Dependencies point one way: `invite` knows no AMQP client, `sessions` no HTTP client.
 
+pub mod cli;
+pub mod commands;
+pub mod config;
 pub mod credential;
+pub mod db;
 pub mod group;
+pub mod health;
+pub mod invite;
+pub mod output;
 pub mod phone;
+pub mod queue;
 pub mod refusal;
+pub mod sandbox;
+pub mod sessions;
+pub mod shutdown;
+pub mod sms;
+pub mod telemetry;
+pub mod trouble;
