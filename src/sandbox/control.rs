@@ -1,7 +1,8 @@
 //! `/sandbox` for tests, and the inbox for people.
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::body::Bytes;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -34,12 +35,11 @@ pub(super) async fn faults(State(state): State<Shared>) -> Json<Value> {
 }
 
 /// Changes what the request names, and answers all settings.
-pub(super) async fn set_faults(
-    State(state): State<Shared>,
-    changes: Result<Json<Map<String, Value>>, JsonRejection>,
-) -> Result<Json<Value>, Response> {
-    let Json(changes) =
-        changes.map_err(|rejection| refused(rejection.status(), None, &rejection.body_text()))?;
+pub(super) async fn set_faults(State(state): State<Shared>, body: Bytes) -> Result<Json<Value>, Response> {
+    // Whatever the content type says, so that a plain `curl -d` does.
+    let changes: Map<String, Value> = serde_json::from_slice(&body).map_err(|error| {
+        refused(StatusCode::BAD_REQUEST, None, &format!("a JSON object is wanted: {error}"))
+    })?;
     let mut fate = state.fate();
     fate.faults = fate
         .faults

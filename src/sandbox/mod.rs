@@ -1,8 +1,8 @@
 //! A local Twilio-style SMS provider, over real HTTP, for developing and testing the worker.
 //!
-//! It takes messages and lists them as Twilio does ([`create`], [`list`]), sends signed status
-//! callbacks ([`callback`]), fails on purpose ([`faults`]), and shows what it accepted: to tests under
-//! `/sandbox` ([`control`]), and to people as an inbox at `/`. It texts nobody, and keeps all in memory.
+//! It takes messages and lists them as Twilio does (`create`, `list`), sends signed status callbacks
+//! (`callback`), fails on purpose (`faults`), and shows what it accepted: to tests under `/sandbox`
+//! (`control`), and to people as an inbox at `/`. It texts nobody, and keeps all in memory.
 
 mod auth;
 mod callback;

@@ -42,7 +42,7 @@ impl Store {
     }
 
     pub fn accept(&mut self, draft: Draft, deliver: Deliver) -> Arc<Message> {
-        while self.messages.len() >= self.keep {
+        if self.messages.len() >= self.keep {
             self.forget_oldest();
         }
         let seq = self.next_seq;
