@@ -1,1 +1,52 @@
-fn main() {}
+//! Parse, start the logs, dispatch, exit code.
+
+use clap::Parser;
+use session_invite::{
+    cli::{Cli, Command},
+    commands::{addresses, completions, groups, migrate, ready, send, sessions, sms_sandbox, tokens, topology, worker},
+    config::Faults,
+    telemetry,
+};
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    if let Err(error) = dotenvy::dotenv()
+        && !error.not_found()
+    {
+        eprintln!("error: the .env file cannot be read: {error}");
+        return ExitCode::from(2);
+    }
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            // Wrong usage, or what was asked for failed.
+            ExitCode::from(if error.is::<Faults>() { 2 } else { 1 })
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    let quiet = !matches!(cli.command, Command::Worker(_));
+    telemetry::start(&cli.log, if quiet { "warn" } else { "info" })?;
+    // The one crypto provider that rustls is built with here.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match cli.command {
+        Command::Worker(args) => worker::run(&args).await,
+        Command::Migrate(args) => migrate::run(&args).await,
+        Command::Groups(all) => groups::run(all.args, &all.database, &all.secrets).await,
+        Command::Addresses(all) => addresses::run(all.args, &all.database).await,
+        Command::Tokens(all) => tokens::run(all.args, &all.database, &all.secrets).await,
+        Command::Send(args) => send::run(args).await,
+        Command::Sessions(args) => sessions::run(args).await,
+        Command::SmsSandbox(args) => sms_sandbox::run(args).await,
+        Command::Completions(args) => completions::run(&args),
+        Command::Topology(args) => topology::run(args).await,
+        Command::Ready(args) => ready::run(&args).await,
+    }
+}

@@ -1,1 +1,33 @@
+//! One subcommand a file; wiring only.
+
+pub mod addresses;
+pub mod completions;
+pub mod groups;
+pub mod migrate;
+pub mod ready;
+pub mod send;
+pub mod sessions;
 pub mod sms_sandbox;
+pub mod tokens;
+pub mod topology;
+pub mod worker;
+
+use crate::{
+    config::{BrokerArgs, BrokerConfig, DatabaseArgs, Faults},
+    db,
+};
+use sqlx::PgPool;
+
+/// A pool for one command, or one clear line why not.
+pub async fn database(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
+    let mut faults = Faults::default();
+    let config = args.check(&mut faults);
+    Ok(db::connect(&faults.finish(config)?, "session-invite").await?)
+}
+
+/// The broker's configuration for one command.
+pub fn broker(args: &BrokerArgs) -> anyhow::Result<BrokerConfig> {
+    let mut faults = Faults::default();
+    let config = args.check(&mut faults);
+    Ok(faults.finish(config)?)
+}

@@ -16,10 +16,10 @@ const DAY: Duration = Duration::from_secs(86_400);
 #[command(next_help_heading = "Database")]
 pub struct DatabaseArgs {
     /// PostgreSQL 13 or later, such as postgres://user:password@host:5432/database
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true, value_name = "URL")]
     pub database_url: Option<String>,
     /// Connections to the database at most [default: 10]
-    #[arg(long, env = "DATABASE_MAX_CONNECTIONS", hide_env_values = true, value_name = "N")]
+    #[arg(long, env = "DATABASE_MAX_CONNECTIONS", hide_env_values = true, global = true, value_name = "N")]
     pub database_max_connections: Option<String>,
 }
 
@@ -38,10 +38,10 @@ pub struct BrokerArgs {
 #[command(next_help_heading = "Secrets and links")]
 pub struct SecretsArgs {
     /// 32 bytes in base64 (`openssl rand -base64 32`); several with commas: the first seals, all open
-    #[arg(long, env = "SECRETS_KEY", hide_env_values = true, value_name = "KEY[,KEY]")]
+    #[arg(long, env = "SECRETS_KEY", hide_env_values = true, global = true, value_name = "KEY[,KEY]")]
     pub secrets_key: Option<String>,
     /// Where visitors reach the gateway, for links and callbacks
-    #[arg(long, env = "PUBLIC_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(long, env = "PUBLIC_URL", hide_env_values = true, global = true, value_name = "URL")]
     pub public_url: Option<String>,
 }
 
@@ -127,7 +127,13 @@ pub struct WorkerArgs {
     /// How long a stopping worker finishes what it has in hand [default: 25s]
     #[arg(long, env = "SHUTDOWN_GRACE", hide_env_values = true, value_name = "DURATION", help_heading = "Worker")]
     pub shutdown_grace: Option<String>,
-    /// Where /healthz, /readyz and /metrics answer [default: 127.0.0.1:9464]
+    #[command(flatten)]
+    pub http: HttpAddrArgs,
+}
+
+#[derive(Args, Clone, Debug, Default)]
+pub struct HttpAddrArgs {
+    /// Where /healthz and /readyz answer [default: 127.0.0.1:9464]
     #[arg(long, env = "HTTP_ADDR", hide_env_values = true, value_name = "ADDR", help_heading = "Worker")]
     pub http_addr: Option<String>,
 }
@@ -156,15 +162,28 @@ impl BrokerArgs {
 }
 
 impl SecretsArgs {
-    /// Only the key, for commands that send nothing.
-    pub fn check_key(&self, faults: &mut Faults) -> Option<SecretsKey> {
+    /// The key alone, for one command.
+    pub fn key(&self) -> Result<SecretsKey, Faults> {
+        let mut faults = Faults::default();
+        let key = self.check_key(&mut faults);
+        faults.finish(key)
+    }
+
+    /// Where links lead, for a command that only writes templates.
+    pub fn public_url(&self) -> Result<PublicUrl, Faults> {
+        let mut faults = Faults::default();
+        let url = self.check_public_url(&mut faults, None);
+        faults.finish(url)
+    }
+
+    fn check_key(&self, faults: &mut Faults) -> Option<SecretsKey> {
         let hint = "make one with `openssl rand -base64 32`, and keep it: it opens the groups' keys";
         let key = faults.required("SECRETS_KEY", self.secrets_key.as_ref(), hint)?;
         faults.read("SECRETS_KEY", Some(&key), "", SecretsKey::parse)
     }
 
     /// Where links lead. `required_because` says who needs it, when it may not be left out.
-    pub fn check_public_url(&self, faults: &mut Faults, required_because: Option<&str>) -> Option<PublicUrl> {
+    fn check_public_url(&self, faults: &mut Faults, required_because: Option<&str>) -> Option<PublicUrl> {
         match (given(self.public_url.as_ref()), required_because) {
             (Some(_), _) => {
                 let base = faults.read("PUBLIC_URL", self.public_url.as_ref(), "", read::base_url)?;
@@ -250,6 +269,19 @@ impl ProviderArgs {
     }
 }
 
+impl HttpAddrArgs {
+    fn check(&self, faults: &mut Faults) -> Option<SocketAddr> {
+        faults.read("HTTP_ADDR", self.http_addr.as_ref(), "127.0.0.1:9464", address)
+    }
+
+    /// The address alone, for whoever asks a worker.
+    pub fn read(&self) -> Result<SocketAddr, Faults> {
+        let mut faults = Faults::default();
+        let addr = self.check(&mut faults);
+        faults.finish(addr)
+    }
+}
+
 impl WorkerArgs {
     /// The worker's configuration, or every fault in it.
     pub fn check(&self) -> Result<WorkerConfig, Faults> {
@@ -276,7 +308,7 @@ impl WorkerArgs {
         let grace_within = read::duration_within(Duration::ZERO, Duration::from_secs(3_600));
         let grace = faults.read("SHUTDOWN_GRACE", self.shutdown_grace.as_ref(), "25s", grace_within);
         let secrets_key = self.secrets.check_key(faults);
-        let http_addr = faults.read("HTTP_ADDR", self.http_addr.as_ref(), "127.0.0.1:9464", address);
+        let http_addr = self.http.check(faults);
         Some(WorkerConfig {
             database: database?,
             broker: broker?,

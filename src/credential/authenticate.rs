@@ -1,13 +1,21 @@
 //! From a parsed credential to its caller: the lookups between what a token names and what proves it.
 
-use super::{Credential, Requester, WebsiteSession};
+use super::{Credential, HmacKey, Requester, WebsiteSession};
 use crate::{
-    group::{Directory, Group, Snapshot, website_sessions},
+    group::{
+        Group,
+        directory::{Directory, Snapshot, Stale},
+        store::{StoreError, website_sessions},
+    },
     refusal::Refusal,
-    trouble::Trouble,
+    trouble::{Passing, Trouble, persist},
 };
 use sqlx::PgPool;
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+use tokio_util::sync::CancellationToken;
 
 /// Whoever sent an invite, proven, with the settings of the group that the proof is good for.
 #[derive(Debug, Clone)]
@@ -20,28 +28,75 @@ pub struct Caller {
 /// Knows the groups' keys and the website's sessions.
 #[derive(Debug)]
 pub struct Authenticator {
-    directory: Directory,
+    directory: Arc<Directory>,
     pool: PgPool,
+    stop: CancellationToken,
 }
 
 impl Authenticator {
-    pub fn new(directory: Directory, pool: PgPool) -> Self {
-        Self { directory, pool }
+    /// `stop` ends the waiting for a database that is away.
+    pub fn new(directory: Arc<Directory>, pool: PgPool, stop: CancellationToken) -> Self {
+        Self { directory, pool, stop }
     }
 
     /// The caller, or the refusal. Nobody is refused by what may be old: the groups are read again first.
     pub async fn authenticate(&self, credential: &Credential) -> Result<Result<Caller, Refusal>, Trouble> {
         let session = match credential {
-            Credential::Gssnid(token) => website_sessions::find(&self.pool, token.sha256()).await?,
+            Credential::Gssnid(token) => {
+                let find = || website_sessions::find(&self.pool, token.sha256());
+                persist("find a website session", &self.stop, find).await?
+            }
             _ => None,
         };
-        let known = self.directory.snapshot();
-        match verify(credential, &known, session.as_ref()) {
-            Ok(caller) => Ok(Ok(caller)),
-            Err(_) => {
-                let fresh = self.directory.fresh().await?;
-                Ok(verify(credential, &fresh, session.as_ref()))
-            }
+        let verified = verify(credential, &self.directory.snapshot(), session.as_ref());
+        if verified.is_ok() {
+            return Ok(verified);
+        }
+        let fresh = persist("read the groups", &self.stop, || self.directory.fresh()).await?;
+        Ok(verify(credential, &fresh, session.as_ref()))
+    }
+}
+
+/// Whatever is not known is verified all the same, against nothing, so that it costs what a wrong signature does.
+fn verify(
+    credential: &Credential,
+    known: &Snapshot,
+    session: Option<&WebsiteSession>,
+) -> Result<Caller, Refusal> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let requester = match credential {
+        Credential::Gkey(token) => {
+            let account = token.account(|address| known.address(address));
+            let group = account.and_then(|account| known.group(account.group));
+            token.verify(account, group.iter().flat_map(|group| &group.api_keys), now)?
+        }
+        Credential::Gjwt(token) => {
+            let group = known.group(token.group());
+            let secrets = group.iter().flat_map(|group| &group.jwt_secrets);
+            let secrets = secrets.map(|secret| -> (Option<&str>, &HmacKey) { (secret.kid.as_deref(), &secret.key) });
+            token.verify(secrets, now)?
+        }
+        Credential::Gssnid(token) => token.accept(session)?,
+    };
+    caller(&requester, known)
+}
+
+fn caller(requester: &Requester, known: &Snapshot) -> Result<Caller, Refusal> {
+    // Only a website session can name a group that is not there: keys stand with their groups.
+    let group = known.group(requester.group).cloned().ok_or_else(super::unproven)?;
+    Ok(Caller { group, requested_by: requester.to_string() })
+}
+
+impl Passing for Stale {
+    fn passes(&self) -> bool {
+        matches!(&*self.0, StoreError::Database(error) if error.passes())
+    }
+
+    fn summary(&self) -> String {
+        match &*self.0 {
+            StoreError::Database(error) => error.summary(),
+            other => other.to_string(),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! **Unknown group, unknown address, unknown key and wrong signature are one refusal**, made in one place
 //! (`unproven`), and each costs at least one HMAC: a sender who proves nothing learns nothing.
 
+mod authenticate;
 mod collect;
 mod encoding;
 pub mod gjwt;
@@ -15,6 +16,7 @@ mod hmac_key;
 #[cfg(test)]
 mod tests;
 
+pub use authenticate::{Authenticator, Caller};
 pub use collect::{Source, SourceKind, SourceValue, collect};
 pub use gjwt::GjwtToken;
 pub use gkey::GkeyToken;

@@ -1,5 +1,6 @@
 //! A delivery, without the broker's client: what an invite can be read from.
 
+use super::trace::TraceParent;
 use crate::refusal::{Code, Refusal};
 use sha2::{Digest, Sha256};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -79,6 +80,14 @@ impl Envelope {
     /// The request's own limit on its age.
     pub fn own_limit(&self) -> Option<Duration> {
         self.expiration.as_deref()?.trim().parse().ok().map(Duration::from_millis)
+    }
+
+    /// The trace that the request belongs to, if it says so in W3C's form.
+    pub fn traceparent(&self) -> Option<TraceParent> {
+        self.headers("traceparent").find_map(|value| match value {
+            HeaderValue::Text(text) => TraceParent::parse(text),
+            _ => None,
+        })
     }
 
     /// Of all that the sender wrote and that counts: equal for a redelivery of the message.

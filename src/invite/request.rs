@@ -8,7 +8,7 @@ pub use fields::{Wanted, groupid};
 
 use super::envelope::{Envelope, HeaderValue};
 use crate::{
-    credential::{self, Credential, Source},
+    credential::{self, Credential, Source, SourceKind, SourceValue},
     refusal::{Code, Refusal},
 };
 use serde_json::value::RawValue;
@@ -57,15 +57,16 @@ impl<'a> Request<'a> {
     /// The one credential, from the body or the headers.
     pub fn credential(&self, envelope: &Envelope) -> Result<Credential, Refusal> {
         let (authorization, gssnid) = (raw_text(self.authorization), raw_text(self.gssnid));
-        let body = [(credential::Kind::Authorization, &authorization), (credential::Kind::Gssnid, &gssnid)];
+        let body = [(SourceKind::Authorization, &authorization), (SourceKind::Gssnid, &gssnid)];
         let body = body.into_iter().filter_map(|(kind, text)| {
-            text.as_ref().map(|text| Source { kind, value: text.as_ref().map_or(credential::Value::NotText, |t| credential::Value::Text(t)) })
+            let text = text.as_ref()?;
+            Some(Source { kind, value: text.as_ref().map_or(SourceValue::NotText, |text| SourceValue::Text(text)) })
         });
-        let named = [(credential::Kind::Authorization, "authorization"), (credential::Kind::Gssnid, "x-gssnid")];
+        let named = [(SourceKind::Authorization, "authorization"), (SourceKind::Gssnid, "x-gssnid")];
         let headers = named.into_iter().flat_map(|(kind, name)| {
             envelope.headers(name).map(move |value| match value {
-                HeaderValue::Text(text) => Source { kind, value: credential::Value::Text(text) },
-                _ => Source { kind, value: credential::Value::NotText },
+                HeaderValue::Text(text) => Source { kind, value: SourceValue::Text(text) },
+                _ => Source { kind, value: SourceValue::NotText },
             })
         });
         credential::collect(body.chain(headers))

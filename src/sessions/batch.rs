@@ -3,11 +3,8 @@
 //! There is no timer: an idle database is asked at once, a busy one gets larger batches, and a batch is
 //! bounded. One bad row fails its own invite and not its neighbours'.
 
-use crate::{
-    db::{self, Remedy},
-    trouble::Trouble,
-};
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use crate::trouble::{Trouble, persist};
+use std::{fmt, future::Future, sync::Arc};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -99,52 +96,4 @@ async fn lane<S: Statement>(
 
 fn only<T>(mut answers: Vec<T>) -> Result<T, Trouble> {
     answers.pop().ok_or_else(|| Trouble::Defect("the statement answered no row".to_owned()))
-}
-
-/// Runs a statement until the database has answered it: with backoff while the database is away, for as
-/// long as the worker lives. Statements run so must be safe to repeat, as a lost connection hides their commit.
-pub async fn persist<T, F: Future<Output = Result<T, sqlx::Error>>>(
-    name: &str,
-    stop: &CancellationToken,
-    statement: impl Fn() -> F,
-) -> Result<T, Trouble> {
-    let mut pause = Duration::from_millis(50);
-    let mut told = false;
-    loop {
-        let error = match statement().await {
-            Ok(answer) => {
-                if told {
-                    tracing::info!(statement = name, "the database answers again");
-                }
-                return Ok(answer);
-            }
-            Err(error) => error,
-        };
-        if db::remedy(&error) == Remedy::GiveUp {
-            return Err(Trouble::Defect(describe(name, &error)));
-        }
-        if !told && pause >= Duration::from_millis(200) {
-            told = true;
-            tracing::warn!(statement = name, error = %summary(&error), "the database does not answer; waiting for it");
-        }
-        tokio::select! {
-            () = stop.cancelled() => return Err(Trouble::Stopping),
-            () = tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.5))) => {}
-        }
-        pause = (pause * 2).min(Duration::from_secs(2));
-    }
-}
-
-fn describe(name: &str, error: &sqlx::Error) -> String {
-    format!("the statement {name:?} failed: {}", summary(error))
-}
-
-/// The error without the row's values, which PostgreSQL puts into its detail.
-fn summary(error: &sqlx::Error) -> String {
-    match error {
-        sqlx::Error::Database(error) => {
-            format!("{} ({})", error.message(), error.code().unwrap_or_default())
-        }
-        other => other.to_string(),
-    }
 }

@@ -14,9 +14,9 @@ pub use sweep::sweep;
 use crate::{
     group::GroupId,
     refusal::{Code, Refusal},
-    trouble::Trouble,
+    trouble::{Trouble, persist},
 };
-use batch::{Grouped, persist};
+use batch::Grouped;
 use row::{Content, NewRow, Standing};
 use sqlx::PgPool;
 use statements::{Ended, Insert, Record};

@@ -53,7 +53,7 @@ async fn step(pool: &PgPool) -> Result<i64, sqlx::Error> {
                due_at = case
                    when s.status in ('expired', 'ended') then null
                    when s.status = 'sending' then greatest(s.lease_until, now() + interval '1 second')
-                   else now() + make_interval(secs => coalesce(g.key_rest_seconds, 86400)) end,
+                   else now() + make_interval(secs => coalesce(g.key_rest, 86400)) end,
                updated_at = now()
           from due left join sessions d on d.id = due.id left join groups g on g.id = d.group_id
          where s.id = due.id

@@ -3,5 +3,5 @@
 mod answer;
 mod client;
 
-pub use answer::Answer;
+pub use answer::{Answer, Later};
 pub use client::{Place, Sms, Text};

@@ -4,7 +4,7 @@
 mod args;
 mod read;
 
-pub use args::{BrokerArgs, DatabaseArgs, LogArgs, ProviderArgs, SecretsArgs, WorkerArgs};
+pub use args::{BrokerArgs, DatabaseArgs, HttpAddrArgs, LogArgs, ProviderArgs, SecretsArgs, WorkerArgs};
 pub use read::Faults;
 
 use crate::{group::seal::SecretsKey, queue::ReplyToAllow};

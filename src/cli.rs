@@ -1,0 +1,69 @@
+//! The command line: one subcommand a variant, each in a file of its own under `commands`.
+
+use crate::{
+    commands::{addresses, completions, groups, migrate, ready, send, sessions, sms_sandbox, tokens, topology},
+    config::{DatabaseArgs, LogArgs, SecretsArgs, WorkerArgs},
+};
+use clap::{Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  A worker against the local sandbox:
+    session-invite sms-sandbox --port 8081 &
+    SMS_BASE_URL=http://127.0.0.1:8081 session-invite worker
+
+  A group, and an invite of it:
+    session-invite groups add 72
+    session-invite send --group 72 --user 12345 --phone 111-000-0000
+
+Every flag that stands for a setting has an environment variable of the same name (--database-url, DATABASE_URL);
+a .env file in the working directory is read.";
+
+/// Turns an invite from RabbitMQ into a session, a text and a reply: once each, whatever fails
+#[derive(Debug, Parser)]
+#[command(name = "session-invite", version, after_help = EXAMPLES, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the main job: it migrates and declares what it needs
+    Worker(Box<WorkerArgs>),
+    /// Bring the database's schema up to date
+    Migrate(migrate::Args),
+    /// Add, show and change groups
+    Groups(Administered<groups::Args>),
+    /// The addresses that stand for users in login keys
+    Addresses(Administered<addresses::Args>),
+    /// Issue credentials, to test with
+    Tokens(Administered<tokens::Args>),
+    /// Publish an invite, wait for its reply, and print it
+    Send(send::Args),
+    /// List sessions, show one, or look one up by its key
+    Sessions(sessions::Args),
+    /// Run a local Twilio-style provider with an inbox to look at
+    SmsSandbox(sms_sandbox::Args),
+    /// Print completions for a shell
+    Completions(completions::Args),
+    /// Declare or delete the queues
+    #[command(hide = true)]
+    Topology(topology::Args),
+    /// Ask a worker's /readyz; exit 0 when it is ready
+    #[command(hide = true)]
+    Ready(ready::Args),
+}
+
+/// A command that works on the groups' tables, with what that needs.
+#[derive(Debug, clap::Args)]
+pub struct Administered<A: clap::Args> {
+    #[command(flatten)]
+    pub args: A,
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    #[command(flatten)]
+    pub secrets: SecretsArgs,
+}

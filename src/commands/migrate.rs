@@ -1,0 +1,23 @@
+//! `session-invite migrate`: brings the schema up to date.
+
+use crate::{config::DatabaseArgs, db};
+
+const EXAMPLES: &str = "\
+Example:
+  DATABASE_URL=postgres://user:password@127.0.0.1/session_invite session-invite migrate
+
+It is safe at any time, beside running workers and with many at once; a worker does the same when it starts.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(flatten)]
+    database: DatabaseArgs,
+}
+
+pub async fn run(args: &Args) -> anyhow::Result<()> {
+    let pool = super::database(&args.database).await?;
+    db::migrate(&pool).await?;
+    println!("The schema is up to date.");
+    Ok(())
+}

@@ -1,0 +1,27 @@
+//! `session-invite ready`: for a container's health check, whose image holds no curl.
+
+use crate::config::HttpAddrArgs;
+use anyhow::{Context, bail};
+use std::time::Duration;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    http: HttpAddrArgs,
+}
+
+pub async fn run(args: &Args) -> anyhow::Result<()> {
+    let mut addr = args.http.read()?;
+    if addr.ip().is_unspecified() {
+        addr.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(4)).build()?;
+    let response = client.get(format!("http://{addr}/readyz")).send().await.context("the worker does not answer")?;
+    let status = response.status();
+    let body = response.text().await.unwrap_or_default();
+    if !status.is_success() {
+        bail!("the worker is not ready: {body}");
+    }
+    println!("{body}");
+    Ok(())
+}

@@ -1,0 +1,35 @@
+//! `session-invite topology`: declares the queues without a worker, or deletes those of a demo or a test.
+
+use crate::{
+    config::BrokerArgs,
+    queue::{self, Names},
+};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+    #[command(flatten)]
+    broker: BrokerArgs,
+}
+
+#[derive(Debug, Clone, Copy, clap::Subcommand)]
+enum Action {
+    /// Declare every queue
+    Declare,
+    /// Delete every queue, with all that is in them
+    Delete,
+}
+
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let config = super::broker(&args.broker)?;
+    let names = Names::new(&config.queue_prefix);
+    let connection = queue::connect(&config, "topology").await?;
+    let channel = connection.create_channel().await?;
+    match args.action {
+        Action::Declare => queue::declare(&channel, &names).await?,
+        Action::Delete => queue::delete(&channel, &names).await?,
+    }
+    connection.close(200, "done".into()).await?;
+    Ok(())
+}

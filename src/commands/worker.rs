@@ -1,0 +1,123 @@
+//! `session-invite worker`: the main job. Wiring only.
+
+use crate::{
+    config::{DatabaseConfig, WorkerArgs, WorkerConfig},
+    credential::Authenticator,
+    db,
+    group::directory::Directory,
+    health::Health,
+    invite::Context,
+    queue::{Consumer, Names, Publisher, Source},
+    sessions::{self, Sessions},
+    shutdown,
+    sms::Sms,
+};
+use anyhow::Context as _;
+use sqlx::PgPool;
+use std::{sync::Arc, time::Duration};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How much longer than the provider's time-out a begun text is waited for by others.
+const LEASE_MARGIN: Duration = Duration::from_secs(20);
+/// Messages in hand from the queue of what the broker dropped.
+const DROPPED_PREFETCH: u16 = 10;
+
+/// Runs until a signal; an error is one that no waiting mends.
+pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
+    let config = args.check()?;
+    // Two steps to a stop: no new work, and, when the grace is over, no work at all.
+    let (stop, give_up) = (shutdown::on_signal()?, CancellationToken::new());
+    let health = Health::default();
+    health.clone().serve(config.http_addr, give_up.clone()).await.with_context(|| {
+        format!("HTTP_ADDR: {} cannot be listened on; set another address or port", config.http_addr)
+    })?;
+    let Some(pool) = stop.run_until_cancelled(wait_for_database(&config.database)).await.transpose()? else {
+        return Ok(());
+    };
+    health.has_database(pool.clone());
+
+    let (secrets, links) = (config.secrets_key.clone(), config.public_url.base.clone());
+    let directory = Arc::new(Directory::open(pool.clone(), secrets, links).await?);
+    let following = directory.clone();
+    let until = stop.clone();
+    tokio::spawn(async move { until.run_until_cancelled(following.follow()).await });
+    let sms = Sms::new(&config.provider).map_err(anyhow::Error::msg)?;
+    let lease = config.provider.timeout + LEASE_MARGIN;
+    let invites = Arc::new(Context {
+        authenticator: Authenticator::new(directory, pool.clone(), give_up.clone()),
+        sessions: Sessions::start(pool.clone(), lease, give_up.clone()),
+        sms: sms.clone(),
+        age: config.age,
+        public_url: config.public_url.clone(),
+    });
+    let sweeping = tokio::spawn(sessions::sweep(pool.clone(), stop.clone()));
+    let publisher = Publisher::start(config.broker.clone(), give_up.clone());
+    let requests = consumer(&config, Source::Requests, &publisher, &invites, &health);
+    let dropped = consumer(&config, Source::Dropped, &publisher, &invites, &health);
+
+    let in_time = async {
+        stop.cancelled().await;
+        // Whoever waits for a place has not begun, and goes back to the queue.
+        sms.close();
+        tokio::time::sleep(config.shutdown_grace).await;
+        tracing::warn!("the grace is over; what is still in hand goes back to the queue");
+        give_up.cancel();
+        // Time to hand it back.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    let consuming = async { tokio::try_join!(requests.run(stop.clone()), dropped.run(stop.clone())) };
+    tokio::select! {
+        ended = consuming => {
+            ended?;
+        }
+        () = in_time => {}
+    }
+    give_up.cancel();
+    let _ = sweeping.await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn consumer(
+    config: &WorkerConfig,
+    source: Source,
+    publisher: &Publisher,
+    invites: &Arc<Context>,
+    health: &Health,
+) -> Consumer {
+    let requests = source == Source::Requests;
+    Consumer {
+        source,
+        config: config.broker.clone(),
+        names: Names::new(&config.broker.queue_prefix),
+        prefetch: if requests { config.prefetch } else { DROPPED_PREFETCH },
+        reply_to_allow: config.reply_to_allow.clone(),
+        publisher: publisher.clone(),
+        invites: invites.clone(),
+        in_hand: TaskTracker::new(),
+        // Readiness is about the requests.
+        consuming: if requests { health.consuming.clone() } else { Arc::default() },
+    }
+}
+
+/// Connects and migrates, however long the database is away.
+async fn wait_for_database(config: &DatabaseConfig) -> Result<PgPool, db::Unusable> {
+    let mut pause = Duration::from_millis(200);
+    loop {
+        let error = match db::connect(config, "session-invite worker").await {
+            Ok(pool) => match db::migrate(&pool).await {
+                Ok(()) => return Ok(pool),
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        if !error.passes() {
+            return Err(error);
+        }
+        if pause < Duration::from_millis(400) {
+            tracing::warn!(%error, "waiting for the database");
+        }
+        tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
