@@ -83,7 +83,8 @@ fn object(row: &Address) -> serde_json::Value {
 }
 
 fn address(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '~' || c == '&') {
+    if text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '~' || c == '&')
+    {
         return Err("an address has no spaces, ~ or &, such as joegreen.glance.net".to_owned());
     }
     fold_address(text).map_err(|refusal| refusal.message)

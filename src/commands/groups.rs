@@ -138,11 +138,17 @@ pub async fn run(args: Args, pool: &PgPool, secrets: &SecretsKey, public_url: &s
         Command::Set(args) => set(*args, pool, public_url).await,
         Command::Disable(One { group, format }) => {
             store::disable(pool, group).await?;
-            format.done(&json!({"groupid": group.get(), "enabled": false}), &format!("Group {group} is disabled."))
+            format.done(
+                &json!({"groupid": group.get(), "enabled": false}),
+                &format!("Group {group} is disabled."),
+            )
         }
         Command::Enable(One { group, format }) => {
             store::enable(pool, group).await?;
-            format.done(&json!({"groupid": group.get(), "enabled": true}), &format!("Group {group} is enabled."))
+            format.done(
+                &json!({"groupid": group.get(), "enabled": true}),
+                &format!("Group {group} is enabled."),
+            )
         }
         Command::RotateKey(args) => rotate_key(args, pool, secrets).await,
     }
@@ -218,7 +224,9 @@ fn tell_made(
 
 fn warn_if_short(secret: &Secret) {
     if secret.secret().expose_secret().len() < JWT_SECRET_BYTES {
-        eprintln!("warning: a JWT secret under {JWT_SECRET_BYTES} bytes can be guessed; `openssl rand -base64 32` makes one");
+        eprintln!(
+            "warning: a JWT secret under {JWT_SECRET_BYTES} bytes can be guessed; `openssl rand -base64 32` makes one"
+        );
     }
 }
 

@@ -45,10 +45,12 @@ impl Secret {
         let secret = match input {
             SecretInput::Given(secret) => secret.clone(),
             SecretInput::File(path) => without_newline(
-                fs::read_to_string(path).with_context(|| format!("{flag}: cannot read {}", path.display()))?,
+                fs::read_to_string(path)
+                    .with_context(|| format!("{flag}: cannot read {}", path.display()))?,
             ),
             SecretInput::Stdin => without_newline(
-                io::read_to_string(io::stdin()).with_context(|| format!("{flag}: cannot read standard input"))?,
+                io::read_to_string(io::stdin())
+                    .with_context(|| format!("{flag}: cannot read standard input"))?,
             ),
         };
         ensure!(
@@ -87,7 +89,8 @@ mod tests {
     fn a_secret_is_given_read_or_made() {
         let path = std::env::temp_dir().join(format!("secret-{}", uuid::Uuid::new_v4()));
         fs::write(&path, "from a file\r\n").unwrap();
-        for (text, expected) in [("plain", "plain"), (format!("@{}", path.display()).as_str(), "from a file")] {
+        for (text, expected) in [("plain", "plain"), (format!("@{}", path.display()).as_str(), "from a file")]
+        {
             let input = text.parse().unwrap();
             let secret = Secret::read_or_make("--api-key", Some(&input)).unwrap();
             assert_eq!(secret.secret().expose_secret(), expected);

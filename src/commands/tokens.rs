@@ -98,7 +98,8 @@ pub async fn run(args: Args, pool: &PgPool, secrets: &SecretsKey) -> anyhow::Res
         Kind::Gkey { bearer, ttl } => {
             store::show(pool, bearer.group).await?;
             let key = newest_api_key(pool, secrets, bearer.group).await?;
-            let token = gkey::mint(bearer.group, &bearer.user, key.expose_secret().as_bytes(), until(now, ttl));
+            let token =
+                gkey::mint(bearer.group, &bearer.user, key.expose_secret().as_bytes(), until(now, ttl));
             ("GKEY", bearer, token)
         }
         Kind::Gjwt { bearer, ttl } => {
@@ -111,8 +112,9 @@ pub async fn run(args: Args, pool: &PgPool, secrets: &SecretsKey) -> anyhow::Res
         Kind::Gssnid { bearer, ttl } => {
             store::show(pool, bearer.group).await?;
             let token = gssnid::mint(&bearer.user, now, Some(bearer.group));
-            let parsed = GssnidToken::parse(&token)
-                .map_err(|_| anyhow::anyhow!("--user: a website session's person has no dots and no spaces"))?;
+            let parsed = GssnidToken::parse(&token).map_err(|_| {
+                anyhow::anyhow!("--user: a website session's person has no dots and no spaces")
+            })?;
             website_sessions::insert(pool, parsed.sha256(), bearer.group, &bearer.user, ttl).await?;
             ("GSSNID", bearer, token)
         }
@@ -129,7 +131,8 @@ fn until(now: i64, ttl: Duration) -> i64 {
 
 async fn newest_api_key(pool: &PgPool, secrets: &SecretsKey, group: GroupId) -> anyhow::Result<SecretString> {
     let key = keys::active_api_keys(pool, Some(group)).await?.pop();
-    let key = key.with_context(|| format!("group {group} has no API key; `groups rotate-key {group}` adds one"))?;
+    let key =
+        key.with_context(|| format!("group {group} has no API key; `groups rotate-key {group}` adds one"))?;
     Ok(secrets.open(group, Purpose::ApiKey, &key.sealed)?)
 }
 
@@ -139,7 +142,8 @@ async fn newest_jwt_secret(
     group: GroupId,
 ) -> anyhow::Result<(SecretString, Option<String>)> {
     let key = keys::active_jwt_secrets(pool, Some(group)).await?.pop();
-    let key =
-        key.with_context(|| format!("group {group} has no JWT secret; `groups rotate-key {group} --jwt` adds one"))?;
+    let key = key.with_context(|| {
+        format!("group {group} has no JWT secret; `groups rotate-key {group} --jwt` adds one")
+    })?;
     Ok((secrets.open(group, Purpose::JwtSecret, &key.sealed)?, key.kid))
 }

@@ -76,9 +76,11 @@ impl Default for Options {
 
 /// A duration in whole seconds, as humantime writes it (`10m`), within the range.
 pub fn seconds(text: &str, range: RangeInclusive<u64>) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|_| "write a duration, such as 90s, 10m or 24h".to_owned())?;
+    let duration = humantime::parse_duration(text)
+        .map_err(|_| "write a duration, such as 90s, 10m or 24h".to_owned())?;
     if duration.subsec_nanos() != 0 || !range.contains(&duration.as_secs()) {
-        let [least, most] = [range.start(), range.end()].map(|&s| humantime::format_duration(Duration::from_secs(s)));
+        let [least, most] =
+            [range.start(), range.end()].map(|&s| humantime::format_duration(Duration::from_secs(s)));
         return Err(format!("must be whole seconds, from {least} to {most}"));
     }
     Ok(duration)
@@ -108,7 +110,10 @@ pub fn countries(text: &str) -> Result<Vec<String>, String> {
 /// A sender: a number in E.164.
 pub fn sms_from(text: &str) -> Result<String, String> {
     let digits = text.strip_prefix('+').unwrap_or_default();
-    if (7..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0') {
+    if (7..=15).contains(&digits.len())
+        && digits.bytes().all(|b| b.is_ascii_digit())
+        && !digits.starts_with('0')
+    {
         Ok(text.to_owned())
     } else {
         Err("write the number in E.164, such as +15550001111".to_owned())
@@ -155,7 +160,8 @@ mod tests {
         ] {
             assert_eq!(text.parse::<PerNumber>(), expected, "{text}");
         }
-        for text in ["", "10", "0/1h", "-1/1h", "10/", "10/0s", "10/500ms", "10/31days", "ten/1h", "10/1h/2"] {
+        for text in ["", "10", "0/1h", "-1/1h", "10/", "10/0s", "10/500ms", "10/31days", "ten/1h", "10/1h/2"]
+        {
             assert!(text.parse::<PerNumber>().is_err(), "{text}");
         }
     }

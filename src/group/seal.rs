@@ -107,9 +107,9 @@ impl SecretsKey {
         let (&VERSION, rest) = sealed.split_first()? else { return None };
         let (nonce, ciphertext) = rest.split_first_chunk::<NONCE_BYTES>()?;
         let aad = associated_data(group, purpose);
-        let opened = std::iter::once(&self.first)
-            .chain(&self.older)
-            .find_map(|key| key.decrypt(&XNonce::from(*nonce), Payload { msg: ciphertext, aad: &aad }).ok())?;
+        let opened = std::iter::once(&self.first).chain(&self.older).find_map(|key| {
+            key.decrypt(&XNonce::from(*nonce), Payload { msg: ciphertext, aad: &aad }).ok()
+        })?;
         String::from_utf8(opened).ok().map(SecretString::from)
     }
 }
@@ -125,9 +125,8 @@ fn cipher(position: usize, text: &str) -> Result<XChaCha20Poly1305, KeyError> {
         return Err(KeyError::Empty { position });
     }
     let alphabet = if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
-    let bytes = GeneralPurpose::new(alphabet, LENIENT)
-        .decode(text)
-        .map_err(|_| KeyError::NotBase64 { position })?;
+    let bytes =
+        GeneralPurpose::new(alphabet, LENIENT).decode(text).map_err(|_| KeyError::NotBase64 { position })?;
     let key: [u8; KEY_BYTES] =
         bytes.as_slice().try_into().map_err(|_| KeyError::Length { position, bytes: bytes.len() })?;
     Ok(XChaCha20Poly1305::new(&key.into()))

@@ -23,7 +23,9 @@ pub enum StoreError {
     Exists(GroupId),
     #[error("there is no group {0}; `groups list` shows all, `groups add {0}` adds it")]
     NoGroup(GroupId),
-    #[error("this API key is in use by group {0}: a key belongs to one group, so give another or let one be made")]
+    #[error(
+        "this API key is in use by group {0}: a key belongs to one group, so give another or let one be made"
+    )]
     KeyInUse(GroupId),
     #[error("group {0} has an active JWT secret with the kid {1:?}; give another --jwt-kid")]
     KidInUse(GroupId, String),
@@ -145,7 +147,9 @@ pub async fn set(
 ) -> Result<(), StoreError> {
     let mut tx = pool.begin().await?;
     // The lock makes one of two changes at a time read what the other wrote.
-    sqlx::query!("select id from groups where id = $1 for update", group.get()).fetch_optional(&mut *tx).await?;
+    sqlx::query!("select id from groups where id = $1 for update", group.get())
+        .fetch_optional(&mut *tx)
+        .await?;
     let mut options = show(&mut *tx, group).await?.options;
     change(&mut options)?;
     write(&mut *tx, group, &options).await?;
@@ -195,10 +199,13 @@ pub async fn disable(pool: &PgPool, group: GroupId) -> Result<(), StoreError> {
 }
 
 async fn switch(pool: &PgPool, group: GroupId, enabled: bool) -> Result<(), StoreError> {
-    let switched =
-        sqlx::query!("update groups set enabled = $2, updated_at = now() where id = $1", group.get(), enabled)
-            .execute(pool)
-            .await?;
+    let switched = sqlx::query!(
+        "update groups set enabled = $2, updated_at = now() where id = $1",
+        group.get(),
+        enabled
+    )
+    .execute(pool)
+    .await?;
     if switched.rows_affected() == 0 { Err(StoreError::NoGroup(group)) } else { Ok(()) }
 }
 

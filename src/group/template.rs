@@ -9,8 +9,11 @@ pub const DEFAULT_TEXT: &str = "Join your session: {link} (code {key})";
 pub const MAX_CHARS: usize = 1600;
 
 /// The longest values that a text can be made with: a key of ten digits, a token of sixteen characters, the last id.
-const LONGEST: Values<'_> =
-    Values { key: "0000000000", token: "0000000000000000", group: super::GroupId::new(super::GroupId::MAX).unwrap() };
+const LONGEST: Values<'_> = Values {
+    key: "0000000000",
+    token: "0000000000000000",
+    group: super::GroupId::new(super::GroupId::MAX).unwrap(),
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Placeholder {
@@ -71,9 +74,13 @@ pub enum TemplateError {
     Unclosed { which: Which },
     #[error("{which} has a control character; only a line break may be in it")]
     Control { which: Which },
-    #[error("--link must be an absolute http:// or https:// URL without spaces, such as https://example.com/j/{{token}}")]
+    #[error(
+        "--link must be an absolute http:// or https:// URL without spaces, such as https://example.com/j/{{token}}"
+    )]
     NotAUrl,
-    #[error("the text would hold neither the key nor the token: put {{link}}, {{key}} or {{token}} into --template")]
+    #[error(
+        "the text would hold neither the key nor the token: put {{link}}, {{key}} or {{token}} into --template"
+    )]
     NoKeyOrToken,
     #[error("the text may grow to {0} characters, and {MAX_CHARS} is the most: shorten --template or --link")]
     TooLong(usize),
@@ -219,8 +226,16 @@ mod tests {
     #[test]
     fn placeholders_are_filled_in_and_doubled_braces_are_braces() {
         for (text, link, expected) in [
-            (DEFAULT_TEXT, None, "Join your session: https://invite.example/s/abcdefgh12345678 (code 012345)"),
-            ("{link}", Some("http://g{group}.example/{key}?t={token}"), "http://g72.example/012345?t=abcdefgh12345678"),
+            (
+                DEFAULT_TEXT,
+                None,
+                "Join your session: https://invite.example/s/abcdefgh12345678 (code 012345)",
+            ),
+            (
+                "{link}",
+                Some("http://g{group}.example/{key}?t={token}"),
+                "http://g72.example/012345?t=abcdefgh12345678",
+            ),
             ("{{{key}}} {{link}}", None, "{012345} {link}"),
             ("Grüße\n{token}", None, "Grüße\nabcdefgh12345678"),
             ("{key}{key}", None, "012345012345"),

@@ -13,7 +13,9 @@ struct Clearable<T>(Option<T>);
 fn clearable<T>(
     parse: impl Fn(&str) -> Result<T, String> + Clone,
 ) -> impl Fn(&str) -> Result<Clearable<T>, String> + Clone {
-    move |text| if text.is_empty() { Ok(Clearable(None)) } else { parse(text).map(|value| Clearable(Some(value))) }
+    move |text| {
+        if text.is_empty() { Ok(Clearable(None)) } else { parse(text).map(|value| Clearable(Some(value))) }
+    }
 }
 
 /// Regions; their own type, as clap takes a bare `Vec` for a repeated flag.

@@ -75,28 +75,41 @@ struct Example {
 /// `groups list`.
 pub(super) async fn list(format: Format, pool: &PgPool) -> anyhow::Result<()> {
     let groups: Vec<_> = store::list(pool).await?.into_iter().map(GroupView::from).collect();
-    format.list(["GROUP", "STATE", "REGION", "KEY", "TTL", "FROM", "PER NUMBER", "TEMPLATE"], &groups, |group| {
-        [
-            group.groupid.to_string(),
-            state(group).to_owned(),
-            group.region.clone(),
-            group.key_length.to_string(),
-            group.session_ttl.clone(),
-            group.sms_from.clone().unwrap_or_else(|| "-".to_owned()),
-            group.per_number.clone().unwrap_or_else(|| "no limit".to_owned()),
-            group.template.clone(),
-        ]
-    })
+    format.list(
+        ["GROUP", "STATE", "REGION", "KEY", "TTL", "FROM", "PER NUMBER", "TEMPLATE"],
+        &groups,
+        |group| {
+            [
+                group.groupid.to_string(),
+                state(group).to_owned(),
+                group.region.clone(),
+                group.key_length.to_string(),
+                group.session_ttl.clone(),
+                group.sms_from.clone().unwrap_or_else(|| "-".to_owned()),
+                group.per_number.clone().unwrap_or_else(|| "no limit".to_owned()),
+                group.template.clone(),
+            ]
+        },
+    )
 }
 
 /// `groups show`.
-pub(super) async fn show(format: Format, pool: &PgPool, group: GroupId, public_url: &str) -> anyhow::Result<()> {
+pub(super) async fn show(
+    format: Format,
+    pool: &PgPool,
+    group: GroupId,
+    public_url: &str,
+) -> anyhow::Result<()> {
     let stored = store::show(pool, group).await?;
     let example = example(&stored, public_url)?;
     let detail = Detail {
         group: stored.into(),
         api_keys: keys::active_api_keys(pool, Some(group)).await?.into_iter().map(KeyView::from).collect(),
-        jwt_secrets: keys::active_jwt_secrets(pool, Some(group)).await?.into_iter().map(KeyView::from).collect(),
+        jwt_secrets: keys::active_jwt_secrets(pool, Some(group))
+            .await?
+            .into_iter()
+            .map(KeyView::from)
+            .collect(),
         example,
     };
     format.object(&detail, rows)

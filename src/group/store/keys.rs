@@ -170,7 +170,9 @@ fn owner(keys: Vec<Sealed>, secrets: &SecretsKey, wanted: &SecretString) -> Opti
     for key in keys {
         let Some(group) = GroupId::new(key.group_id) else { continue };
         match secrets.open(group, Purpose::ApiKey, &key.sealed) {
-            Ok(open) if bool::from(open.expose_secret().as_bytes().ct_eq(wanted.expose_secret().as_bytes())) => {
+            Ok(open)
+                if bool::from(open.expose_secret().as_bytes().ct_eq(wanted.expose_secret().as_bytes())) =>
+            {
                 owner = Some(group);
             }
             Ok(_) => {}
