@@ -5,6 +5,7 @@ pub mod completions;
 pub mod groups;
 pub mod migrate;
 pub mod ready;
+mod secret_input;
 pub mod send;
 pub mod sessions;
 pub mod sms_sandbox;

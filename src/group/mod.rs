@@ -1,8 +1,19 @@
 //! A group: one tenant, with its settings, its keys and the addresses that stand for its users.
 
+pub mod directory;
+pub mod options;
+pub mod seal;
+pub mod segments;
+pub mod store;
+pub mod template;
+#[cfg(test)]
+mod tests;
+
 use crate::phone::PhoneCheck;
+use options::RateLimit;
 use secrecy::SecretString;
 use std::{fmt, time::Duration};
+use template::Wording;
 
 /// A group's id: 1 … 2^53-1, so that every JSON reader holds it exactly.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,15 +63,22 @@ pub struct Group {
     pub countries: Vec<String>,
     /// Digits in a session key, 4 … 9.
     pub key_length: u8,
-    /// The text's template, checked when it was set.
-    pub template: String,
-    /// The link's template; `None` for `{PUBLIC_URL}/s/{token}`.
-    pub link: Option<String>,
+    /// The text's template and its link's, parsed.
+    pub wording: Wording,
     /// The sender's number, when it is not `SMS_FROM`.
     pub sms_from: Option<String>,
+    /// After it a session expires that nobody has joined.
     pub session_ttl: Duration,
+    /// After it a joined session ends.
     pub session_max: Duration,
+    /// For so long the key of an ended session is not given out again.
     pub key_rest: Duration,
+    /// Texts to one number; `None` for no limit.
+    pub per_number: Option<RateLimit>,
+    /// Invites in a minute; `None` for no limit.
+    pub per_minute: Option<u32>,
+    /// Where the visitor's page leads.
+    pub join_url: Option<String>,
     pub api_keys: Vec<SecretString>,
     pub jwt_secrets: Vec<JwtSecret>,
 }

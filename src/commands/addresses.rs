@@ -1,0 +1,100 @@
+//! `session-invite addresses`: what stands for a group's user in a login key.
+
+use super::groups::group_id;
+use crate::{
+    credential::gkey::fold_address,
+    group::{
+        GroupId,
+        store::addresses::{self, Address},
+    },
+    output::Format,
+};
+use serde_json::json;
+use sqlx::PgPool;
+
+const EXAMPLES: &str = "\
+Examples:
+  session-invite addresses add joegreen.glance.net --group 72 --user 12345
+  session-invite addresses list --group 72 --json
+  session-invite addresses remove joegreen.glance.net";
+
+/// Addresses that name a group and a user in a login key
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    format: Format,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Let an address stand for a group's user
+    Add {
+        /// The address, in any case
+        #[arg(value_parser = address)]
+        address: String,
+        /// The group's id
+        #[arg(long, value_parser = group_id)]
+        group: GroupId,
+        /// The user in that group, 1 to 255 characters
+        #[arg(long, value_parser = user)]
+        user: String,
+    },
+    /// List the addresses
+    List {
+        /// Of this group only
+        #[arg(long, value_parser = group_id)]
+        group: Option<GroupId>,
+    },
+    /// Remove an address
+    Remove {
+        #[arg(value_parser = address)]
+        address: String,
+    },
+}
+
+/// Runs the command.
+pub async fn run(args: Args, pool: &PgPool) -> anyhow::Result<()> {
+    match args.command {
+        Command::Add { address, group, user } => {
+            addresses::add(pool, &address, group, &user).await?;
+            let sentence = format!("{address} stands for user {user} of group {group}.");
+            args.format.done(&json!({"address": address, "groupid": group.get(), "user": user}), &sentence)
+        }
+        Command::List { group } => {
+            let addresses = addresses::list(pool, group).await?;
+            let objects: Vec<_> = addresses.iter().map(object).collect();
+            let cell = |value: &serde_json::Value| value.as_str().map_or(value.to_string(), str::to_owned);
+            args.format.list(["ADDRESS", "GROUP", "USER"], &objects, |row| {
+                [cell(&row["address"]), cell(&row["groupid"]), cell(&row["user"])]
+            })
+        }
+        Command::Remove { address } => {
+            addresses::remove(pool, &address).await?;
+            args.format.done(&json!({"address": address, "removed": true}), &format!("{address} is removed."))
+        }
+    }
+}
+
+fn object(row: &Address) -> serde_json::Value {
+    json!({"address": row.address, "groupid": row.group_id, "user": row.partner_user_id})
+}
+
+fn address(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '~' || c == '&')
+    {
+        return Err("an address has no spaces, ~ or &, such as joegreen.glance.net".to_owned());
+    }
+    fold_address(text).map_err(|refusal| refusal.message)
+}
+
+/// A user's name, as a credential may carry it.
+pub(super) fn user(text: &str) -> Result<String, String> {
+    if (1..=255).contains(&text.chars().count()) && !text.contains('\0') {
+        Ok(text.to_owned())
+    } else {
+        Err("a user has 1 to 255 characters".to_owned())
+    }
+}

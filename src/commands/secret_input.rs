@@ -1,0 +1,108 @@
+//! Secrets on the command line: given, in a file, on standard input, or made.
+
+use anyhow::{Context as _, ensure};
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use secrecy::{ExposeSecret, SecretString};
+use std::{convert::Infallible, fs, io, path::PathBuf, str::FromStr};
+
+/// Where a secret comes from: itself, `@FILE`, or `-` for standard input.
+#[derive(Debug, Clone)]
+pub enum SecretInput {
+    Given(SecretString),
+    File(PathBuf),
+    Stdin,
+}
+
+impl FromStr for SecretInput {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(match (text, text.strip_prefix('@')) {
+            ("-", _) => Self::Stdin,
+            (_, Some(path)) => Self::File(path.into()),
+            _ => Self::Given(text.into()),
+        })
+    }
+}
+
+/// A secret, and whether nobody but this process knows it yet.
+#[derive(Debug)]
+pub enum Secret {
+    Given(SecretString),
+    Made(SecretString),
+}
+
+impl Secret {
+    /// Reads the secret of the flag, or makes one: 32 random bytes in base64url.
+    ///
+    /// # Errors
+    ///
+    /// An unreadable file or standard input; an empty secret.
+    pub fn read_or_make(flag: &str, input: Option<&SecretInput>) -> anyhow::Result<Self> {
+        let Some(input) = input else {
+            return Ok(Self::Made(BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()).into()));
+        };
+        let secret = match input {
+            SecretInput::Given(secret) => secret.clone(),
+            SecretInput::File(path) => without_newline(
+                fs::read_to_string(path)
+                    .with_context(|| format!("{flag}: cannot read {}", path.display()))?,
+            ),
+            SecretInput::Stdin => without_newline(
+                io::read_to_string(io::stdin())
+                    .with_context(|| format!("{flag}: cannot read standard input"))?,
+            ),
+        };
+        ensure!(
+            !secret.expose_secret().is_empty(),
+            "{flag}: the secret is empty; give one, or leave {flag} out to have one made"
+        );
+        Ok(Self::Given(secret))
+    }
+
+    pub fn secret(&self) -> &SecretString {
+        match self {
+            Self::Given(secret) | Self::Made(secret) => secret,
+        }
+    }
+
+    /// The secret in clear, to be shown this once, if it was made here.
+    pub fn made(&self) -> Option<&str> {
+        match self {
+            Self::Made(secret) => Some(secret.expose_secret()),
+            Self::Given(_) => None,
+        }
+    }
+}
+
+/// Without the one line ending that editors and `echo` leave.
+fn without_newline(text: String) -> SecretString {
+    let text = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
+    text.to_owned().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_given_read_or_made() {
+        let path = std::env::temp_dir().join(format!("secret-{}", uuid::Uuid::new_v4()));
+        fs::write(&path, "from a file\r\n").unwrap();
+        for (text, expected) in [("plain", "plain"), (format!("@{}", path.display()).as_str(), "from a file")]
+        {
+            let input = text.parse().unwrap();
+            let secret = Secret::read_or_make("--api-key", Some(&input)).unwrap();
+            assert_eq!(secret.secret().expose_secret(), expected);
+            assert_eq!(secret.made(), None);
+        }
+        fs::remove_file(path).unwrap();
+        assert_eq!(Secret::read_or_make("--api-key", None).unwrap().made().unwrap().len(), 43);
+    }
+
+    #[test]
+    fn an_empty_secret_is_refused_by_its_flag() {
+        let error = Secret::read_or_make("--api-key", Some(&"".parse().unwrap())).unwrap_err();
+        assert!(error.to_string().starts_with("--api-key: the secret is empty"));
+    }
+}

@@ -1,0 +1,212 @@
+//! The worker's view of all groups: a snapshot in memory, replaced when Postgres holds something newer.
+
+use super::{
+    Group, GroupId, JwtSecret,
+    seal::{Purpose, SecretsKey},
+    store::{
+        self, StoreError, Stored, addresses,
+        keys::{self, Sealed},
+    },
+    template::Wording,
+};
+use crate::credential::gkey::Account;
+use arc_swap::ArcSwap;
+use sqlx::PgPool;
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+
+/// How often the version is looked at when nobody asks.
+const POLL_EVERY: Duration = Duration::from_secs(1);
+/// The least time from one query to the next, however many ask.
+const QUERY_EVERY: Duration = Duration::from_millis(100);
+
+/// Groups, keys and addresses as they were at one moment.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    version: i64,
+    groups: HashMap<GroupId, Arc<Group>>,
+    addresses: HashMap<String, Account>,
+}
+
+impl Snapshot {
+    pub fn group(&self, id: GroupId) -> Option<&Arc<Group>> {
+        self.groups.get(&id)
+    }
+
+    /// The account that an address (in lower case) stands for.
+    pub fn address(&self, address: &str) -> Option<&Account> {
+        self.addresses.get(address)
+    }
+}
+
+/// The groups could not be read; the last snapshot stands. Those who waited for one query share its error.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the groups could not be read: {0}")]
+pub struct Stale(#[source] pub Arc<StoreError>);
+
+/// The last query: what began after a question was asked answers it.
+struct Attempt {
+    began: Instant,
+    /// `None` if its caller went away in the middle.
+    outcome: Option<Result<(), Stale>>,
+}
+
+/// Keeps the snapshot.
+pub struct Directory {
+    pool: PgPool,
+    secrets: SecretsKey,
+    public_url: String,
+    current: ArcSwap<Snapshot>,
+    /// Held through a query, so that there is one at a time.
+    last: Mutex<Option<Attempt>>,
+}
+
+impl std::fmt::Debug for Directory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Directory").field("version", &self.current.load().version).finish_non_exhaustive()
+    }
+}
+
+impl Directory {
+    /// Reads everything once. `public_url` is what links begin with where a group has no template for them.
+    pub async fn open(pool: PgPool, secrets: SecretsKey, public_url: String) -> Result<Self, Stale> {
+        let directory =
+            Self { pool, secrets, public_url, current: ArcSwap::default(), last: Mutex::const_new(None) };
+        directory.fresh().await?;
+        Ok(directory)
+    }
+
+    /// What was last read: free of locks and queries, and about a second old at most while the database answers.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// A snapshot that was compared with the database after this call began: to be asked before something unknown is
+    /// refused, as it may have been added a moment ago. All who wait share a query, and there are at most ten a second.
+    ///
+    /// # Errors
+    ///
+    /// The database cannot be read, and [`Self::snapshot`] may be old.
+    pub async fn fresh(&self) -> Result<Arc<Snapshot>, Stale> {
+        let asked = Instant::now();
+        let mut last = self.last.lock().await;
+        if let Some(attempt) = &*last {
+            if let Some(outcome) = attempt.outcome.clone().filter(|_| attempt.began > asked) {
+                return outcome.map(|()| self.snapshot());
+            }
+            sleep_until(attempt.began + QUERY_EVERY).await;
+        }
+        let began = Instant::now();
+        *last = Some(Attempt { began, outcome: None });
+        let outcome = self.refresh().await.map_err(|error| Stale(Arc::new(error)));
+        *last = Some(Attempt { began, outcome: Some(outcome.clone()) });
+        outcome.map(|()| self.snapshot())
+    }
+
+    /// Polls for ever. While the database is away the old snapshot stays; that is logged once, and so is its return.
+    pub async fn follow(&self) {
+        let mut ticks = interval(POLL_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut away = false;
+        loop {
+            ticks.tick().await;
+            match self.fresh().await {
+                Ok(_) if away => {
+                    away = false;
+                    tracing::info!("the groups can be read again");
+                }
+                Err(error) if !away => {
+                    away = true;
+                    tracing::warn!(%error, "the groups cannot be read: going on with those read before");
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+
+    async fn refresh(&self) -> Result<(), StoreError> {
+        if store::version(&self.pool).await? != self.current.load().version {
+            let snapshot = self.load().await?;
+            tracing::info!(version = snapshot.version, groups = snapshot.groups.len(), "groups read");
+            self.current.store(Arc::new(snapshot));
+        }
+        Ok(())
+    }
+
+    async fn load(&self) -> Result<Snapshot, StoreError> {
+        // One view for all the tables, so that the version is that of the data.
+        let mut tx = self.pool.begin_with("begin isolation level repeatable read read only").await?;
+        let version = store::version(&mut *tx).await?;
+        let stored = store::list(&mut *tx).await?;
+        let mut api_keys = by_group(keys::active_api_keys(&mut *tx, None).await?);
+        let mut jwt_secrets = by_group(keys::active_jwt_secrets(&mut *tx, None).await?);
+        let addresses = addresses::list(&mut *tx, None).await?;
+        tx.commit().await?;
+
+        let groups = stored
+            .into_iter()
+            .filter_map(|group| {
+                let keys = api_keys.remove(&group.id.get()).unwrap_or_default();
+                let secrets = jwt_secrets.remove(&group.id.get()).unwrap_or_default();
+                self.group(group, &keys, secrets).map(|group| (group.id, Arc::new(group)))
+            })
+            .collect();
+        let addresses = addresses
+            .into_iter()
+            .filter_map(|row| {
+                let group = GroupId::new(row.group_id)?;
+                Some((row.address, Account { group, user: row.partner_user_id }))
+            })
+            .collect();
+        Ok(Snapshot { version, groups, addresses })
+    }
+
+    /// A key that does not open is left out, and a group whose templates do not parse: no other group suffers.
+    fn group(&self, stored: Stored, keys: &[Sealed], secrets: Vec<Sealed>) -> Option<Group> {
+        let Stored { id, enabled, options, .. } = stored;
+        let wording = Wording::parse(&options.template, options.link.as_deref(), &self.public_url)
+            .inspect_err(|error| tracing::error!(group = %id, %error, "a group's templates are unusable: its invites fail"))
+            .ok()?;
+        let open = |purpose, key: &Sealed| {
+            self.secrets
+                .open(id, purpose, &key.sealed)
+                .inspect_err(|error| tracing::error!(group = %id, key = key.id, "{error}"))
+                .ok()
+        };
+        Some(Group {
+            id,
+            enabled,
+            region: options.region,
+            phone_check: options.phone_check,
+            countries: options.countries,
+            key_length: options.key_length,
+            wording,
+            sms_from: options.sms_from,
+            session_ttl: options.session_ttl,
+            session_max: options.session_max,
+            key_rest: options.key_rest,
+            per_number: options.per_number,
+            per_minute: options.per_minute,
+            join_url: options.join_url,
+            api_keys: keys.iter().filter_map(|key| open(Purpose::ApiKey, key)).collect(),
+            jwt_secrets: secrets
+                .into_iter()
+                .filter_map(|key| {
+                    let secret = open(Purpose::JwtSecret, &key)?;
+                    Some(JwtSecret { kid: key.kid, secret })
+                })
+                .collect(),
+        })
+    }
+}
+
+fn by_group(keys: Vec<Sealed>) -> HashMap<i64, Vec<Sealed>> {
+    let mut groups: HashMap<i64, Vec<Sealed>> = HashMap::new();
+    for key in keys {
+        groups.entry(key.group_id).or_default().push(key);
+    }
+    groups
+}

@@ -1,0 +1,180 @@
+//! What can be set for a group: the options of `groups add` and `groups set`, and how each is written.
+
+use super::template::DEFAULT_TEXT;
+use crate::phone::PhoneCheck;
+use std::{fmt, ops::RangeInclusive, str::FromStr, time::Duration};
+
+/// At most `count` in any `window` (whole seconds).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    pub count: u32,
+    pub window: Duration,
+}
+
+impl fmt::Display for RateLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.count, humantime::format_duration(self.window))
+    }
+}
+
+/// `--per-number`: `10/1h`, or `0` for no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PerNumber(pub Option<RateLimit>);
+
+impl FromStr for PerNumber {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "0" {
+            return Ok(Self(None));
+        }
+        let wrong = || "write a count and a window, such as 10/1h, or 0 for no limit".to_owned();
+        let (count, window) = text.split_once('/').ok_or_else(wrong)?;
+        let count = count.parse().ok().filter(|count| (1..=1_000_000).contains(count)).ok_or_else(wrong)?;
+        let window = seconds(window, 1..=30 * 86_400)?;
+        Ok(Self(Some(RateLimit { count, window })))
+    }
+}
+
+/// A group's options, with the contract's defaults.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    pub region: String,
+    pub phone_check: PhoneCheck,
+    pub countries: Vec<String>,
+    pub key_length: u8,
+    pub template: String,
+    pub link: Option<String>,
+    pub sms_from: Option<String>,
+    pub session_ttl: Duration,
+    pub session_max: Duration,
+    pub key_rest: Duration,
+    pub per_number: Option<RateLimit>,
+    pub per_minute: Option<u32>,
+    pub join_url: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            region: "US".to_owned(),
+            phone_check: PhoneCheck::Possible,
+            countries: Vec::new(),
+            key_length: 6,
+            template: DEFAULT_TEXT.to_owned(),
+            link: None,
+            sms_from: None,
+            session_ttl: Duration::from_mins(10),
+            session_max: Duration::from_hours(12),
+            key_rest: Duration::from_hours(24),
+            per_number: Some(RateLimit { count: 10, window: Duration::from_hours(1) }),
+            per_minute: None,
+            join_url: None,
+        }
+    }
+}
+
+/// A duration in whole seconds, as humantime writes it (`10m`), within the range.
+pub fn seconds(text: &str, range: RangeInclusive<u64>) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|_| "write a duration, such as 90s, 10m or 24h".to_owned())?;
+    if duration.subsec_nanos() != 0 || !range.contains(&duration.as_secs()) {
+        let [least, most] =
+            [range.start(), range.end()].map(|&s| humantime::format_duration(Duration::from_secs(s)));
+        return Err(format!("must be whole seconds, from {least} to {most}"));
+    }
+    Ok(duration)
+}
+
+/// A region as CLDR writes it, in any case: two letters.
+pub fn region(text: &str) -> Result<String, String> {
+    let region = text.trim().to_ascii_uppercase();
+    if region.len() == 2 && region.bytes().all(|b| b.is_ascii_uppercase()) {
+        Ok(region)
+    } else {
+        Err("a region is two letters, such as US or DE".to_owned())
+    }
+}
+
+/// Regions with commas between; none for an empty text. Repeats are dropped.
+pub fn countries(text: &str) -> Result<Vec<String>, String> {
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut regions = text.split(',').map(region).collect::<Result<Vec<_>, _>>()?;
+    regions.sort();
+    regions.dedup();
+    Ok(regions)
+}
+
+/// A sender: a number in E.164.
+pub fn sms_from(text: &str) -> Result<String, String> {
+    let digits = text.strip_prefix('+').unwrap_or_default();
+    if (7..=15).contains(&digits.len())
+        && digits.bytes().all(|b| b.is_ascii_digit())
+        && !digits.starts_with('0')
+    {
+        Ok(text.to_owned())
+    } else {
+        Err("write the number in E.164, such as +15550001111".to_owned())
+    }
+}
+
+/// An absolute http(s) URL.
+pub fn web_url(text: &str) -> Result<String, String> {
+    match url::Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url.into()),
+        _ => Err("must be an absolute http:// or https:// URL".to_owned()),
+    }
+}
+
+/// `possible` or `valid`.
+pub fn phone_check(text: &str) -> Result<PhoneCheck, String> {
+    match text {
+        "possible" => Ok(PhoneCheck::Possible),
+        "valid" => Ok(PhoneCheck::Valid),
+        _ => Err("is 'possible' or 'valid'".to_owned()),
+    }
+}
+
+/// The reverse of [`phone_check`].
+pub const fn phone_check_name(check: PhoneCheck) -> &'static str {
+    match check {
+        PhoneCheck::Possible => "possible",
+        PhoneCheck::Valid => "valid",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_a_count_and_a_window_or_nothing() {
+        let limit = |count, secs| Ok(PerNumber(Some(RateLimit { count, window: Duration::from_secs(secs) })));
+        for (text, expected) in [
+            ("0", Ok(PerNumber(None))),
+            ("10/1h", limit(10, 3600)),
+            ("1/90s", limit(1, 90)),
+            ("2/1day", limit(2, 86_400)),
+        ] {
+            assert_eq!(text.parse::<PerNumber>(), expected, "{text}");
+        }
+        for text in ["", "10", "0/1h", "-1/1h", "10/", "10/0s", "10/500ms", "10/31days", "ten/1h", "10/1h/2"]
+        {
+            assert!(text.parse::<PerNumber>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_written_as_it_is_read() {
+        assert_eq!("10/1h".parse::<PerNumber>().unwrap().0.unwrap().to_string(), "10/1h");
+    }
+
+    #[test]
+    fn countries_are_regions_in_any_case() {
+        assert_eq!(countries("us, CA,us"), Ok(vec!["CA".to_owned(), "US".to_owned()]));
+        assert_eq!(countries(""), Ok(vec![]));
+        assert!(countries("US,").is_err() && countries("USA").is_err());
+    }
+}

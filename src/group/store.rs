@@ -1,0 +1,230 @@
+//! Every statement on the groups' tables, as verbs.
+
+pub mod addresses;
+pub mod keys;
+pub mod website_sessions;
+
+use super::{
+    GroupId,
+    options::{Options, RateLimit, phone_check, phone_check_name},
+    seal::SecretsKey,
+    template::TemplateError,
+};
+use keys::NewSecret;
+use secrecy::SecretString;
+use sqlx::{PgExecutor, PgPool};
+use std::time::Duration;
+use time::OffsetDateTime;
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("group {0} exists; use `groups set` to change it, or `groups rotate-key` to give it another key")]
+    Exists(GroupId),
+    #[error("there is no group {0}; `groups list` shows all, `groups add {0}` adds it")]
+    NoGroup(GroupId),
+    #[error(
+        "this API key is in use by group {0}: a key belongs to one group, so give another or let one be made"
+    )]
+    KeyInUse(GroupId),
+    #[error("group {0} has an active JWT secret with the kid {1:?}; give another --jwt-kid")]
+    KidInUse(GroupId, String),
+    #[error("the address {0} stands for a user already; `addresses remove` it first")]
+    AddressExists(String),
+    #[error("there is no address {0}; `addresses list` shows all")]
+    NoAddress(String),
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    #[error("the database holds an option of group {0} that cannot be read")]
+    Unreadable(i64),
+    #[error("the database: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+/// A group as it is stored, without its keys.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    pub id: GroupId,
+    pub enabled: bool,
+    pub options: Options,
+    pub created_at: OffsetDateTime,
+    pub updated_at: OffsetDateTime,
+}
+
+/// A row of `groups`; durations are whole seconds.
+struct Row {
+    id: i64,
+    enabled: bool,
+    region: String,
+    phone_check: String,
+    countries: Vec<String>,
+    key_length: i16,
+    template: String,
+    link: Option<String>,
+    sms_from: Option<String>,
+    session_ttl: i32,
+    session_max: i32,
+    key_rest: i32,
+    per_number_count: i32,
+    per_number_window: i32,
+    per_minute: Option<i32>,
+    join_url: Option<String>,
+    created_at: OffsetDateTime,
+    updated_at: OffsetDateTime,
+}
+
+impl TryFrom<Row> for Stored {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        let id = row.id;
+        read(row).ok_or(StoreError::Unreadable(id))
+    }
+}
+
+/// `None` where the table's own checks were bypassed.
+fn read(row: Row) -> Option<Stored> {
+    let duration = |seconds: i32| u64::try_from(seconds).ok().map(Duration::from_secs);
+    let count = u32::try_from(row.per_number_count).ok()?;
+    let window = duration(row.per_number_window)?;
+    Some(Stored {
+        id: GroupId::new(row.id)?,
+        enabled: row.enabled,
+        options: Options {
+            region: row.region,
+            phone_check: phone_check(&row.phone_check).ok()?,
+            countries: row.countries,
+            key_length: u8::try_from(row.key_length).ok()?,
+            template: row.template,
+            link: row.link,
+            sms_from: row.sms_from,
+            session_ttl: duration(row.session_ttl)?,
+            session_max: duration(row.session_max)?,
+            key_rest: duration(row.key_rest)?,
+            per_number: (count > 0).then_some(RateLimit { count, window }),
+            per_minute: row.per_minute.map(u32::try_from).transpose().ok()?,
+            join_url: row.join_url,
+        },
+        created_at: row.created_at,
+        updated_at: row.updated_at,
+    })
+}
+
+/// Adds a group with its first key, and a JWT secret if there is one.
+pub async fn add(
+    pool: &PgPool,
+    secrets: &SecretsKey,
+    group: GroupId,
+    options: &Options,
+    api_key: &SecretString,
+    jwt: Option<&NewSecret>,
+) -> Result<(), StoreError> {
+    let mut tx = pool.begin().await?;
+    let added = sqlx::query!(
+        "insert into groups (id, template) values ($1, $2) on conflict do nothing",
+        group.get(),
+        options.template
+    )
+    .execute(&mut *tx)
+    .await?;
+    if added.rows_affected() == 0 {
+        return Err(StoreError::Exists(group));
+    }
+    write(&mut *tx, group, options).await?;
+    keys::insert_api_key(&mut tx, secrets, group, api_key).await?;
+    if let Some(jwt) = jwt {
+        keys::insert_jwt_secret(&mut tx, secrets, group, jwt).await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Changes a group's options; `change` sees them as they are, and may refuse.
+pub async fn set(
+    pool: &PgPool,
+    group: GroupId,
+    change: impl FnOnce(&mut Options) -> Result<(), TemplateError>,
+) -> Result<(), StoreError> {
+    let mut tx = pool.begin().await?;
+    // The lock makes one of two changes at a time read what the other wrote.
+    sqlx::query!("select id from groups where id = $1 for update", group.get())
+        .fetch_optional(&mut *tx)
+        .await?;
+    let mut options = show(&mut *tx, group).await?.options;
+    change(&mut options)?;
+    write(&mut *tx, group, &options).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+async fn write(db: impl PgExecutor<'_>, group: GroupId, options: &Options) -> Result<(), StoreError> {
+    let seconds = |duration: Duration| i32::try_from(duration.as_secs()).unwrap_or(i32::MAX);
+    let number = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
+    let default_window = Duration::from_hours(1);
+    sqlx::query!(
+        "update groups
+            set region = $2, phone_check = $3, countries = $4, key_length = $5, template = $6, link = $7,
+                sms_from = $8, session_ttl = $9, session_max = $10, key_rest = $11, per_number_count = $12,
+                per_number_window = $13, per_minute = $14, join_url = $15, updated_at = now()
+          where id = $1",
+        group.get(),
+        options.region,
+        phone_check_name(options.phone_check),
+        &options.countries,
+        i16::from(options.key_length),
+        options.template,
+        options.link,
+        options.sms_from,
+        seconds(options.session_ttl),
+        seconds(options.session_max),
+        seconds(options.key_rest),
+        options.per_number.map_or(0, |limit| number(limit.count)),
+        seconds(options.per_number.map_or(default_window, |limit| limit.window)),
+        options.per_minute.map(number),
+        options.join_url,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Switches a group on.
+pub async fn enable(pool: &PgPool, group: GroupId) -> Result<(), StoreError> {
+    switch(pool, group, true).await
+}
+
+/// Switches a group off: its invites are answered `group_disabled`. Nothing of it is lost.
+pub async fn disable(pool: &PgPool, group: GroupId) -> Result<(), StoreError> {
+    switch(pool, group, false).await
+}
+
+async fn switch(pool: &PgPool, group: GroupId, enabled: bool) -> Result<(), StoreError> {
+    let switched = sqlx::query!(
+        "update groups set enabled = $2, updated_at = now() where id = $1",
+        group.get(),
+        enabled
+    )
+    .execute(pool)
+    .await?;
+    if switched.rows_affected() == 0 { Err(StoreError::NoGroup(group)) } else { Ok(()) }
+}
+
+/// One group.
+pub async fn show(db: impl PgExecutor<'_>, group: GroupId) -> Result<Stored, StoreError> {
+    sqlx::query_as!(Row, "select * from groups where id = $1", group.get())
+        .fetch_optional(db)
+        .await?
+        .ok_or(StoreError::NoGroup(group))?
+        .try_into()
+}
+
+/// Every group, by id.
+pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<Stored>, StoreError> {
+    let rows = sqlx::query_as!(Row, "select * from groups order by id").fetch_all(db).await?;
+    rows.into_iter().map(Stored::try_from).collect()
+}
+
+/// The number that grows with each change to groups, keys and addresses.
+pub async fn version(db: impl PgExecutor<'_>) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar!("select version from settings_version").fetch_one(db).await
+}

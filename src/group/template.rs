@@ -1,0 +1,275 @@
+//! The words of a group's text: its template, and the template of the link inside it.
+
+use std::fmt;
+use url::Url;
+
+/// What a group's text says unless `--template` says otherwise.
+pub const DEFAULT_TEXT: &str = "Join your session: {link} (code {key})";
+/// The most characters that a text may have; the provider takes no more.
+pub const MAX_CHARS: usize = 1600;
+
+/// The longest values that a text can be made with: a key of ten digits, a token of sixteen characters, the last id.
+const LONGEST: Values<'_> = Values {
+    key: "0000000000",
+    token: "0000000000000000",
+    group: super::GroupId::new(super::GroupId::MAX).unwrap(),
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Placeholder {
+    Link,
+    Key,
+    Token,
+    Group,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Literal(String),
+    Placeholder(Placeholder),
+}
+
+/// Which template an error is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    Text,
+    Link,
+}
+
+impl Which {
+    /// The placeholders that the template may hold, as its errors list them.
+    const fn known(self) -> &'static str {
+        match self {
+            Self::Text => "{link}, {key}, {token} and {group}",
+            Self::Link => "{key}, {token} and {group}",
+        }
+    }
+
+    fn placeholder(self, name: &str) -> Option<Placeholder> {
+        match (name, self) {
+            ("link", Self::Text) => Some(Placeholder::Link),
+            ("key", _) => Some(Placeholder::Key),
+            ("token", _) => Some(Placeholder::Token),
+            ("group", _) => Some(Placeholder::Group),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Which {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "--template",
+            Self::Link => "--link",
+        })
+    }
+}
+
+/// Why a template cannot be used, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    #[error("{which} has an unknown placeholder {{{name}}}; it may hold {}, and {{{{ or }}}} for a brace", which.known())]
+    Unknown { which: Which, name: String },
+    #[error("{which} has a brace without its partner; write {{{{ or }}}} for a brace itself, or one of {}", which.known())]
+    Unclosed { which: Which },
+    #[error("{which} has a control character; only a line break may be in it")]
+    Control { which: Which },
+    #[error(
+        "--link must be an absolute http:// or https:// URL without spaces, such as https://example.com/j/{{token}}"
+    )]
+    NotAUrl,
+    #[error(
+        "the text would hold neither the key nor the token: put {{link}}, {{key}} or {{token}} into --template"
+    )]
+    NoKeyOrToken,
+    #[error("the text may grow to {0} characters, and {MAX_CHARS} is the most: shorten --template or --link")]
+    TooLong(usize),
+}
+
+/// What is filled in for one session.
+#[derive(Debug, Clone, Copy)]
+pub struct Values<'a> {
+    pub key: &'a str,
+    pub token: &'a str,
+    pub group: super::GroupId,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Template(Vec<Part>);
+
+/// A group's two templates, parsed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wording {
+    text: Template,
+    link: Template,
+}
+
+impl Wording {
+    /// Parses both. Without a link template, links are `{public_url}/s/{token}`.
+    ///
+    /// # Errors
+    ///
+    /// A placeholder that is unknown or not closed, a control character, or a link that is no URL.
+    pub fn parse(text: &str, link: Option<&str>, public_url: &str) -> Result<Self, TemplateError> {
+        let text = Template::parse(Which::Text, text)?;
+        let link = match link {
+            Some(link) => Template::parse(Which::Link, link)?,
+            None => Template(vec![
+                Part::Literal(format!("{}/s/", public_url.trim_end_matches('/'))),
+                Part::Placeholder(Placeholder::Token),
+            ]),
+        };
+        let wording = Self { text, link };
+        if !is_web_url(&wording.link.render(&LONGEST, "")) {
+            return Err(TemplateError::NotAUrl);
+        }
+        Ok(wording)
+    }
+
+    /// Parses, and checks that every text made with it holds the key or the token and is short enough to be sent.
+    pub fn check(text: &str, link: Option<&str>, public_url: &str) -> Result<Self, TemplateError> {
+        let wording = Self::parse(text, link, public_url)?;
+        let identifies = wording.text.identifies_session()
+            || (wording.text.holds(Placeholder::Link) && wording.link.identifies_session());
+        if !identifies {
+            return Err(TemplateError::NoKeyOrToken);
+        }
+        let longest = wording.render(&LONGEST).chars().count();
+        if longest > MAX_CHARS { Err(TemplateError::TooLong(longest)) } else { Ok(wording) }
+    }
+
+    /// The text for one session.
+    pub fn render(&self, values: &Values<'_>) -> String {
+        self.text.render(values, &self.link.render(values, ""))
+    }
+}
+
+impl Template {
+    fn parse(which: Which, source: &str) -> Result<Self, TemplateError> {
+        if source.chars().any(|c| c.is_control() && c != '\n') {
+            return Err(TemplateError::Control { which });
+        }
+        let mut parts = Vec::new();
+        let mut literal = String::new();
+        let mut rest = source;
+        while let Some(at) = rest.find(['{', '}']) {
+            literal.push_str(&rest[..at]);
+            let brace = &rest[at..=at];
+            let after = &rest[at + 1..];
+            if let Some(doubled) = after.strip_prefix(brace) {
+                literal.push_str(brace);
+                rest = doubled;
+                continue;
+            }
+            if brace == "}" {
+                return Err(TemplateError::Unclosed { which });
+            }
+            let (name, after) = after.split_once('}').ok_or(TemplateError::Unclosed { which })?;
+            let placeholder = which
+                .placeholder(name)
+                .ok_or_else(|| TemplateError::Unknown { which, name: name.to_owned() })?;
+            if !literal.is_empty() {
+                parts.push(Part::Literal(std::mem::take(&mut literal)));
+            }
+            parts.push(Part::Placeholder(placeholder));
+            rest = after;
+        }
+        literal.push_str(rest);
+        if !literal.is_empty() {
+            parts.push(Part::Literal(literal));
+        }
+        Ok(Self(parts))
+    }
+
+    fn render(&self, values: &Values<'_>, link: &str) -> String {
+        let mut text = String::new();
+        for part in &self.0 {
+            match part {
+                Part::Literal(literal) => text.push_str(literal),
+                Part::Placeholder(Placeholder::Link) => text.push_str(link),
+                Part::Placeholder(Placeholder::Key) => text.push_str(values.key),
+                Part::Placeholder(Placeholder::Token) => text.push_str(values.token),
+                Part::Placeholder(Placeholder::Group) => text.push_str(&values.group.to_string()),
+            }
+        }
+        text
+    }
+
+    fn holds(&self, wanted: Placeholder) -> bool {
+        self.0.contains(&Part::Placeholder(wanted))
+    }
+
+    fn identifies_session(&self) -> bool {
+        self.holds(Placeholder::Key) || self.holds(Placeholder::Token)
+    }
+}
+
+/// Whether it is an absolute http(s) URL as it stands: a parser that mends spaces or slashes is not asked to.
+fn is_web_url(text: &str) -> bool {
+    (text.starts_with("https://") || text.starts_with("http://"))
+        && !text.contains(|c: char| c.is_whitespace() || c.is_control())
+        && Url::parse(text).is_ok_and(|url| url.has_host())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::GroupId;
+
+    const BASE: &str = "https://invite.example";
+
+    fn rendered(text: &str, link: Option<&str>) -> String {
+        let values = Values { key: "012345", token: "abcdefgh12345678", group: GroupId::new(72).unwrap() };
+        Wording::check(text, link, BASE).unwrap().render(&values)
+    }
+
+    #[test]
+    fn placeholders_are_filled_in_and_doubled_braces_are_braces() {
+        for (text, link, expected) in [
+            (
+                DEFAULT_TEXT,
+                None,
+                "Join your session: https://invite.example/s/abcdefgh12345678 (code 012345)",
+            ),
+            (
+                "{link}",
+                Some("http://g{group}.example/{key}?t={token}"),
+                "http://g72.example/012345?t=abcdefgh12345678",
+            ),
+            ("{{{key}}} {{link}}", None, "{012345} {link}"),
+            ("Grüße\n{token}", None, "Grüße\nabcdefgh12345678"),
+            ("{key}{key}", None, "012345012345"),
+        ] {
+            assert_eq!(rendered(text, link), expected);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_refused() {
+        let unknown = |which, name: &str| TemplateError::Unknown { which, name: name.into() };
+        for (text, link, expected) in [
+            ("{code}", None, unknown(Which::Text, "code")),
+            ("{}", None, unknown(Which::Text, "")),
+            ("{link}", Some("https://e.com/{link}"), unknown(Which::Link, "link")),
+            ("{key", None, TemplateError::Unclosed { which: Which::Text }),
+            ("key} {key}", None, TemplateError::Unclosed { which: Which::Text }),
+            ("{key}\u{0}", None, TemplateError::Control { which: Which::Text }),
+            ("{key}\r\n", None, TemplateError::Control { which: Which::Text }),
+            ("{link}", Some("ftp://e.com/{token}"), TemplateError::NotAUrl),
+            ("{link}", Some("/s/{token}"), TemplateError::NotAUrl),
+            ("{link}", Some("https://e.com/a b/{token}"), TemplateError::NotAUrl),
+            ("Hello {group}", None, TemplateError::NoKeyOrToken),
+            ("{link}", Some("https://e.com/{group}"), TemplateError::NoKeyOrToken),
+            ("", None, TemplateError::NoKeyOrToken),
+        ] {
+            assert_eq!(Wording::check(text, link, BASE).unwrap_err(), expected, "{text} {link:?}");
+        }
+    }
+
+    #[test]
+    fn the_longest_rendering_counts() {
+        let text = |filler: usize| format!("{}{{key}}", "ä".repeat(filler));
+        assert!(Wording::check(&text(1590), None, BASE).is_ok());
+        assert_eq!(Wording::check(&text(1591), None, BASE).unwrap_err(), TemplateError::TooLong(1601));
+    }
+}

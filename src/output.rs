@@ -1,0 +1,67 @@
+//! How commands answer: a table for people, JSON for programs.
+
+use comfy_table::{ContentArrangement, Table, presets::NOTHING};
+use serde::Serialize;
+use std::io::{self, Write};
+
+/// The `--json` of a command.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Format {
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Format {
+    /// Prints rows under a header, or an array of objects.
+    pub fn list<T: Serialize, const N: usize>(
+        self,
+        header: [&str; N],
+        items: &[T],
+        row: impl Fn(&T) -> [String; N],
+    ) -> anyhow::Result<()> {
+        if self.json {
+            return print_json(items);
+        }
+        let mut table = plain_table();
+        table.set_header(header);
+        table.add_rows(items.iter().map(row));
+        print(&table.to_string())
+    }
+
+    /// Prints names and values, or one object.
+    pub fn object<T: Serialize>(
+        self,
+        item: &T,
+        rows: impl FnOnce(&T) -> Vec<(&'static str, String)>,
+    ) -> anyhow::Result<()> {
+        if self.json {
+            return print_json(item);
+        }
+        let mut table = plain_table();
+        table.add_rows(rows(item).into_iter().map(|(name, value)| [name.to_owned(), value]));
+        print(&table.to_string())
+    }
+
+    /// Says what was done, in a sentence or as an object.
+    pub fn done<T: Serialize>(self, item: &T, sentence: &str) -> anyhow::Result<()> {
+        if self.json { print_json(item) } else { print(sentence) }
+    }
+}
+
+/// One line to standard output. That a reader has gone away is an error, not a panic.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    writeln!(io::stdout().lock(), "{}", text.trim_end())?;
+    Ok(())
+}
+
+fn print_json<T: Serialize + ?Sized>(item: &T) -> anyhow::Result<()> {
+    print(&serde_json::to_string_pretty(item)?)
+}
+
+/// Fits the terminal, if it is one.
+fn plain_table() -> Table {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table
+}
