@@ -1,7 +1,9 @@
 //! The command line: one subcommand a variant, each in a file of its own under `commands`.
 
 use crate::{
-    commands::{addresses, completions, groups, migrate, ready, send, sessions, sms_sandbox, tokens, topology},
+    commands::{
+        addresses, completions, groups, migrate, ready, send, sessions, sms_sandbox, tokens, topology,
+    },
     config::{DatabaseArgs, LogArgs, SecretsArgs, WorkerArgs},
 };
 use clap::{Parser, Subcommand};

@@ -73,7 +73,11 @@ pub async fn connect(config: &DatabaseConfig, application: &str) -> Result<PgPoo
     let options = PgConnectOptions::from_str(config.url.expose_secret())
         .map_err(|error| Unusable::Url(format!("is not a PostgreSQL URL ({error})")))?
         .application_name(application)
-        .options([("statement_timeout", "30s"), ("lock_timeout", "10s"), ("idle_in_transaction_session_timeout", "60s")])
+        .options([
+            ("statement_timeout", "30s"),
+            ("lock_timeout", "10s"),
+            ("idle_in_transaction_session_timeout", "60s"),
+        ])
         .log_statements(tracing::log::LevelFilter::Off)
         .log_slow_statements(tracing::log::LevelFilter::Off, Duration::ZERO);
     let pool = PgPoolOptions::new()
@@ -98,7 +102,9 @@ fn refused(error: sqlx::Error) -> Unusable {
     match &error {
         // Invalid authorization, invalid catalog (the database is not there), no privilege to connect.
         sqlx::Error::Database(inner)
-            if inner.code().is_some_and(|code| code.starts_with("28") || code == "3D000" || code == "42501") =>
+            if inner
+                .code()
+                .is_some_and(|code| code.starts_with("28") || code == "3D000" || code == "42501") =>
         {
             Unusable::Login(inner.message().to_owned())
         }

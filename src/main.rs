@@ -3,7 +3,9 @@
 use clap::Parser;
 use session_invite::{
     cli::{Cli, Command},
-    commands::{addresses, completions, groups, migrate, ready, send, sessions, sms_sandbox, tokens, topology, worker},
+    commands::{
+        addresses, completions, groups, migrate, ready, send, sessions, sms_sandbox, tokens, topology, worker,
+    },
     config::Faults,
     telemetry,
 };

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Format {
     /// Print JSON, for programs
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub json: bool,
 }
 

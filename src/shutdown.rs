@@ -11,7 +11,9 @@ pub fn on_signal() -> io::Result<CancellationToken> {
     let stopping = stop.clone();
     tokio::spawn(async move {
         either(&mut terminate, &mut interrupt).await;
-        tracing::info!("stopping: no new work is taken, work in hand is finished; a second signal stops at once");
+        tracing::info!(
+            "stopping: no new work is taken, work in hand is finished; a second signal stops at once"
+        );
         stopping.cancel();
         either(&mut terminate, &mut interrupt).await;
         std::process::exit(130);

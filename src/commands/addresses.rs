@@ -2,6 +2,7 @@
 
 use super::groups::group_id;
 use crate::{
+    config::DatabaseArgs,
     credential::gkey::fold_address,
     group::{
         GroupId,
@@ -10,7 +11,6 @@ use crate::{
     output::Format,
 };
 use serde_json::json;
-use sqlx::PgPool;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,7 +56,8 @@ enum Command {
 }
 
 /// Runs the command.
-pub async fn run(args: Args, pool: &PgPool) -> anyhow::Result<()> {
+pub async fn run(args: Args, database: &DatabaseArgs) -> anyhow::Result<()> {
+    let pool = &super::database(database).await?;
     match args.command {
         Command::Add { address, group, user } => {
             addresses::add(pool, &address, group, &user).await?;

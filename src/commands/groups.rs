@@ -5,6 +5,7 @@ mod view;
 
 use super::secret_input::{Secret, SecretInput};
 use crate::{
+    config::{DatabaseArgs, SecretsArgs},
     group::{
         GroupId,
         options::Options,
@@ -129,10 +130,12 @@ struct RotateKey {
     finish: bool,
 }
 
-/// Runs the command. `public_url` is what links begin with where a group has no template for them.
-pub async fn run(args: Args, pool: &PgPool, secrets: &SecretsKey, public_url: &str) -> anyhow::Result<()> {
+/// Only what makes or takes a key needs `SECRETS_KEY`.
+pub async fn run(args: Args, database: &DatabaseArgs, secrets: &SecretsArgs) -> anyhow::Result<()> {
+    let public_url = &secrets.public_url()?.base;
+    let pool = &super::database(database).await?;
     match args.command {
-        Command::Add(args) => add(*args, pool, secrets, public_url).await,
+        Command::Add(args) => add(*args, pool, &secrets.key()?, public_url).await,
         Command::List { format } => view::list(format, pool).await,
         Command::Show(One { group, format }) => view::show(format, pool, group, public_url).await,
         Command::Set(args) => set(*args, pool, public_url).await,
@@ -150,7 +153,7 @@ pub async fn run(args: Args, pool: &PgPool, secrets: &SecretsKey, public_url: &s
                 &format!("Group {group} is enabled."),
             )
         }
-        Command::RotateKey(args) => rotate_key(args, pool, secrets).await,
+        Command::RotateKey(args) => rotate_key(args, pool, &secrets.key()?).await,
     }
 }
 

@@ -16,7 +16,8 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         addr.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(4)).build()?;
-    let response = client.get(format!("http://{addr}/readyz")).send().await.context("the worker does not answer")?;
+    let response =
+        client.get(format!("http://{addr}/readyz")).send().await.context("the worker does not answer")?;
     let status = response.status();
     let body = response.text().await.unwrap_or_default();
     if !status.is_success() {

@@ -101,11 +101,18 @@ async fn login_key(args: &Args) -> anyhow::Result<String> {
 }
 
 /// Publishes the request with RabbitMQ's direct reply-to, and waits.
-async fn ask(channel: &Channel, queue: &str, body: &Value, id: &str, wait: Duration) -> anyhow::Result<Value> {
+async fn ask(
+    channel: &Channel,
+    queue: &str,
+    body: &Value,
+    id: &str,
+    wait: Duration,
+) -> anyhow::Result<Value> {
     let mut direct = BasicConsumeOptions::default();
     direct.no_ack = true;
     let reply_to = "amq.rabbitmq.reply-to";
-    let mut replies = channel.basic_consume(reply_to.into(), "".into(), direct, FieldTable::default()).await?;
+    let mut replies =
+        channel.basic_consume(reply_to.into(), "".into(), direct, FieldTable::default()).await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     let properties = BasicProperties::default()
         .with_message_id(id.into())
@@ -117,7 +124,8 @@ async fn ask(channel: &Channel, queue: &str, body: &Value, id: &str, wait: Durat
     let mut options = BasicPublishOptions::default();
     options.mandatory = true;
     let payload = serde_json::to_vec(body)?;
-    let confirm = channel.basic_publish("".into(), queue.into(), options, &payload, properties).await?.await?;
+    let confirm =
+        channel.basic_publish("".into(), queue.into(), options, &payload, properties).await?.await?;
     if confirm.take_message().is_some() {
         bail!("there is no queue {queue}; start a worker, which declares it, or check QUEUE_PREFIX");
     }

@@ -68,9 +68,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             args.format.list(header, &rows, cells)
         }
         Command::Show { id } => {
-            let row = lookup::show(&pool, id).await?.with_context(|| {
-                format!("there is no session {id}; `sessions list` shows the newest")
-            })?;
+            let row = lookup::show(&pool, id)
+                .await?
+                .with_context(|| format!("there is no session {id}; `sessions list` shows the newest"))?;
             args.format.object(&row, lines)
         }
         Command::Lookup { group, key } => {

@@ -2,6 +2,7 @@
 
 use super::{addresses::user, groups::group_id};
 use crate::{
+    config::{DatabaseArgs, SecretsArgs},
     credential::{GssnidToken, gjwt, gkey, gssnid},
     group::{
         GroupId,
@@ -90,21 +91,22 @@ struct Bearer {
     format: Format,
 }
 
-/// Runs the command.
-pub async fn run(args: Args, pool: &PgPool, secrets: &SecretsKey) -> anyhow::Result<()> {
+/// Prints a token. A website session needs no `SECRETS_KEY`.
+pub async fn run(args: Args, database: &DatabaseArgs, secrets: &SecretsArgs) -> anyhow::Result<()> {
+    let pool = &super::database(database).await?;
     let Command::Issue(Issue { kind }) = args.command;
     let now = OffsetDateTime::now_utc().unix_timestamp();
     let (kind, bearer, token) = match kind {
         Kind::Gkey { bearer, ttl } => {
             store::show(pool, bearer.group).await?;
-            let key = newest_api_key(pool, secrets, bearer.group).await?;
+            let key = newest_api_key(pool, &secrets.key()?, bearer.group).await?;
             let token =
                 gkey::mint(bearer.group, &bearer.user, key.expose_secret().as_bytes(), until(now, ttl));
             ("GKEY", bearer, token)
         }
         Kind::Gjwt { bearer, ttl } => {
             store::show(pool, bearer.group).await?;
-            let (secret, kid) = newest_jwt_secret(pool, secrets, bearer.group).await?;
+            let (secret, kid) = newest_jwt_secret(pool, &secrets.key()?, bearer.group).await?;
             let secret = secret.expose_secret().as_bytes();
             let token = gjwt::mint(bearer.group, &bearer.user, secret, kid.as_deref(), now, until(now, ttl));
             ("GJWT", bearer, token)
@@ -129,7 +131,11 @@ fn until(now: i64, ttl: Duration) -> i64 {
     now.saturating_add_unsigned(ttl.as_secs())
 }
 
-async fn newest_api_key(pool: &PgPool, secrets: &SecretsKey, group: GroupId) -> anyhow::Result<SecretString> {
+pub(super) async fn newest_api_key(
+    pool: &PgPool,
+    secrets: &SecretsKey,
+    group: GroupId,
+) -> anyhow::Result<SecretString> {
     let key = keys::active_api_keys(pool, Some(group)).await?.pop();
     let key =
         key.with_context(|| format!("group {group} has no API key; `groups rotate-key {group}` adds one"))?;

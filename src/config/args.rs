@@ -112,10 +112,22 @@ pub struct WorkerArgs {
     #[arg(long, env = "PREFETCH", hide_env_values = true, value_name = "N", help_heading = "Worker")]
     pub prefetch: Option<String>,
     /// Queues that a reply may go to: names with * for any characters, with commas [default: *]
-    #[arg(long, env = "REPLY_TO_ALLOW", hide_env_values = true, value_name = "PATTERN", help_heading = "Worker")]
+    #[arg(
+        long,
+        env = "REPLY_TO_ALLOW",
+        hide_env_values = true,
+        value_name = "PATTERN",
+        help_heading = "Worker"
+    )]
     pub reply_to_allow: Option<String>,
     /// An invite older than this is not texted [default: 10m]
-    #[arg(long, env = "INVITE_MAX_AGE", hide_env_values = true, value_name = "DURATION", help_heading = "Worker")]
+    #[arg(
+        long,
+        env = "INVITE_MAX_AGE",
+        hide_env_values = true,
+        value_name = "DURATION",
+        help_heading = "Worker"
+    )]
     pub invite_max_age: Option<String>,
     /// Refuse an invite without a timestamp, whose age nobody knows [default: false]
     #[arg(long, env = "INVITE_REQUIRE_TIMESTAMP", hide_env_values = true, value_name = "BOOL", help_heading = "Worker",
@@ -125,7 +137,13 @@ pub struct WorkerArgs {
     #[arg(long, env = "RETENTION", hide_env_values = true, value_name = "DURATION", help_heading = "Worker")]
     pub retention: Option<String>,
     /// How long a stopping worker finishes what it has in hand [default: 25s]
-    #[arg(long, env = "SHUTDOWN_GRACE", hide_env_values = true, value_name = "DURATION", help_heading = "Worker")]
+    #[arg(
+        long,
+        env = "SHUTDOWN_GRACE",
+        hide_env_values = true,
+        value_name = "DURATION",
+        help_heading = "Worker"
+    )]
     pub shutdown_grace: Option<String>,
     #[command(flatten)]
     pub http: HttpAddrArgs,
@@ -249,7 +267,8 @@ impl ProviderArgs {
         let timeout = faults.read("SMS_TIMEOUT", self.sms_timeout.as_ref(), "10s", timeout_within);
         let concurrency =
             faults.read("SMS_CONCURRENCY", self.sms_concurrency.as_ref(), "256", read::whole(1, 65_535));
-        let attempts = faults.read("SMS_MAX_ATTEMPTS", self.sms_max_attempts.as_ref(), "5", read::whole(1, 20));
+        let attempts =
+            faults.read("SMS_MAX_ATTEMPTS", self.sms_max_attempts.as_ref(), "5", read::whole(1, 20));
         let settle_within = read::duration_within(Duration::ZERO, seconds(3_600));
         let settle = faults.read("SMS_SETTLE", self.sms_settle.as_ref(), "30s", settle_within);
         let unsure = faults.read("SMS_WHEN_UNSURE", self.sms_when_unsure.as_ref(), "look", when_unsure);
@@ -297,7 +316,8 @@ impl WorkerArgs {
         let allow = faults.read("REPLY_TO_ALLOW", self.reply_to_allow.as_ref(), "*", ReplyToAllow::parse);
         let provider = self.provider.check(faults);
         let local = provider.as_ref().is_none_or(|provider| is_loopback(&provider.base_url));
-        let because = "links and callbacks lead there; it may be left out only when SMS_BASE_URL is on loopback";
+        let because =
+            "links and callbacks lead there; it may be left out only when SMS_BASE_URL is on loopback";
         let public_url = self.secrets.check_public_url(faults, (!local).then_some(because));
         let age_within = read::duration_within(Duration::from_secs(1), 365 * DAY);
         let max_age = faults.read("INVITE_MAX_AGE", self.invite_max_age.as_ref(), "10m", age_within);
@@ -329,7 +349,9 @@ fn queue_prefix(text: &str) -> Result<String, String> {
     // A queue's name is a short string of 255 bytes; the longest suffix is `.unreadable`.
     let shaped = text.len() <= 200 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b));
     if !shaped {
-        return Err(format!("{text:?} must be 1 to 200 letters, digits, dashes, dots, colons or underscores"));
+        return Err(format!(
+            "{text:?} must be 1 to 200 letters, digits, dashes, dots, colons or underscores"
+        ));
     }
     if text.starts_with("amq.") {
         return Err("must not begin with `amq.`, which the broker keeps for itself".to_owned());

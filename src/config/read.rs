@@ -144,7 +144,10 @@ mod tests {
         faults.required("SECRETS_KEY", None, "make one with `openssl rand -base64 32`");
         faults.read("PREFETCH", Some(&"0".to_owned()), "1000", whole(1, 65_535));
         let text = faults.finish(Some(())).unwrap_err().to_string();
-        assert!(text.contains("in 2 places") && text.contains("SECRETS_KEY") && text.contains("PREFETCH"), "{text}");
+        assert!(
+            text.contains("in 2 places") && text.contains("SECRETS_KEY") && text.contains("PREFETCH"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -74,7 +74,8 @@ fn verify(
         Credential::Gjwt(token) => {
             let group = known.group(token.group());
             let secrets = group.iter().flat_map(|group| &group.jwt_secrets);
-            let secrets = secrets.map(|secret| -> (Option<&str>, &HmacKey) { (secret.kid.as_deref(), &secret.key) });
+            let secrets =
+                secrets.map(|secret| -> (Option<&str>, &HmacKey) { (secret.kid.as_deref(), &secret.key) });
             token.verify(secrets, now)?
         }
         Credential::Gssnid(token) => token.accept(session)?,

@@ -20,7 +20,7 @@ impl HmacKey {
     }
 
     /// The signature of the parts, joined with nothing between, in unpadded base64url.
-    pub(super) fn sign(&self, parts: &[&[u8]]) -> String {
+    pub(crate) fn sign(&self, parts: &[&[u8]]) -> String {
         BASE64URL.encode(self.mac(parts))
     }
 

@@ -9,8 +9,9 @@ use super::{
     },
     template::Wording,
 };
-use crate::credential::gkey::Account;
+use crate::credential::{HmacKey, gkey::Account};
 use arc_swap::ArcSwap;
+use secrecy::ExposeSecret;
 use sqlx::PgPool;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{
@@ -175,6 +176,7 @@ impl Directory {
                 .open(id, purpose, &key.sealed)
                 .inspect_err(|error| tracing::error!(group = %id, key = key.id, "{error}"))
                 .ok()
+                .map(|secret| HmacKey::from_secret(secret.expose_secret().as_bytes()))
         };
         Some(Group {
             id,
@@ -195,8 +197,8 @@ impl Directory {
             jwt_secrets: secrets
                 .into_iter()
                 .filter_map(|key| {
-                    let secret = open(Purpose::JwtSecret, &key)?;
-                    Some(JwtSecret { kid: key.kid, secret })
+                    let opened = open(Purpose::JwtSecret, &key)?;
+                    Some(JwtSecret { kid: key.kid, key: opened })
                 })
                 .collect(),
         })

@@ -9,9 +9,8 @@ pub mod template;
 #[cfg(test)]
 mod tests;
 
-use crate::phone::PhoneCheck;
+use crate::{credential::HmacKey, phone::PhoneCheck};
 use options::RateLimit;
-use secrecy::SecretString;
 use std::{fmt, time::Duration};
 use template::Wording;
 
@@ -48,7 +47,7 @@ impl fmt::Debug for GroupId {
 #[derive(Clone, Debug)]
 pub struct JwtSecret {
     pub kid: Option<String>,
-    pub secret: SecretString,
+    pub key: HmacKey,
 }
 
 /// What the worker knows of a group: a snapshot, opened and checked when it was read.
@@ -79,6 +78,6 @@ pub struct Group {
     pub per_minute: Option<u32>,
     /// Where the visitor's page leads.
     pub join_url: Option<String>,
-    pub api_keys: Vec<SecretString>,
+    pub api_keys: Vec<HmacKey>,
     pub jwt_secrets: Vec<JwtSecret>,
 }

@@ -68,11 +68,8 @@ impl Envelope {
     /// How old the request is at `now`; `None` without a timestamp. The future counts as now.
     pub fn age(&self, now: SystemTime) -> Option<Duration> {
         let given = self.timestamp?;
-        let written = if given > MILLISECONDS_FROM {
-            Duration::from_millis(given)
-        } else {
-            Duration::from_secs(given)
-        };
+        let written =
+            if given > MILLISECONDS_FROM { Duration::from_millis(given) } else { Duration::from_secs(given) };
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         Some(now.saturating_sub(written))
     }

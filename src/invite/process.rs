@@ -70,8 +70,7 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Reply, Troubl
         group.wording.render(&Values { key: key.as_str(), token: token.as_str(), group: group.id })
     };
     let (key_length, ttl) = (group.key_length, group.session_ttl);
-    let opening =
-        Opening { about: about.clone(), asked: asked.clone(), key_length, ttl, text: &text };
+    let opening = Opening { about: about.clone(), asked: asked.clone(), key_length, ttl, text: &text };
     let session = match ctx.sessions.open(opening).await? {
         Opened::New(session) => session,
         opened => {
@@ -86,7 +85,11 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Reply, Troubl
     Ok(Reply::to(&ctx.sessions.record(session, fate).await?))
 }
 
-async fn recall(ctx: &Context, envelope: &Envelope, group: Option<&GroupId>) -> Result<Option<Outcome>, Trouble> {
+async fn recall(
+    ctx: &Context,
+    envelope: &Envelope,
+    group: Option<&GroupId>,
+) -> Result<Option<Outcome>, Trouble> {
     match (envelope.redelivered, group, envelope.idempotency_key()) {
         (true, Some(group), Ok(Some(id))) => ctx.sessions.recall(*group, id, &envelope.sha256()).await,
         _ => Ok(None),
@@ -131,7 +134,9 @@ fn too_old(ctx: &Context, envelope: &Envelope) -> Option<Refusal> {
     let age = envelope.age(SystemTime::now());
     let limit = envelope.own_limit().map_or(ctx.age.max_age, |own| own.min(ctx.age.max_age));
     let old = envelope.expired_in_queue || age.is_some_and(|age| age > limit);
-    old.then(|| Refusal::new(Code::InviteExpired, "the invite was too old when its turn came; nobody was texted"))
+    old.then(|| {
+        Refusal::new(Code::InviteExpired, "the invite was too old when its turn came; nobody was texted")
+    })
 }
 
 /// The answer when there is nothing to send.
@@ -148,7 +153,8 @@ async fn finished(ctx: &Context, opened: Opened, about: About, asked: Asked) -> 
 }
 
 fn message<'a>(ctx: &Context, envelope: &Envelope, caller: &'a Caller, session: &'a Session) -> Text<'a> {
-    let callback = |session: &Session| format!("{}/webhooks/twilio/status/{}", ctx.public_url.base, session.id);
+    let callback =
+        |session: &Session| format!("{}/webhooks/twilio/status/{}", ctx.public_url.base, session.id);
     Text {
         to: &session.phone,
         from: caller.group.sms_from.as_deref(),
@@ -166,17 +172,26 @@ fn fate(answer: Answer, session: &Session) -> Fate {
         Answer::Refused(refusal) => {
             if refusal.code == Code::ProviderMisconfigured {
                 let code = refusal.provider_code;
-                tracing::error!(group = session.group, code, "the provider refuses this group's sender: check --sms-from");
+                tracing::error!(
+                    group = session.group,
+                    code,
+                    "the provider refuses this group's sender: check --sms-from"
+                );
             }
             Fate::Refused(refusal)
         }
         Answer::Later { retry_after, why } => {
-            let mut refusal =
-                Refusal::new(Code::ProviderUnavailable, "the provider does not take texts now; try again later");
+            let mut refusal = Refusal::new(
+                Code::ProviderUnavailable,
+                "the provider does not take texts now; try again later",
+            );
             refusal.retry_after_seconds = retry_after.map(|after| after.as_secs_f64().ceil() as u64);
             if let Later::Account { provider_code } = why {
                 refusal.provider_code = provider_code;
-                tracing::error!(code = provider_code, "the provider refuses the operator's account: check TWILIO_*");
+                tracing::error!(
+                    code = provider_code,
+                    "the provider refuses the operator's account: check TWILIO_*"
+                );
             }
             Fate::Refused(refusal)
         }

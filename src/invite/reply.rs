@@ -7,7 +7,8 @@ use crate::{
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::FormatItem, macros::format_description};
 
-const TO_THE_SECOND: &[FormatItem<'_>] = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
+const TO_THE_SECOND: &[FormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
 
 /// A reply, ready to publish.
 #[derive(Debug, Clone, PartialEq, Eq)]

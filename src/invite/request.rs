@@ -43,10 +43,14 @@ impl<'a> Request<'a> {
         let malformed = |message: String| Refusal::new(Code::RequestMalformed, message);
         if envelope.body.len() > LARGEST_BODY {
             let size = envelope.body.len();
-            return Err(malformed(format!("the body has {size} bytes, of at most {LARGEST_BODY}")).status(413));
+            return Err(
+                malformed(format!("the body has {size} bytes, of at most {LARGEST_BODY}")).status(413)
+            );
         }
         if envelope.content_type.as_deref().is_some_and(|given| !is_json(given)) {
-            return Err(malformed("the content_type must be application/json, or unset".to_owned()).status(415));
+            return Err(
+                malformed("the content_type must be application/json, or unset".to_owned()).status(415)
+            );
         }
         let text = std::str::from_utf8(&envelope.body).map_err(|error| {
             malformed(format!("the body is not UTF-8 from byte {} on", error.valid_up_to()))
@@ -60,7 +64,10 @@ impl<'a> Request<'a> {
         let body = [(SourceKind::Authorization, &authorization), (SourceKind::Gssnid, &gssnid)];
         let body = body.into_iter().filter_map(|(kind, text)| {
             let text = text.as_ref()?;
-            Some(Source { kind, value: text.as_ref().map_or(SourceValue::NotText, |text| SourceValue::Text(text)) })
+            Some(Source {
+                kind,
+                value: text.as_ref().map_or(SourceValue::NotText, |text| SourceValue::Text(text)),
+            })
         });
         let named = [(SourceKind::Authorization, "authorization"), (SourceKind::Gssnid, "x-gssnid")];
         let headers = named.into_iter().flat_map(|(kind, name)| {
@@ -107,7 +114,8 @@ mod tests {
 
     #[test]
     fn content_types() {
-        for good in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.x+json", "", " "] {
+        for good in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.x+json", "", " "]
+        {
             assert!(is_json(good), "{good}");
         }
         for bad in ["text/plain", "application/jsonp", "json", "application/x-www-form-urlencoded"] {

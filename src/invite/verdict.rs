@@ -23,7 +23,8 @@ pub fn verdict(result: Result<Reply, Trouble>) -> Verdict {
         Ok(reply) => Verdict::Answer(reply),
         Err(Trouble::Stopping) => Verdict::Return,
         Err(Trouble::Defect(reason)) => {
-            let message = "the worker could not finish this invite; it is set aside, and an operator can replay it";
+            let message =
+                "the worker could not finish this invite; it is set aside, and an operator can replay it";
             Verdict::SetAside { reply: Reply::refused(&Refusal::new(Code::InternalError, message)), reason }
         }
     }
@@ -38,7 +39,9 @@ mod tests {
         let reply = Reply { status: "sent", code: None, body: b"{}".to_vec() };
         assert_eq!(verdict(Ok(reply.clone())), Verdict::Answer(reply));
         assert_eq!(verdict(Err(Trouble::Stopping)), Verdict::Return);
-        let Verdict::SetAside { reply, reason } = verdict(Err(Trouble::Defect("why".into()))) else { panic!() };
+        let Verdict::SetAside { reply, reason } = verdict(Err(Trouble::Defect("why".into()))) else {
+            panic!()
+        };
         assert_eq!((reply.status, reply.code, reason.as_str()), ("failed", Some("internal_error"), "why"));
     }
 }

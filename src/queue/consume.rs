@@ -114,7 +114,9 @@ impl Consumer {
                 told = true;
                 tracing::warn!(queue = self.queue(), %error, "not consuming; connecting again until it works");
             }
-            let _ = stop.run_until_cancelled(tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.5)))).await;
+            let _ = stop
+                .run_until_cancelled(tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.5))))
+                .await;
             pause = (pause * 2).min(Duration::from_secs(5));
         }
         Ok(())
@@ -169,8 +171,12 @@ impl Consumer {
 
     async fn take(&self, mut delivery: Delivery, careful: bool) {
         let envelope = delivery::envelope(&mut delivery, &self.names.requests);
-        let span = tracing::info_span!("invite", id = tracing::field::Empty, group = tracing::field::Empty,
-                                       trace = tracing::field::Empty);
+        let span = tracing::info_span!(
+            "invite",
+            id = tracing::field::Empty,
+            group = tracing::field::Empty,
+            trace = tracing::field::Empty
+        );
         let consumer = self.clone();
         let work = async move { consumer.work(delivery, envelope).await }.instrument(span);
         if careful { work.await } else { drop(self.in_hand.spawn(work)) }
@@ -182,15 +188,19 @@ impl Consumer {
             (Source::Dropped, Some(death)) if !envelope.expired_in_queue => {
                 Err(Trouble::Defect(format!("the broker dropped it from {}: {}", death.queue, death.reason)))
             }
-            _ => AssertUnwindSafe(process(&self.invites, &envelope)).catch_unwind().await.unwrap_or_else(|panic| {
-                let said = panic.downcast_ref::<&str>().copied().unwrap_or("no message");
-                Err(Trouble::Defect(format!("a panic: {said}")))
-            }),
+            _ => AssertUnwindSafe(process(&self.invites, &envelope)).catch_unwind().await.unwrap_or_else(
+                |panic| {
+                    let said = panic.downcast_ref::<&str>().copied().unwrap_or("no message");
+                    Err(Trouble::Defect(format!("a panic: {said}")))
+                },
+            ),
         };
         let settled = match verdict(result) {
             Verdict::Return => Err(Trouble::Stopping),
             Verdict::Answer(reply) => self.answer(&envelope, &reply).await,
-            Verdict::SetAside { reply, reason } => self.set_aside(&delivery, &envelope, &reply, &reason).await,
+            Verdict::SetAside { reply, reason } => {
+                self.set_aside(&delivery, &envelope, &reply, &reason).await
+            }
         };
         if settled.is_err() {
             return give_back(&delivery).await;
@@ -237,13 +247,24 @@ impl Consumer {
         self.answer(envelope, reply).await
     }
 
-    async fn publish_dead(&self, mut message: Outgoing, kind: &str, reason: &str, code: &str) -> Result<(), Trouble> {
+    async fn publish_dead(
+        &self,
+        mut message: Outgoing,
+        kind: &str,
+        reason: &str,
+        code: &str,
+    ) -> Result<(), Trouble> {
         let mut headers = message.properties.headers().clone().unwrap_or_default();
         let now = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
         let id = message.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
         let texts = [
-            ("x-kind", kind), ("x-reason", reason), ("x-code", code), ("x-first-at", &now), ("x-last-at", &now),
-            ("x-queue", &message.queue), ("x-message-id", &id),
+            ("x-kind", kind),
+            ("x-reason", reason),
+            ("x-code", code),
+            ("x-first-at", &now),
+            ("x-last-at", &now),
+            ("x-queue", &message.queue),
+            ("x-message-id", &id),
         ];
         for (name, value) in texts {
             headers.insert(name.into(), AMQPValue::LongString(value.into()));
@@ -255,7 +276,10 @@ impl Consumer {
         match self.publisher.publish(message).await? {
             Published::Routed => Ok(()),
             Published::Unroutable => {
-                tracing::error!(queue = self.names.dead, "the dead-letter queue is gone; the message goes back");
+                tracing::error!(
+                    queue = self.names.dead,
+                    "the dead-letter queue is gone; the message goes back"
+                );
                 Err(Trouble::Stopping)
             }
         }

@@ -1,9 +1,6 @@
 //! Between the client library's delivery and the invite's envelope.
 
-use crate::invite::{
-    Envelope,
-    envelope::HeaderValue,
-};
+use crate::invite::{Envelope, envelope::HeaderValue};
 use lapin::{
     message::Delivery,
     types::{AMQPValue, FieldTable, ShortString},

@@ -19,7 +19,11 @@ impl ReplyToAllow {
     pub fn parse(text: &str) -> Result<Self, String> {
         let patterns: Vec<String> =
             text.split(',').map(str::trim).filter(|pattern| !pattern.is_empty()).map(str::to_owned).collect();
-        if patterns.is_empty() { Err(format!("{text:?} holds no pattern; * allows all")) } else { Ok(Self(patterns)) }
+        if patterns.is_empty() {
+            Err(format!("{text:?} holds no pattern; * allows all"))
+        } else {
+            Ok(Self(patterns))
+        }
     }
 
     pub fn allows(&self, queue: &str) -> bool {
@@ -57,7 +61,9 @@ mod tests {
         let allows = |pattern: &str, queue: &str| ReplyToAllow::parse(pattern).unwrap().allows(queue);
         assert!(allows("*", "anything"));
         assert!(allows("crm.*", "crm.replies") && !allows("crm.*", "x.crm.replies"));
-        assert!(allows("crm, web-*", "crm") && allows("crm, web-*", "web-1") && !allows("crm, web-*", "crm1"));
+        assert!(
+            allows("crm, web-*", "crm") && allows("crm, web-*", "web-1") && !allows("crm, web-*", "crm1")
+        );
         assert!(allows("*.replies", "a.replies") && !allows("*.replies", "a.replies.b"));
         assert!(allows("a*b*c", "a1b2c") && !allows("a*b*c", "acb"));
         assert!(!allows("ab*ba", "aba"), "the ends do not overlap");

@@ -86,7 +86,8 @@ async fn lane<S: Statement>(
             Err(trouble) => {
                 let stopping = matches!(trouble, Trouble::Stopping);
                 for answer in answers {
-                    let trouble = if stopping { Trouble::Stopping } else { Trouble::Defect(trouble.to_string()) };
+                    let trouble =
+                        if stopping { Trouble::Stopping } else { Trouble::Defect(trouble.to_string()) };
                     let _ = answer.send(Err(trouble));
                 }
             }

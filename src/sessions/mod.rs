@@ -59,6 +59,12 @@ pub struct Session {
     pub ttl: Duration,
 }
 
+impl std::fmt::Debug for Opening<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opening").field("about", &self.about).finish_non_exhaustive()
+    }
+}
+
 /// What stands in the table after [`Sessions::open`].
 #[derive(Debug)]
 pub enum Opened {
@@ -72,7 +78,9 @@ pub enum Opened {
 /// What the provider made of a session's text.
 #[derive(Debug)]
 pub enum Fate {
-    Accepted { provider_message_id: String },
+    Accepted {
+        provider_message_id: String,
+    },
     /// Surely no text.
     Refused(Refusal),
     /// A text may have gone out.
@@ -115,7 +123,8 @@ impl Sessions {
                 text: text.clone(),
                 ttl,
             };
-            let row = NewRow { id, about: about.clone(), asked: asked.clone(), owns_message_id: true, content };
+            let row =
+                NewRow { id, about: about.clone(), asked: asked.clone(), owns_message_id: true, content };
             let inserted = self.insert.run(row).await?;
             if let Some(expires_at) = inserted.and_then(|times| times.expires_at) {
                 let session = Session { id, group: about.group.get(), key, text, phone, expires_at, ttl };
@@ -246,14 +255,18 @@ impl Sessions {
                     () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(1)),
                 }
             }
-            row = self
-                .by_id(id)
-                .await?
-                .ok_or_else(|| Trouble::Defect("a session's row is gone while it was waited for".to_owned()))?;
+            row = self.by_id(id).await?.ok_or_else(|| {
+                Trouble::Defect("a session's row is gone while it was waited for".to_owned())
+            })?;
         }
     }
 
-    async fn owner(&self, group: GroupId, message_id: &str, params: &str) -> Result<Option<Standing>, Trouble> {
+    async fn owner(
+        &self,
+        group: GroupId,
+        message_id: &str,
+        params: &str,
+    ) -> Result<Option<Standing>, Trouble> {
         let find = || statements::by_message_id(&self.pool, group, message_id, params);
         persist("find by message id", &self.stop, find).await
     }

@@ -157,6 +157,9 @@ pub struct Sent {
 
 impl std::fmt::Debug for Sent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sent").field("session_id", &self.session_id).field("group", &self.group).finish_non_exhaustive()
+        f.debug_struct("Sent")
+            .field("session_id", &self.session_id)
+            .field("group", &self.group)
+            .finish_non_exhaustive()
     }
 }

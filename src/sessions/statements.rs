@@ -117,10 +117,12 @@ impl Statement for Record {
             "#,
             &rows.iter().map(|row| row.id).collect::<Vec<_>>(),
             &rows.iter().map(|row| row.status).collect::<Vec<_>>() as &[&str],
-            &rows.iter().map(|row| row.provider_message_id.as_deref()).collect::<Vec<_>>() as &[Option<&str>],
+            &rows.iter().map(|row| row.provider_message_id.as_deref()).collect::<Vec<_>>()
+                as &[Option<&str>],
             &rows.iter().map(|row| row.refusal.as_ref().map(|r| r.code.as_str())).collect::<Vec<_>>()
                 as &[Option<&str>],
-            &rows.iter().map(|row| row.refusal.as_ref().map(to_json)).collect::<Vec<_>>() as &[Option<String>],
+            &rows.iter().map(|row| row.refusal.as_ref().map(to_json)).collect::<Vec<_>>()
+                as &[Option<String>],
         )
         .fetch_all(&self.pool)
         .await?;
@@ -198,7 +200,11 @@ pub async fn abandon(pool: &PgPool, id: Uuid, refusal: &Refusal) -> Result<(), s
 
 /// The provider's word for a text that had been taken for unknown: it was accepted after all. The answer that
 /// was given stays as it is.
-pub async fn accepted_after_all(pool: &PgPool, id: Uuid, provider_message_id: &str) -> Result<(), sqlx::Error> {
+pub async fn accepted_after_all(
+    pool: &PgPool,
+    id: Uuid,
+    provider_message_id: &str,
+) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "update sessions set status = 'sent', provider_message_id = $2, sent_at = now(), updated_at = now()
           where id = $1 and status = 'unknown'",

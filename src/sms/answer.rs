@@ -24,7 +24,9 @@ pub enum Later {
     Unreachable,
     Throttled,
     /// The operator's account: wrong credentials, no funds, suspended. Nothing that the sender can mend.
-    Account { provider_code: Option<i64> },
+    Account {
+        provider_code: Option<i64>,
+    },
 }
 
 #[derive(Deserialize)]
@@ -43,7 +45,9 @@ pub fn read(status: u16, retry_after: Option<&str>, body: &[u8]) -> Answer {
         let sid = serde_json::from_slice::<Created>(body).ok().and_then(|created| created.sid);
         return match sid.filter(|sid| is_sid(sid)) {
             Some(sid) => Answer::Accepted { sid },
-            None => Answer::PerhapsSent { why: format!("the provider answered {status} without a message id") },
+            None => {
+                Answer::PerhapsSent { why: format!("the provider answered {status} without a message id") }
+            }
         };
     }
     let code = serde_json::from_slice::<Fault>(body).ok().and_then(|fault| fault.code);
@@ -53,26 +57,31 @@ pub fn read(status: u16, retry_after: Option<&str>, body: &[u8]) -> Answer {
         (Some(20_429 | 21_611 | 30_001 | 30_022 | 63_017), _) => {
             Answer::Later { retry_after: retry_after.and_then(seconds), why: Later::Throttled }
         }
-        (Some(63_038), _) => {
-            refused(Code::ProviderUnavailable, "the provider's daily limit is reached; it takes no more texts today")
-        }
+        (Some(63_038), _) => refused(
+            Code::ProviderUnavailable,
+            "the provider's daily limit is reached; it takes no more texts today",
+        ),
         // Whatever its code, a server's own error may have come after it took the text.
         (_, 500..) => perhaps(status, code),
-        (Some(21_211 | 21_614 | 21_217 | 30_005 | 30_006), _) => number("is not one that can take a text", code),
+        (Some(21_211 | 21_614 | 21_217 | 30_005 | 30_006), _) => {
+            number("is not one that can take a text", code)
+        }
         (Some(21_610), _) => Answer::Refused(
-            Refusal::new(Code::OptedOut, "the number has opted out of texts").provider_code(code).field("smsPhone"),
+            Refusal::new(Code::OptedOut, "the number has opted out of texts")
+                .provider_code(code)
+                .field("smsPhone"),
         ),
         (Some(21_408 | 21_608 | 21_612 | 21_635 | 30_004), _) => Answer::Refused(
             Refusal::new(Code::PhoneNotAllowed, "the provider does not text this number")
                 .provider_code(code)
                 .field("smsPhone"),
         ),
-        (Some(21_212 | 21_606 | 21_659 | 21_661), _) => {
-            refused(Code::ProviderMisconfigured, "the provider refuses the group's sender; the operator must mend it")
-        }
-        (Some(20_003 | 20_403 | 20_404 | 10_001 | 30_002 | 30_018 | 30_032 | 30_033 | 30_034), _) | (_, 401 | 403) => {
-            Answer::Later { retry_after: None, why: Later::Account { provider_code: code } }
-        }
+        (Some(21_212 | 21_606 | 21_659 | 21_661), _) => refused(
+            Code::ProviderMisconfigured,
+            "the provider refuses the group's sender; the operator must mend it",
+        ),
+        (Some(20_003 | 20_403 | 20_404 | 10_001 | 30_002 | 30_018 | 30_032 | 30_033 | 30_034), _)
+        | (_, 401 | 403) => Answer::Later { retry_after: None, why: Later::Account { provider_code: code } },
         (_, 429) => Answer::Later { retry_after: retry_after.and_then(seconds), why: Later::Throttled },
         (_, 400..=499) => refused(Code::ProviderRejected, "the provider refused the text"),
         _ => perhaps(status, code),
@@ -117,7 +126,9 @@ mod tests {
         let sid = "SM0123456789abcdef0123456789abcdef";
         let body = format!(r#"{{"sid":"{sid}","new":{{}}}}"#);
         assert_eq!(read(201, None, body.as_bytes()), Answer::Accepted { sid: sid.into() });
-        for body in ["", "<html>", "{}", r#"{"sid":null}"#, r#"{"sid":""}"#, r#"{"sid":"a b"}"#, r#"{"sid":1}"#] {
+        for body in
+            ["", "<html>", "{}", r#"{"sid":null}"#, r#"{"sid":""}"#, r#"{"sid":"a b"}"#, r#"{"sid":1}"#]
+        {
             assert!(matches!(read(200, None, body.as_bytes()), Answer::PerhapsSent { .. }), "{body}");
         }
     }
@@ -141,10 +152,16 @@ mod tests {
         }
         assert_eq!(refused_as(&fault(429, 63_038)), Code::ProviderUnavailable);
         for transient in [20_429, 21_611, 30_001, 30_022, 63_017] {
-            assert!(matches!(fault(400, transient), Answer::Later { why: Later::Throttled, .. }), "{transient}");
+            assert!(
+                matches!(fault(400, transient), Answer::Later { why: Later::Throttled, .. }),
+                "{transient}"
+            );
         }
         for account in [20_003, 20_403, 20_404, 10_001, 30_002, 30_018, 30_032, 30_033, 30_034] {
-            assert!(matches!(fault(400, account), Answer::Later { why: Later::Account { .. }, .. }), "{account}");
+            assert!(
+                matches!(fault(400, account), Answer::Later { why: Later::Account { .. }, .. }),
+                "{account}"
+            );
         }
         for unsure in [20_500, 20_503] {
             assert!(matches!(fault(400, unsure), Answer::PerhapsSent { .. }), "{unsure}");

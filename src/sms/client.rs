@@ -113,9 +113,13 @@ impl Place {
         loop {
             match response.chunk().await {
                 Ok(None) => return answer::read(status, header.as_deref(), &body),
-                Ok(Some(chunk)) if body.len() + chunk.len() <= LARGEST_ANSWER => body.extend_from_slice(&chunk),
+                Ok(Some(chunk)) if body.len() + chunk.len() <= LARGEST_ANSWER => {
+                    body.extend_from_slice(&chunk)
+                }
                 Ok(Some(_)) => {
-                    return Answer::PerhapsSent { why: format!("the provider answered {status} at too great a length") };
+                    return Answer::PerhapsSent {
+                        why: format!("the provider answered {status} at too great a length"),
+                    };
                 }
                 Err(error) => return Answer::PerhapsSent { why: describe(&error) },
             }
@@ -126,7 +130,8 @@ impl Place {
         let mut form = url::form_urlencoded::Serializer::new(String::with_capacity(256));
         form.append_pair("To", text.to);
         match (text.from, &self.sms.sender) {
-            (Some(number), _) | (None, Sender::Number(number)) => form.append_pair("From", number),
+            (Some(number), _) => form.append_pair("From", number),
+            (None, Sender::Number(number)) => form.append_pair("From", number),
             (None, Sender::MessagingService(sid)) => form.append_pair("MessagingServiceSid", sid),
         };
         let validity = text.validity.as_secs().clamp(*VALIDITY.start(), *VALIDITY.end());

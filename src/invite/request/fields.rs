@@ -179,7 +179,8 @@ fn scalar(raw: &str) -> Result<Option<String>, &'static str> {
 /// `"WxH"` with its quotes, both from 16 to 7680.
 fn is_resolution(json: &str) -> bool {
     let side = |digits: &str| {
-        let plain = digits.len() <= 4 && digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
+        let plain =
+            digits.len() <= 4 && digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
         plain && digits.parse::<u16>().is_ok_and(|pixels| (16..=7_680).contains(&pixels))
     };
     let inner = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));

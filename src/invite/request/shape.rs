@@ -103,10 +103,15 @@ impl<'de> DeserializeSeed<'de> for ParamsSeed {
         match raw.get().as_bytes().first() {
             Some(b'{') => {
                 let mut reader = serde_json::Deserializer::from_str(raw.get());
-                let names = de::Deserializer::deserialize_map(&mut reader, ParamsObject).map_err(|error| {
-                    let repeated = error.to_string().contains("repeated");
-                    de::Error::custom(if repeated { "a field of sessionParams is repeated" } else { "a name in sessionParams is no text" })
-                })?;
+                let names =
+                    de::Deserializer::deserialize_map(&mut reader, ParamsObject).map_err(|error| {
+                        let repeated = error.to_string().contains("repeated");
+                        de::Error::custom(if repeated {
+                            "a field of sessionParams is repeated"
+                        } else {
+                            "a name in sessionParams is no text"
+                        })
+                    })?;
                 Ok(Params::Object(names))
             }
             Some(b'n') => Ok(Params::Null),
@@ -149,7 +154,19 @@ mod tests {
     #[test]
     fn what_is_no_object_or_repeats_a_field_is_malformed() {
         for bad in [
-            "", " ", "null", "[]", "\"x\"", "1", "{", "{}{}", "{} x", "{'a':1}", "{\"a\":}", "{\"a\":1,}", "\u{feff}{}",
+            "",
+            " ",
+            "null",
+            "[]",
+            "\"x\"",
+            "1",
+            "{",
+            "{}{}",
+            "{} x",
+            "{'a':1}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "\u{feff}{}",
             r#"{"groupid":1,"groupid":1}"#,
             r#"{"groupid":1,"group\u0069d":2}"#,
             r#"{"x":1,"x":2}"#,
