@@ -26,7 +26,7 @@ impl Format {
         let mut table = plain_table();
         table.set_header(header);
         table.add_rows(items.iter().map(row));
-        print(&table.to_string())
+        print(&table.trim_fmt())
     }
 
     /// Prints names and values, or one object.
@@ -40,7 +40,7 @@ impl Format {
         }
         let mut table = plain_table();
         table.add_rows(rows(item).into_iter().map(|(name, value)| [name.to_owned(), value]));
-        print(&table.to_string())
+        print(&table.trim_fmt())
     }
 
     /// Says what was done, in a sentence or as an object.

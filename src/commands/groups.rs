@@ -1,6 +1,8 @@
 //! `session-invite groups`: tenants, their options and their keys.
 
 mod option_args;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use super::secret_input::{Secret, SecretInput};
@@ -215,14 +217,14 @@ fn tell_made(
     jwt_secret: Option<&Secret>,
 ) -> anyhow::Result<()> {
     let mut object = json!({"groupid": group.get()});
-    let mut sentence = format!("Group {group} {what}.");
+    let mut lines = vec![format!("Group {group} {what}.")];
     for (field, name, secret) in [("apiKey", "API key", api_key), ("jwtSecret", "JWT secret", jwt_secret)] {
         if let Some(made) = secret.and_then(Secret::made) {
             object[field] = made.into();
-            sentence.push_str(&format!("\n{name}, shown this once: {made}"));
+            lines.push(format!("{name}, shown this once: {made}"));
         }
     }
-    format.done(&object, &sentence)
+    format.done(&object, &lines.join("\n"))
 }
 
 fn warn_if_short(secret: &Secret) {

@@ -45,11 +45,11 @@ impl Secret {
         let secret = match input {
             SecretInput::Given(secret) => secret.clone(),
             SecretInput::File(path) => without_newline(
-                fs::read_to_string(path)
+                &fs::read_to_string(path)
                     .with_context(|| format!("{flag}: cannot read {}", path.display()))?,
             ),
             SecretInput::Stdin => without_newline(
-                io::read_to_string(io::stdin())
+                &io::read_to_string(io::stdin())
                     .with_context(|| format!("{flag}: cannot read standard input"))?,
             ),
         };
@@ -76,8 +76,8 @@ impl Secret {
 }
 
 /// Without the one line ending that editors and `echo` leave.
-fn without_newline(text: String) -> SecretString {
-    let text = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
+fn without_newline(text: &str) -> SecretString {
+    let text = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
     text.to_owned().into()
 }
 

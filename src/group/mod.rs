@@ -7,7 +7,7 @@ pub mod segments;
 pub mod store;
 pub mod template;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::{credential::HmacKey, phone::PhoneCheck};
 use options::RateLimit;

@@ -1,7 +1,7 @@
 //! What can be set for a group: the options of `groups add` and `groups set`, and how each is written.
 
 use super::template::DEFAULT_TEXT;
-use crate::phone::PhoneCheck;
+use crate::phone::{PhoneCheck, is_region};
 use std::{fmt, ops::RangeInclusive, str::FromStr, time::Duration};
 
 /// At most `count` in any `window` (whole seconds).
@@ -86,13 +86,13 @@ pub fn seconds(text: &str, range: RangeInclusive<u64>) -> Result<Duration, Strin
     Ok(duration)
 }
 
-/// A region as CLDR writes it, in any case: two letters.
+/// A region with a numbering plan, as CLDR writes it, in any case.
 pub fn region(text: &str) -> Result<String, String> {
     let region = text.trim().to_ascii_uppercase();
-    if region.len() == 2 && region.bytes().all(|b| b.is_ascii_uppercase()) {
+    if is_region(&region) {
         Ok(region)
     } else {
-        Err("a region is two letters, such as US or DE".to_owned())
+        Err("a region is two letters of a country, such as US or DE".to_owned())
     }
 }
 
@@ -175,6 +175,6 @@ mod tests {
     fn countries_are_regions_in_any_case() {
         assert_eq!(countries("us, CA,us"), Ok(vec!["CA".to_owned(), "US".to_owned()]));
         assert_eq!(countries(""), Ok(vec![]));
-        assert!(countries("US,").is_err() && countries("USA").is_err());
+        assert!(countries("US,").is_err() && countries("USA").is_err() && countries("ZZ").is_err());
     }
 }

@@ -120,6 +120,7 @@ pub async fn add(
     jwt: Option<&NewSecret>,
 ) -> Result<(), StoreError> {
     let mut tx = pool.begin().await?;
+    keys::lock(&mut tx).await?;
     let added = sqlx::query!(
         "insert into groups (id, template) values ($1, $2) on conflict do nothing",
         group.get(),
@@ -146,8 +147,9 @@ pub async fn set(
     change: impl FnOnce(&mut Options) -> Result<(), TemplateError>,
 ) -> Result<(), StoreError> {
     let mut tx = pool.begin().await?;
-    // The lock makes one of two changes at a time read what the other wrote.
-    sqlx::query!("select id from groups where id = $1 for update", group.get())
+    // The lock makes the second of two changes read what the first wrote. It lets keys be added meanwhile, whose
+    // foreign key would else wait for this, and this for the version that they have bumped.
+    sqlx::query!("select id from groups where id = $1 for no key update", group.get())
         .fetch_optional(&mut *tx)
         .await?;
     let mut options = show(&mut *tx, group).await?.options;

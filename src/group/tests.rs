@@ -19,7 +19,7 @@ const SERVER: &str = "postgres://root@127.0.0.1:5432";
 const PUBLIC_URL: &str = "https://invite.example";
 
 /// Runs a test in a new database; `TEST_POSTGRES` names another server.
-async fn with_database<F: Future<Output = ()>>(test: impl FnOnce(PgPool) -> F) {
+pub(crate) async fn with_database<F: Future<Output = ()>>(test: impl FnOnce(PgPool) -> F) {
     let server = std::env::var("TEST_POSTGRES").unwrap_or_else(|_| SERVER.to_owned());
     let name = format!("session_invite_test_{}", uuid::Uuid::new_v4().simple());
     let mut admin = PgConnection::connect(&format!("{server}/postgres")).await.unwrap();

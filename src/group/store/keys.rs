@@ -51,6 +51,7 @@ pub async fn rotate_api_key(
     old: Old,
 ) -> Result<(), StoreError> {
     let mut tx = pool.begin().await?;
+    lock(&mut tx).await?;
     super::show(&mut *tx, group).await?;
     let id = insert_api_key(&mut tx, secrets, group, api_key).await?;
     if old == Old::Revoke {
@@ -144,13 +145,20 @@ pub async fn active_jwt_secrets(
     .await
 }
 
+/// Lets one transaction at a time compare and add API keys. Taken before anything is written: each write locks the
+/// row of `settings_version`, and two transactions that took the two locks in turn would wait for each other.
+pub(super) async fn lock(tx: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query!("select pg_advisory_xact_lock($1)", API_KEYS_LOCK).execute(tx).await?;
+    Ok(())
+}
+
+/// Under the [`lock`].
 pub(super) async fn insert_api_key(
     tx: &mut PgConnection,
     secrets: &SecretsKey,
     group: GroupId,
     api_key: &SecretString,
 ) -> Result<i64, StoreError> {
-    sqlx::query!("select pg_advisory_xact_lock($1)", API_KEYS_LOCK).execute(&mut *tx).await?;
     if let Some(owner) = owner(active_api_keys(&mut *tx, None).await?, secrets, api_key) {
         return Err(StoreError::KeyInUse(owner));
     }
