@@ -23,10 +23,20 @@ command_check() {
 
 # try_check NAME COMMAND…: a check that cannot be made here says why and passes.
 try_check() {
-    local name=$1
+    local name=$1 status
     shift
     say "— $name"
-    ("$@") || failed+=("$name")
+    # Neither `||` nor `if`: either would switch errexit off within the check.
+    set +e
+    (
+        set -e
+        "$@"
+    )
+    status=$?
+    set -e
+    if ((status)); then
+        failed+=("$name")
+    fi
 }
 
 check_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --quiet; }

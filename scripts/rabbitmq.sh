@@ -3,11 +3,13 @@
 # amqp_answers PORT: whether an AMQP broker speaks there. It answers the protocol header with a method frame, type 1.
 amqp_answers() {
     local first
-    first=$(
-        exec 3<>"/dev/tcp/127.0.0.1/$1"
-        printf 'AMQP\0\0\11\1' >&3
-        timeout 3 head -c 1 <&3 | od -An -tu1
-    ) 2>/dev/null || return 1
+    {
+        first=$(
+            exec 3<>"/dev/tcp/127.0.0.1/$1" || exit 1
+            printf 'AMQP\0\0\11\1' >&3
+            timeout 3 head -c 1 <&3 | od -An -tu1
+        ) || return 1
+    } 2>/dev/null
     ((${first:-0} == 1))
 }
 

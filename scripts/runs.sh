@@ -179,11 +179,13 @@ port_answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 # http_get PORT PATH: the body, and success only for a 2xx. Spares a bare machine curl.
 http_get() {
     local answer
-    answer=$(
-        exec 3<>"/dev/tcp/127.0.0.1/$1"
-        printf 'GET %s HTTP/1.0\r\nHost: 127.0.0.1:%s\r\n\r\n' "$2" "$1" >&3
-        timeout 5 cat <&3
-    ) 2>/dev/null || return 1
+    {
+        answer=$(
+            exec 3<>"/dev/tcp/127.0.0.1/$1" || exit 1
+            printf 'GET %s HTTP/1.0\r\nHost: 127.0.0.1:%s\r\n\r\n' "$2" "$1" >&3
+            timeout 5 cat <&3
+        ) || return 1
+    } 2>/dev/null
     [[ $answer == "HTTP/1."?" 2"* ]] || return 1
     printf '%s\n' "${answer#*$'\r\n\r\n'}"
 }

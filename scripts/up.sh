@@ -1,7 +1,7 @@
 # `./dev up` and `./dev down`: the same processes as the demo's, in the background, with data that stays.
 
-UP_DATABASE=session_invite_dev
-UP_PREFIX=session-invite-dev
+UP_DATABASE=session_invite_up
+UP_PREFIX=session-invite-up
 
 command_up() {
     local line
