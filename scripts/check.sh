@@ -1,14 +1,17 @@
 # `./dev check`, and the suite of `./dev test`. Each check runs even when one before it has failed.
 
+CARGO_DENY_VERSION=0.20.2
+
 export SQLX_OFFLINE=${SQLX_OFFLINE:-true}
 
 command_check() {
     local -a failed=()
     need_build_tools
+    PATH=$DEV_DIR/tools/bin:$PATH
     if [[ $INSTALL == yes ]] && ! cargo deny --version >/dev/null 2>&1; then
-        # Two to three minutes on two cores.
-        say "Installing cargo-deny (cargo install)"
-        cargo install cargo-deny --locked --quiet || fail "cargo-deny could not be installed"
+        say "Installing cargo-deny $CARGO_DENY_VERSION into .dev/tools (two to three minutes on two cores)"
+        cargo install cargo-deny --version "$CARGO_DENY_VERSION" --locked --quiet --root "$DEV_DIR/tools" ||
+            fail "cargo-deny could not be installed"
     fi
     try_check "format" cargo fmt --all --check
     try_check "clippy" cargo clippy --locked --all-targets --quiet -- -D warnings
@@ -39,7 +42,7 @@ try_check() {
     fi
 }
 
-check_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --quiet; }
+check_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet; }
 
 check_dependencies() {
     if ! cargo deny --version >/dev/null 2>&1; then
@@ -65,6 +68,7 @@ check_queries() {
         say "  skipped: no PostgreSQL here (DATABASE_URL, or one on the default port)"
         return
     fi
+    POSTGRES_SOURCE=running
     begin_run
     local fresh=$RUN_DIR/sqlx migration
     make_database "session_invite_check_$(random_word)" database

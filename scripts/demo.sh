@@ -10,7 +10,7 @@ command_demo() {
     step "Build (minutes, the first time)" build_program
     step "PostgreSQL and RabbitMQ" find_services
     make_database "session_invite_${name/-/_}" database
-    note queues "$AMQP_URL" "session-invite-$name"
+    note_queues queues "session-invite-$name"
     step "SMS provider: the sandbox" start_sandbox
     export_settings "session-invite-$name" "$(random_key)"
     step "Migrate ${DATABASE_URL##*/}, a database for this demo" "$(program)" migrate
@@ -45,8 +45,7 @@ keep_running() {
         read -r
     else
         # Without a terminal there is no Enter. `wait`, unlike a foreground sleep, lets a signal through at once.
-        sleep infinity &
-        note process sleep $! "$(process_start $!)"
-        wait $!
+        start sleep sleep infinity
+        wait "$STARTED"
     fi
 }

@@ -55,7 +55,8 @@ private_postgres() {
 
 postgres_ready() { sql "$1" 'select 1' >/dev/null 2>&1; }
 
-# make_database NAME KIND: points DATABASE_URL at a new database of that server; records it as KIND for undo.
+# make_database NAME KIND: points DATABASE_URL at that database of its server, made if need be. KIND is how undo
+# knows it, on a server that outlives the run; ours takes its databases along.
 make_database() {
     local name=$1 kind=$2 server=$DATABASE_URL error
     need_package psql postgresql-client
@@ -63,7 +64,9 @@ make_database() {
         error=$(sql "$server" "create database \"$name\"" 2>&1) ||
             fail "cannot create a database on $(without_password "$server"): ${error##*:  }"
     fi
-    note "$kind" "$server" "$name"
+    if [[ $POSTGRES_SOURCE == running ]]; then
+        note "$kind" "$server" "$name"
+    fi
     DATABASE_URL=$(with_database "$server" "$name")
     export DATABASE_URL
 }

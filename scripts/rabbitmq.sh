@@ -66,6 +66,13 @@ start_rabbitmq() {
         "${AS_SERVICE[@]}" /usr/lib/rabbitmq/bin/rabbitmq-server
 }
 
+# note_queues KIND PREFIX: only on a broker that outlives the run; ours takes its queues along.
+note_queues() {
+    if [[ $RABBITMQ_SOURCE == running ]]; then
+        note "$1" "$AMQP_URL" "$2"
+    fi
+}
+
 # delete_queues AMQP_URL PREFIX: every queue and exchange of ours under that prefix.
 delete_queues() {
     [[ -x $(program) ]] || return 1

@@ -105,6 +105,8 @@ undo_run() {
     if [[ $mode == keep ]]; then
         printf '%s\n' "${lines[@]}" | { grep '^kept-' || true; } | tac >"$run/undo.kept"
         mv "$run/undo.kept" "$run/undo"
+    else
+        : >"$run/undo"
     fi
 }
 

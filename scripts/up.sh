@@ -14,7 +14,7 @@ command_up() {
     step "Build (minutes, the first time)" build_program
     step "PostgreSQL and RabbitMQ" find_services
     make_database "$UP_DATABASE" kept-database
-    note kept-queues "$AMQP_URL" "$UP_PREFIX"
+    note_queues kept-queues "$UP_PREFIX"
     step "SMS provider: the sandbox" start_sandbox
     export_settings "$UP_PREFIX" "$(kept_key)"
     step "Worker, until http://$HTTP_ADDR/readyz says 200" start_worker
