@@ -13,11 +13,11 @@ command_demo() {
     note_queues queues "session-invite-$name"
     step "SMS provider: the sandbox" start_sandbox
     export_settings "session-invite-$name" "$(random_key)"
-    step "Migrate ${DATABASE_URL##*/}, a database for this demo" "$(program)" migrate
+    step "Migrate ${DATABASE_URL##*/}, a database for this demo" invite migrate
     step "Add group $DEMO_GROUP" add_demo_group
     step "Worker, until http://$HTTP_ADDR/readyz says 200" start_worker
     step "Invite on the queue $QUEUE_PREFIX.requests, and its reply" send_sample
-    step "The row in sessions" "$(program)" sessions list
+    step "The row in sessions" invite sessions list
     step "The text, as the provider got it" http_get "${SANDBOX_URL##*:}" /sandbox/messages
     if [[ $KEEP == yes ]]; then
         keep_running
@@ -28,11 +28,11 @@ command_demo() {
 
 # The key goes in by standard input: on a command line, every user of the machine could read it.
 add_demo_group() {
-    "$(program)" groups add "$DEMO_GROUP" --api-key - <<<"demo-$(random_word)$(random_word)"
+    invite groups add "$DEMO_GROUP" --api-key - <<<"demo-$(random_word)$(random_word)"
 }
 
 send_sample() {
-    "$(program)" send --group "$DEMO_GROUP" --user 12345 --phone 111-000-0000 --camera back --resolution 352x288
+    invite send --group "$DEMO_GROUP" --user 12345 --phone 111-000-0000 --camera back --resolution 352x288
 }
 
 keep_running() {

@@ -1,6 +1,10 @@
 # The program itself: built, and run as the processes of a demo or of `up`.
 
-program() { printf '%s' "${SESSION_INVITE_BIN:-${CARGO_TARGET_DIR:-target}/debug/session-invite}"; }
+# The absolute path.
+program() { realpath --canonicalize-missing "${SESSION_INVITE_BIN:-${CARGO_TARGET_DIR:-target}/debug/session-invite}"; }
+
+# From another directory, so that a developer's .env does not mix in a second sender or somebody's real public address.
+invite() { env --chdir=/ "$(program)" "$@"; }
 
 # Builds with the profile that the tests share, so that what either has compiled serves both.
 build_program() {
@@ -14,7 +18,7 @@ build_program() {
 
 # Starts the provider; sets SANDBOX_URL.
 start_sandbox() {
-    start sandbox "$(program)" sms-sandbox --port "${1:-0}"
+    start sandbox env --chdir=/ "$(program)" sms-sandbox --port 0
     wait_for 10 "$RUN_DIR/sandbox.log" sandbox_listens || fail "the SMS sandbox did not start"
 }
 
@@ -27,13 +31,12 @@ sandbox_listens() {
 export_settings() {
     export QUEUE_PREFIX=$1 SECRETS_KEY=$2
     export SMS_BASE_URL=$SANDBOX_URL TWILIO_ACCOUNT_SID=ACdemo TWILIO_AUTH_TOKEN=demo SMS_FROM=+15005550006
-    # A developer's .env must not mix in a second sender or account, or somebody's real public address.
-    export TWILIO_API_KEY="" TWILIO_API_SECRET="" SMS_MESSAGING_SERVICE_SID="" PUBLIC_URL=""
+    unset TWILIO_API_KEY TWILIO_API_SECRET SMS_MESSAGING_SERVICE_SID PUBLIC_URL
     HTTP_ADDR=127.0.0.1:$(free_port)
     export HTTP_ADDR
 }
 
 start_worker() {
-    start worker "$(program)" worker
+    start worker env --chdir=/ "$(program)" worker
     wait_for 30 "$RUN_DIR/worker.log" http_get "${HTTP_ADDR##*:}" /readyz >/dev/null || fail "the worker did not become ready"
 }

@@ -76,5 +76,5 @@ note_queues() {
 # delete_queues AMQP_URL PREFIX: every queue and exchange of ours under that prefix.
 delete_queues() {
     [[ -x $(program) ]] || return 1
-    AMQP_URL=$1 QUEUE_PREFIX=$2 timeout 20 "$(program)" topology delete </dev/null >/dev/null 2>&1
+    AMQP_URL=$1 QUEUE_PREFIX=$2 timeout 20 env --chdir=/ "$(program)" topology delete </dev/null >/dev/null 2>&1
 }
