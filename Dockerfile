@@ -25,7 +25,7 @@ FROM gcr.io/distroless/cc-debian12:nonroot AS runtime
 COPY --from=builder /usr/local/bin/session-invite /usr/local/bin/session-invite
 EXPOSE 8080 8081 9464
 # Asks /readyz at HTTP_ADDR: right for the worker. There is no curl in here, so the program asks itself.
-HEALTHCHECK --interval=5s --timeout=3s --start-period=20s --retries=6 \
+HEALTHCHECK --interval=5s --timeout=5s --start-period=20s --retries=6 \
     CMD ["/usr/local/bin/session-invite", "ready"]
 ENTRYPOINT ["/usr/local/bin/session-invite"]
 CMD ["worker"]

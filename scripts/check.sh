@@ -2,8 +2,6 @@
 
 CARGO_DENY_VERSION=0.20.2
 
-export SQLX_OFFLINE=${SQLX_OFFLINE:-true}
-
 command_check() {
     local -a failed=()
     need_build_tools
@@ -106,7 +104,6 @@ check_compose() {
 
 # run_tests ARGS…: nothing is printed after the runner's own summary.
 run_tests() {
-    need_build_tools
     if ! cargo nextest --version >/dev/null 2>&1; then
         cargo test --locked "$@"
         return

@@ -38,6 +38,8 @@ step() {
 
 without_password() { sed -E 's#://([^:@/]*):[^@]*@#://\1:***@#' <<<"$1"; }
 
+first_line() { printf '%s' "${1%%$'\n'*}"; }
+
 random_word() { head -c 6 /dev/urandom | od -An -tx1 | tr -d ' \n'; }
 
 # 32 random bytes in base64, as SECRETS_KEY wants them.

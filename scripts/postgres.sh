@@ -58,11 +58,13 @@ postgres_ready() { sql "$1" 'select 1' >/dev/null 2>&1; }
 # make_database NAME KIND: points DATABASE_URL at that database of its server, made if need be. KIND is how undo
 # knows it, on a server that outlives the run; ours takes its databases along.
 make_database() {
-    local name=$1 kind=$2 server=$DATABASE_URL error
+    local name=$1 kind=$2 server=$DATABASE_URL there
     need_package psql postgresql-client
-    if [[ $(sql "$server" "select count(*) from pg_database where datname = '$name'") != 1 ]]; then
-        error=$(sql "$server" "create database \"$name\"" 2>&1) ||
-            fail "cannot create a database on $(without_password "$server"): ${error##*:  }"
+    there=$(sql "$server" "select count(*) from pg_database where datname = '$name'" 2>&1) ||
+        fail "cannot use $(without_password "$server"): $(first_line "${there##*:  }")"
+    if ((!there)); then
+        there=$(sql "$server" "create database \"$name\"" 2>&1) ||
+            fail "cannot create a database on $(without_password "$server"): $(first_line "${there##*:  }")"
     fi
     if [[ $POSTGRES_SOURCE == running ]]; then
         note "$kind" "$server" "$name"

@@ -13,7 +13,7 @@ build_program() {
         return
     fi
     need_build_tools
-    SQLX_OFFLINE=true cargo build --locked --quiet || fail "the build failed"
+    cargo build --locked --quiet || fail "the build failed"
 }
 
 # Starts the provider; sets SANDBOX_URL.
