@@ -302,8 +302,7 @@ impl Consumer {
 
 /// Unfinished: back to the queue, for another worker.
 async fn give_back(delivery: &Delivery) {
-    let mut requeue = BasicNackOptions::default();
-    requeue.requeue = true;
+    let requeue = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
     // A lost connection returns it as well.
     let _ = delivery.acker.nack(requeue).await;
 }
