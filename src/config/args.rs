@@ -293,6 +293,10 @@ impl HttpAddrArgs {
         faults.read("HTTP_ADDR", self.http_addr.as_ref(), "127.0.0.1:9464", address)
     }
 
+    pub fn is_given(&self) -> bool {
+        given(self.http_addr.as_ref()).is_some()
+    }
+
     /// The address alone, for whoever asks a worker.
     pub fn read(&self) -> Result<SocketAddr, Faults> {
         let mut faults = Faults::default();

@@ -98,6 +98,8 @@ impl Envelope {
         part(self.message_id.as_deref().unwrap_or_default().as_bytes());
         part(self.correlation_id.as_deref().unwrap_or_default().as_bytes());
         part(self.reply_to.as_deref().unwrap_or_default().as_bytes());
+        // A new publish of the same request mostly differs in this alone.
+        part(&self.timestamp.unwrap_or_default().to_be_bytes());
         for (name, value) in self.headers.iter().filter(|(name, _)| name != "traceparent") {
             part(name.as_bytes());
             match value {

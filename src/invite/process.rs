@@ -159,7 +159,7 @@ fn message<'a>(ctx: &Context, envelope: &Envelope, caller: &'a Caller, session: 
         to: &session.phone,
         from: caller.group.sms_from.as_deref(),
         body: &session.text,
-        validity: session.ttl,
+        validity: session.left(),
         callback: ctx.public_url.callbacks.then(|| callback(session)),
         trace: envelope.traceparent().map(TraceParent::child),
     }

@@ -86,7 +86,8 @@ impl Consumer {
         let mut pause = Duration::from_millis(100);
         while !stop.is_cancelled() {
             let prefetch = if careful { 1 } else { self.prefetch };
-            let error = match self.open(prefetch).await {
+            let Some(opened) = stop.run_until_cancelled(self.open(prefetch)).await else { break };
+            let error = match opened {
                 Ok(line) => {
                     tracing::info!(queue = self.queue(), prefetch, "consuming");
                     (started, told, pause) = (true, false, Duration::from_millis(100));
@@ -171,12 +172,9 @@ impl Consumer {
 
     async fn take(&self, mut delivery: Delivery, careful: bool) {
         let envelope = delivery::envelope(&mut delivery, &self.names.requests);
-        let span = tracing::info_span!(
-            "invite",
-            id = tracing::field::Empty,
-            group = tracing::field::Empty,
-            trace = tracing::field::Empty
-        );
+        let trace = envelope.traceparent().map(|trace| tracing::field::display(trace.trace_id()));
+        // Debug, as it escapes: no sender forges a line of the log.
+        let span = tracing::info_span!("invite", message_id = ?envelope.message_id, trace);
         let consumer = self.clone();
         let work = async move { consumer.work(delivery, envelope).await }.instrument(span);
         if careful { work.await } else { drop(self.in_hand.spawn(work)) }
