@@ -1,16 +1,22 @@
 //! Connecting to the broker, and what an error from it means.
 
 use crate::config::BrokerConfig;
-use lapin::{Connection, ConnectionProperties, ErrorKind};
+use lapin::{Connection, ConnectionProperties, ErrorKind, uri::AMQPUri};
 use secrecy::ExposeSecret;
 use std::time::Duration;
 
 /// Replies of AMQP's that no waiting mends: access refused, not found (the vhost), not allowed, precondition failed.
 const FINAL: [u16; 4] = [403, 404, 530, 406];
 
+/// Bytes in a frame, where AMQP_URL does not say `?frame_max=`. The client keeps buffers of 64 frames for each
+/// connection, and RabbitMQ's default of 128 KiB would make that 8 MiB; an invite and its reply fit in one of these.
+const FRAME_MAX: u32 = 32 * 1024;
+
 /// Why the broker cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
+    #[error("AMQP_URL: {0}")]
+    Url(String),
     #[error("the broker refuses: {0}; check the user, password and vhost of AMQP_URL")]
     Refused(String),
     #[error(
@@ -60,8 +66,10 @@ fn reply_code(error: &lapin::Error) -> Option<u16> {
 /// Opens a connection; `purpose` is what the broker's operator sees it called.
 pub async fn connect(config: &BrokerConfig, purpose: &str) -> Result<Connection, Unusable> {
     let name = format!("session-invite {purpose} ({})", std::process::id());
+    let mut uri: AMQPUri = config.url.expose_secret().parse().map_err(Unusable::Url)?;
+    uri.query.frame_max = uri.query.frame_max.or(Some(FRAME_MAX));
     let properties = ConnectionProperties::default().with_connection_name(name.as_str().into());
-    let connecting = Connection::connect(config.url.expose_secret(), properties);
+    let connecting = Connection::connect_uri(uri, properties);
     match tokio::time::timeout(Duration::from_secs(10), connecting).await {
         Ok(connected) => Ok(connected?),
         Err(_) => {
