@@ -196,7 +196,9 @@ fn the_schema_refuses_what_the_worker_refuses_by_its_fields() {
         assert!(!requests.is_valid(&body), "{body}");
         assert_eq!(check(&body.to_string()).unwrap_err().field.as_deref(), Some(field), "{body}");
     }
-    for bad in [json!({"authorization": "72&12345"}), json!({"authorization": "Bearer X y"}), json!({"gssnid": 7})] {
+    for bad in
+        [json!({"authorization": "72&12345"}), json!({"authorization": "Bearer X y"}), json!({"gssnid": 7})]
+    {
         let body = request_with(bad);
         assert!(!requests.is_valid(&body), "{body}");
         assert!(check(&body.to_string()).is_err(), "{body}");
@@ -250,7 +252,9 @@ fn documented() -> BTreeMap<String, String> {
     let table = readme.split("## Configuration").nth(1).expect("a chapter on configuration");
     let table = table.split("\n## ").next().expect("its end");
     let cells = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
-    cells.map(|(name, rest)| (name.to_owned(), rest.split(" | ").next().unwrap_or_default().to_owned())).collect()
+    cells
+        .map(|(name, rest)| (name.to_owned(), rest.split(" | ").next().unwrap_or_default().to_owned()))
+        .collect()
 }
 
 #[test]
