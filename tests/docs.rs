@@ -264,7 +264,7 @@ fn the_readme_has_every_setting_with_its_default() {
     let worker = cli.find_subcommand("worker").unwrap();
     for setting in cli.get_arguments().chain(worker.get_arguments()) {
         let Some(name) = setting.get_env().and_then(|name| name.to_str()) else { continue };
-        let flag = format!("{}", name.to_ascii_lowercase().replace('_', "-"));
+        let flag = name.to_ascii_lowercase().replace('_', "-");
         assert_eq!(setting.get_long(), Some(flag.as_str()), "{name} has another flag");
         let shown = documented.remove(name).unwrap_or_else(|| panic!("README.md does not have {name}"));
         let help = setting.get_help().map(ToString::to_string).unwrap_or_default();

@@ -1,5 +1,6 @@
 // Publishes one invite and prints its reply.
 //
+//	go mod tidy
 //	INVITE_API_KEY=… go run . 111-000-0000 [MESSAGE_ID]
 package main
 

@@ -25,6 +25,9 @@ amqp-publish --url="$url" --routing-key="$prefix.requests" --reply-to="$replies"
     --content-type=application/json --header="Authorization: $credential" \
     --body='{"groupid": '"$group"', "sessiontype": 1, "smsPhone": "'"$1"'", "sessionParams": {"camera": "back"}}'
 
-reply=$(timeout 30 amqp-consume --url="$url" --queue="$replies" --count=1 cat)
+reply=$(timeout 30 amqp-consume --url="$url" --queue="$replies" --count=1 cat) || {
+    echo "no reply in 30 s; is a worker running?" >&2
+    exit 1
+}
 printf '%s\n' "$reply"
 case $reply in *'"status":"sent"'*) ;; *) exit 1 ;; esac
