@@ -1,0 +1,293 @@
+//! What the documents promise, held against the code: schemas, codes, queues, settings.
+
+use clap::CommandFactory;
+use jsonschema::Validator;
+use serde_json::{Value, json};
+use session_invite::{
+    cli::Cli,
+    group::{Group, GroupId, template::Wording},
+    invite::{Envelope, Reply, Request, request},
+    phone::PhoneCheck,
+    queue::Names,
+    refusal::{Code, Refusal},
+    sessions::{Asked, Outcome, Sent},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+    time::Duration,
+};
+use time::macros::datetime;
+
+/// What a later release reads, and this one does not know.
+const LATER: [&str; 2] = ["GATEWAY_ADDR", "GATEWAY_TIMEOUT"];
+
+fn read(path: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn read_json(path: &str) -> Value {
+    serde_json::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn schema(name: &str) -> Validator {
+    let schema = read_json(&format!("docs/schemas/{name}.schema.json"));
+    jsonschema::meta::validate(&schema).unwrap_or_else(|error| panic!("{name}: {error}"));
+    jsonschema::options().should_validate_formats(true).build(&schema).expect("a schema of 2020-12")
+}
+
+fn assert_valid(validator: &Validator, instance: &Value) {
+    let errors: Vec<String> = validator.iter_errors(instance).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{instance}: {errors:?}");
+}
+
+fn body(reply: &Reply) -> Value {
+    serde_json::from_slice(&reply.body).expect("a reply is JSON")
+}
+
+#[test]
+fn the_reply_to_a_sent_invite_is_as_its_schema_says() {
+    let sent = Sent {
+        session_id: uuid::Uuid::now_v7(),
+        group: 72,
+        session_key: "000456".to_owned(),
+        invitation_text: "Join your session: http://127.0.0.1:8080/s/x (code 000456)".to_owned(),
+        phone: "+11110000000".to_owned(),
+        expires_at: datetime!(2026-11-23 20:00 UTC),
+        provider_message_id: "SM0123456789abcdef0123456789abcdef".to_owned(),
+    };
+    let body = body(&Reply::to(&Outcome::Sent(sent)));
+    assert_valid(&schema("reply"), &body);
+    let named = &read_json("docs/schemas/reply.schema.json")["$defs"]["sent"]["required"];
+    let named: BTreeSet<_> = named.as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert_eq!(body.as_object().unwrap().keys().map(String::as_str).collect::<BTreeSet<_>>(), named);
+}
+
+#[test]
+fn the_reply_of_every_code_is_as_its_schema_says() {
+    let replies = schema("reply");
+    for code in Code::ALL {
+        let mut refusal = Refusal::new(code, "why").field("sessionParams.camera").provider_code(Some(21_211));
+        refusal.retry_after_seconds = Some(30);
+        for refusal in [refusal, Refusal::new(code, "why")] {
+            let body = body(&Reply::to(&Outcome::Refused(refusal)));
+            assert_valid(&replies, &body);
+            let mut turned = body.clone();
+            turned["status"] = if code.is_failure() { "rejected" } else { "failed" }.into();
+            assert!(!replies.is_valid(&turned), "{turned}");
+        }
+    }
+}
+
+#[test]
+fn the_schema_lists_the_codes_and_no_others() {
+    let reply = read_json("docs/schemas/reply.schema.json");
+    for (status, failure) in [("rejected", false), ("failed", true)] {
+        let listed = &reply["$defs"][status]["properties"]["error"]["properties"]["code"]["enum"];
+        let codes = Code::ALL.into_iter().filter(|code| code.is_failure() == failure).map(Code::as_str);
+        assert_eq!(*listed, json!(codes.collect::<Vec<_>>()), "{status}");
+    }
+}
+
+#[test]
+fn the_guide_lists_every_code_with_its_status() {
+    let guide = read("docs/INTEGRATION.md");
+    for code in Code::ALL {
+        let outcome = if code.is_failure() { "failed" } else { "rejected" };
+        let again = if code.is_retryable() { "yes" } else { "no" };
+        let row = format!("| `{}` | {} | {outcome} | {again} |", code.as_str(), code.http_status());
+        assert!(guide.contains(&row), "docs/INTEGRATION.md has no row that begins with {row}");
+    }
+}
+
+fn group() -> Group {
+    Group {
+        id: GroupId::new(72).expect("a group's id"),
+        enabled: true,
+        region: "US".to_owned(),
+        phone_check: PhoneCheck::Possible,
+        countries: Vec::new(),
+        key_length: 6,
+        wording: Wording::check("{key}", None, "http://127.0.0.1:8080").expect("a template"),
+        sms_from: None,
+        session_ttl: Duration::from_mins(10),
+        session_max: Duration::from_hours(12),
+        key_rest: Duration::from_hours(24),
+        per_number: None,
+        per_minute: None,
+        join_url: None,
+        api_keys: Vec::new(),
+        jwt_secrets: Vec::new(),
+    }
+}
+
+/// What the worker says of a body before it looks into its tables.
+fn check(body: &str) -> Result<(), Refusal> {
+    let envelope = Envelope { body: body.as_bytes().to_vec(), ..Envelope::default() };
+    let request = Request::parse(&envelope)?;
+    request.credential(&envelope)?;
+    request::groupid(&request, &envelope)?;
+    request.fields(&group(), &mut Asked::default()).map(drop)
+}
+
+/// The contract's request, with these fields instead of its own; a field that is `Value::Null` is left out.
+fn request_with(fields: Value) -> Value {
+    let mut request = read_json("docs/schemas/request.schema.json")["examples"][0].take();
+    let Value::Object(fields) = fields else { panic!("fields are an object") };
+    for (name, value) in fields {
+        if value.is_null() {
+            request.as_object_mut().expect("an object").remove(&name);
+        } else {
+            request[&name] = value;
+        }
+    }
+    request
+}
+
+#[test]
+fn the_schema_takes_the_requests_that_the_worker_takes() {
+    let requests = schema("request");
+    for good in [
+        json!({}),
+        json!({"groupid": "72", "sessiontype": 0}),
+        json!({"groupid": 9_007_199_254_740_991_u64, "sessiontype": 32_767}),
+        json!({"smsPhone": 1_110_000_000}),
+        json!({"smsPhone": "tel:+44 20 7946 0958"}),
+        json!({"sessionParams": null}),
+        json!({"sessionParams": {"camera": null, "resolution": "16x7680", "x": 1.5, "y": true, "": "z"}}),
+        json!({"authorization": "bearer  gkey  72&12345&$1$1589912963$z5H7IXHSBEkxbAnDO5wlkuNno4ZgkFcqhAyJnJ577iU"}),
+        json!({"authorization": "", "gssnid": "joe.1589912963.0123456789abcdef"}),
+        json!({"unknown": {"deep": [null]}}),
+    ] {
+        let body = request_with(good);
+        assert_eq!(check(&body.to_string()), Ok(()), "{body}");
+        assert_valid(&requests, &body);
+    }
+}
+
+#[test]
+fn the_schema_refuses_what_the_worker_refuses_by_its_fields() {
+    let requests = schema("request");
+    for (bad, field) in [
+        (json!({"groupid": 0}), "groupid"),
+        (json!({"groupid": 9_007_199_254_740_992_u64}), "groupid"),
+        (json!({"groupid": "-72"}), "groupid"),
+        (json!({"groupid": "72.0"}), "groupid"),
+        (json!({"groupid": true}), "groupid"),
+        (json!({"sessiontype": null}), "sessiontype"),
+        (json!({"sessiontype": 32_768}), "sessiontype"),
+        (json!({"sessiontype": -1}), "sessiontype"),
+        (json!({"sessiontype": "1"}), "sessiontype"),
+        (json!({"smsPhone": null}), "smsPhone"),
+        (json!({"smsPhone": ""}), "smsPhone"),
+        (json!({"smsPhone": ["111-000-0000"]}), "smsPhone"),
+        (json!({"smsPhone": 111.5}), "smsPhone"),
+        (json!({"sessionParams": []}), "sessionParams"),
+        (json!({"sessionParams": {"camera": "side"}}), "sessionParams.camera"),
+        (json!({"sessionParams": {"resolution": "15x288"}}), "sessionParams.resolution"),
+        (json!({"sessionParams": {"resolution": "352x7681"}}), "sessionParams.resolution"),
+        (json!({"sessionParams": {"resolution": "0352x288"}}), "sessionParams.resolution"),
+        (json!({"sessionParams": {"resolution": 352}}), "sessionParams.resolution"),
+        (json!({"sessionParams": {"zoom": {"x": 2}}}), "sessionParams.zoom"),
+    ] {
+        let body = request_with(bad);
+        assert!(!requests.is_valid(&body), "{body}");
+        assert_eq!(check(&body.to_string()).unwrap_err().field.as_deref(), Some(field), "{body}");
+    }
+    for bad in
+        [json!({"authorization": "72&12345"}), json!({"authorization": "Bearer X y"}), json!({"gssnid": 7})]
+    {
+        let body = request_with(bad);
+        assert!(!requests.is_valid(&body), "{body}");
+        assert!(check(&body.to_string()).is_err(), "{body}");
+    }
+}
+
+fn all(names: &Names) -> BTreeSet<String> {
+    let fixed = [&names.requests, &names.replies, &names.dropped, &names.dead, &names.unreadable];
+    fixed.into_iter().chain(names.retries.iter().map(|(_, name)| name)).cloned().collect()
+}
+
+#[test]
+fn the_asyncapi_document_has_every_queue_and_its_schemas_are_there() {
+    let document = read_json("docs/asyncapi.json");
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+    let channels = document["channels"].as_object().unwrap().values();
+    let addresses = channels.filter_map(|channel| channel["address"].as_str()).map(str::to_owned);
+    assert_eq!(addresses.collect::<BTreeSet<_>>(), all(&Names::new("session-invite")));
+    let mut references = Vec::new();
+    collect_references(&document, &mut references);
+    for reference in references {
+        match reference.strip_prefix('#') {
+            Some(pointer) => assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere"),
+            None => drop(read_json(&format!("docs/{reference}"))),
+        }
+    }
+}
+
+fn collect_references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+    match value {
+        Value::Object(fields) => {
+            found.extend(fields.get("$ref").and_then(Value::as_str));
+            fields.values().for_each(|value| collect_references(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|value| collect_references(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_readme_names_every_queue() {
+    let readme = read("README.md");
+    for name in all(&Names::new("")) {
+        assert!(readme.contains(&format!("`{name}`")), "README.md does not name {name}");
+    }
+}
+
+/// The settings of the configuration table, each with its default's cell.
+fn documented() -> BTreeMap<String, String> {
+    let readme = read("README.md");
+    let table = readme.split("## Configuration").nth(1).expect("a chapter on configuration");
+    let table = table.split("\n## ").next().expect("its end");
+    let cells = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+    cells
+        .map(|(name, rest)| (name.to_owned(), rest.split(" | ").next().unwrap_or_default().to_owned()))
+        .collect()
+}
+
+#[test]
+fn the_readme_has_every_setting_with_its_default() {
+    let mut documented = documented();
+    let cli = Cli::command();
+    let worker = cli.find_subcommand("worker").unwrap();
+    for setting in cli.get_arguments().chain(worker.get_arguments()) {
+        let Some(name) = setting.get_env().and_then(|name| name.to_str()) else { continue };
+        let flag = name.to_ascii_lowercase().replace('_', "-");
+        assert_eq!(setting.get_long(), Some(flag.as_str()), "{name} has another flag");
+        let shown = documented.remove(name).unwrap_or_else(|| panic!("README.md does not have {name}"));
+        let help = setting.get_help().map(ToString::to_string).unwrap_or_default();
+        if let Some(default) = help.split("[default: ").nth(1).and_then(|rest| rest.split(']').next()) {
+            assert_eq!(shown, format!("`{default}`"), "{name}");
+        }
+    }
+    let left: Vec<_> = documented.into_keys().collect();
+    assert_eq!(left, LATER, "README.md has settings that the worker does not know");
+}
+
+#[test]
+fn the_readme_names_every_command() {
+    let readme = read("README.md");
+    for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+        let name = command.get_name();
+        assert!(readme.contains(&format!("session-invite {name}")), "README.md does not name `{name}`");
+    }
+}
+
+#[test]
+fn the_guide_shows_a_login_key_that_is_good() {
+    let vectors = read_json("tests/vectors/login_keys.json");
+    let shown = vectors["good"][3]["authorization"].as_str().unwrap();
+    assert!(read("docs/INTEGRATION.md").contains(shown), "docs/INTEGRATION.md does not show {shown}");
+}
