@@ -83,3 +83,31 @@ comment on column sessions.joined_at is 'When an agent first joined.';
 comment on column sessions.ended_at is 'When the session expired, ended, or was refused.';
 comment on column sessions.expires_at is 'When the session expires if nobody has joined.';
 comment on column sessions.updated_at is 'When this row last changed.';
+comment on column live_sessions.id is 'The session''s id (UUID version 7: ordered by creation).';
+comment on column live_sessions.group_id is 'The group of the credential that asked for the session.';
+comment on column live_sessions.session_key is 'The digits that an agent joins with; null when the invite was refused before a key was drawn.';
+comment on column live_sessions.status is 'sending, sent, delivered, undelivered, unknown (a text may have gone out), joined, expired, ended; rejected and failed: surely no text.';
+comment on column live_sessions.session_type is 'The request''s sessiontype; 1 is the visitor''s mobile camera.';
+comment on column live_sessions.session_params is 'The request''s sessionParams, without its nulls.';
+comment on column live_sessions.phone is 'The number to text, in E.164; null when it could not be read.';
+comment on column live_sessions.requested_by is 'Who asked: the credential''s type and user, such as gkey:12345.';
+comment on column live_sessions.created_at is 'When the row was written, just before the provider was asked.';
+comment on column live_sessions.sent_at is 'When the provider accepted the text.';
+comment on column live_sessions.delivered_at is 'When the provider said that the text had arrived.';
+comment on column live_sessions.joined_at is 'When an agent first joined.';
+comment on column live_sessions.expires_at is 'When the session expires if nobody has joined.';
+
+-- The migrator's own table, so that whoever reads the schema knows it too. It is not there when this file is run by hand.
+do $$
+begin
+    if to_regclass('_sqlx_migrations') is not null then
+        comment on table _sqlx_migrations is 'The migrations that this schema has had; written by `session-invite migrate`.';
+        comment on column _sqlx_migrations.version is 'The number that the migration''s file begins with.';
+        comment on column _sqlx_migrations.description is 'The rest of the file''s name.';
+        comment on column _sqlx_migrations.installed_on is 'When it was applied.';
+        comment on column _sqlx_migrations.success is 'Whether it was applied whole.';
+        comment on column _sqlx_migrations.checksum is 'SHA-384 of the file.';
+        comment on column _sqlx_migrations.execution_time is 'Nanoseconds that it took.';
+    end if;
+end
+$$;

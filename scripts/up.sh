@@ -19,7 +19,7 @@ command_up() {
     export_settings "$UP_PREFIX" "$(kept_key)"
     step "Worker, until http://$HTTP_ADDR/readyz says 200" start_worker
     say ""
-    say "Up. Inbox: $SANDBOX_URL/   metrics: http://$HTTP_ADDR/metrics   logs: .dev/up/*.log"
+    say "Up. Inbox: $SANDBOX_URL/   readiness: http://$HTTP_ADDR/readyz   logs: .dev/up/*.log"
     say "For your shell:"
     print_exports
     say "Then, for example: $(program) groups add 72, $(program) send --group 72 --user 12345 --phone 111-000-0000"

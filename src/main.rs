@@ -11,9 +11,6 @@ use session_invite::{
 };
 use std::process::ExitCode;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     if let Err(error) = dotenvy::dotenv()
         && !error.not_found()

@@ -19,7 +19,8 @@ const MAX_INPUT_CHARS: usize = 250;
 /// The most digits in an E.164 number (ITU-T E.164 §6); libphonenumber allows 17 national ones.
 const MAX_DIGITS: usize = 15;
 
-/// National numbers of up to so many digits look like short codes (`116117`), and are texted only if they are valid.
+/// Numbers dialled without their country's code, of up to so many digits, look like short codes (`116117`), and are
+/// texted only if they are valid.
 const SHORT_CODE_DIGITS: usize = 6;
 
 /// Global services that take calls only: freephone, shared cost and premium rate (ITU-T E.164.1).
@@ -124,6 +125,11 @@ pub fn parse(
         .parse(&dialled, self::region(region))
         .map_err(|_| invalid("the phone number does not fit its country's numbering plan"))?;
     check_textable(&number, check)?;
+    // Dialled as they stand, so few digits are a short code rather than a subscriber, unless the plan knows them.
+    let is_short = number.get_national_significant_number().len() <= SHORT_CODE_DIGITS;
+    if is_short && !dialled.starts_with('+') && !number.is_valid() {
+        return Err(invalid("the phone number is a short code, or lacks its area code"));
+    }
     if !countries.is_empty() && !is_in(&number, countries) {
         return Err(
             Refusal::new(Code::PhoneNotAllowed, "the group does not text this country").field("smsPhone")
@@ -179,7 +185,7 @@ fn is_punctuation(c: char) -> bool {
 
 /// Around a number: the white space of a paste, and the direction marks that contact apps copy with it.
 fn is_invisible_mark(c: char) -> bool {
-    matches!(c, ' ' | '\t' | '\u{00A0}' | '\u{200E}' | '\u{200F}' | '\u{202A}' | '\u{202C}')
+    matches!(c, ' ' | '\t' | '\r' | '\n' | '\u{00A0}' | '\u{200E}' | '\u{200F}' | '\u{202A}' | '\u{202C}')
 }
 
 fn check_textable(number: &Parsed, check: PhoneCheck) -> Result<(), Refusal> {
@@ -193,8 +199,7 @@ fn check_textable(number: &Parsed, check: PhoneCheck) -> Result<(), Refusal> {
     if CALL_ONLY_CODES.contains(&number.country_code) {
         return Err(invalid("the phone number is of a service that takes calls only"));
     }
-    let is_short = number.get_national_significant_number().len() <= SHORT_CODE_DIGITS;
-    if (is_short || check == PhoneCheck::Valid) && !number.is_valid() {
+    if check == PhoneCheck::Valid && !number.is_valid() {
         return Err(invalid("the phone number is not one in use in its country"));
     }
     Ok(())

@@ -200,7 +200,7 @@ async fn rotate_key(args: RotateKey, pool: &PgPool, secrets: &SecretsKey) -> any
     if args.finish {
         let revoked = keys::revoke_old(pool, group).await?;
         let object = json!({"groupid": group.get(), "revoked": revoked});
-        return format.done(&object, &format!("Group {group}: {revoked} old keys and secrets are revoked."));
+        return format.done(&object, &format!("Group {group}: old keys and secrets revoked: {revoked}."));
     }
     let old = if args.revoke_old { Old::Revoke } else { Old::Keep };
     if args.jwt || args.jwt_secret.is_some() || args.jwt_kid.is_some() {

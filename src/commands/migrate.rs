@@ -16,8 +16,7 @@ pub struct Args {
 }
 
 pub async fn run(args: &Args) -> anyhow::Result<()> {
-    let pool = super::database(&args.database).await?;
+    let pool = super::connect(&args.database).await?;
     db::migrate(&pool).await?;
-    println!("The schema is up to date.");
-    Ok(())
+    crate::output::print("The schema is up to date.")
 }

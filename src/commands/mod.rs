@@ -20,10 +20,20 @@ use crate::{
 use sqlx::PgPool;
 
 /// A pool for one command, or one clear line why not.
-pub async fn database(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
+pub async fn connect(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
     let mut faults = Faults::default();
     let config = args.check(&mut faults);
     Ok(db::connect(&faults.finish(config)?, "session-invite").await?)
+}
+
+/// The same, for a command that needs the schema to be there.
+pub async fn database(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
+    let pool = connect(args).await?;
+    anyhow::ensure!(
+        db::has_schema(&pool).await?,
+        "the database has no tables yet; run `session-invite migrate`"
+    );
+    Ok(pool)
 }
 
 /// The broker's configuration for one command.

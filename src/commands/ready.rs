@@ -23,6 +23,5 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     if !status.is_success() {
         bail!("the worker is not ready: {body}");
     }
-    println!("{body}");
-    Ok(())
+    crate::output::print(&body)
 }

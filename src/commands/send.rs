@@ -5,6 +5,7 @@ use crate::{
     config::{BrokerArgs, DatabaseArgs, SecretsArgs},
     credential::gkey,
     group::GroupId,
+    output,
     queue::{self, Names},
 };
 use anyhow::{Context, anyhow, bail};
@@ -137,9 +138,9 @@ async fn ask(
 
 fn print(reply: &Value, json: bool) -> anyhow::Result<()> {
     if json {
-        println!("{reply}");
+        output::print(&reply.to_string())?;
     } else {
-        println!("{}", serde_json::to_string_pretty(reply)?);
+        output::print(&serde_json::to_string_pretty(reply)?)?;
     }
     match reply["status"].as_str() {
         Some("sent") => Ok(()),

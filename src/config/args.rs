@@ -244,8 +244,16 @@ impl ProviderArgs {
     fn check_sender(&self, faults: &mut Faults) -> Option<Sender> {
         let service = given(self.sms_messaging_service_sid.as_ref());
         match (given(self.sms_from.as_ref()), service) {
-            (Some(number), None) => Some(Sender::Number(number.to_owned())),
-            (None, Some(sid)) => Some(Sender::MessagingService(sid.to_owned())),
+            (Some(_), None) => {
+                faults.read("SMS_FROM", self.sms_from.as_ref(), "", sender).map(Sender::Number)
+            }
+            (None, Some(sid)) if sid.starts_with("MG") && sid.bytes().all(|b| b.is_ascii_alphanumeric()) => {
+                Some(Sender::MessagingService(sid.to_owned()))
+            }
+            (None, Some(_)) => {
+                faults.add("SMS_MESSAGING_SERVICE_SID", "must be MG and letters and digits");
+                None
+            }
             (None, None) => {
                 faults.add("SMS_FROM", "is not set; or set SMS_MESSAGING_SERVICE_SID");
                 None
@@ -361,6 +369,21 @@ fn queue_prefix(text: &str) -> Result<String, String> {
         return Err("must not begin with `amq.`, which the broker keeps for itself".to_owned());
     }
     Ok(text.to_owned())
+}
+
+/// A number in E.164, a short code, or an alphanumeric sender id
+/// (<https://www.twilio.com/docs/glossary/what-alphanumeric-sender-id>).
+fn sender(text: &str) -> Result<String, String> {
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
+    let id = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b' ');
+    let fits = match text.strip_prefix('+') {
+        Some(number) => (7..=15).contains(&number.len()) && digits(number),
+        None if text.bytes().all(|b| b.is_ascii_digit()) => (3..=8).contains(&text.len()) && digits(text),
+        None => text.len() <= 11 && id(text),
+    };
+    let rule =
+        "must be a number such as +15550001111, a short code, or a name of at most 11 letters and digits";
+    if fits { Ok(text.to_owned()) } else { Err(format!("{text:?} {rule}")) }
 }
 
 fn when_unsure(text: &str) -> Result<WhenUnsure, String> {

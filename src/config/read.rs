@@ -77,8 +77,19 @@ pub fn duration_within(least: Duration, most: Duration) -> impl Fn(&str) -> Resu
         if (least..=most).contains(&value) {
             return Ok(value);
         }
-        let (least, most) = (humantime::format_duration(least), humantime::format_duration(most));
+        let (least, most) = (span(least), span(most));
         Err(format!("{text:?} must be from {least} to {most}"))
+    }
+}
+
+/// In its largest whole unit, as [`duration`] reads it.
+fn span(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    let whole = units.into_iter().find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit));
+    match whole {
+        Some((unit, name)) => format!("{}{name}", seconds / unit),
+        None => format!("{}ms", duration.as_millis()),
     }
 }
 
@@ -118,11 +129,18 @@ pub fn base_url(text: &str) -> Result<String, String> {
 pub fn service_url<'a>(schemes: &'a [&'a str]) -> impl Fn(&str) -> Result<String, String> + 'a {
     move |text| {
         let url = url::Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
-        if schemes.contains(&url.scheme()) {
-            Ok(text.to_owned())
-        } else {
-            Err(format!("has the scheme {:?}; it must be one of {}", url.scheme(), schemes.join(", ")))
+        if !schemes.contains(&url.scheme()) {
+            return Err(format!(
+                "has the scheme {:?}; it must be one of {}",
+                url.scheme(),
+                schemes.join(", ")
+            ));
         }
+        // A socket's folder may stand in the query instead.
+        if url.host_str().is_none_or(str::is_empty) && url.query().is_none() {
+            return Err("names no host".to_owned());
+        }
+        Ok(text.to_owned())
     }
 }
 

@@ -30,6 +30,9 @@ pub struct Snapshot {
     version: i64,
     groups: HashMap<GroupId, Arc<Group>>,
     addresses: HashMap<String, Account>,
+    /// Active keys and secrets, and how many of them opened.
+    sealed: usize,
+    opened: usize,
 }
 
 impl Snapshot {
@@ -72,11 +75,15 @@ impl std::fmt::Debug for Directory {
 }
 
 impl Directory {
-    /// Reads everything once. `public_url` is what links begin with where a group has no template for them.
+    /// Reads everything once; a `SECRETS_KEY` that opens nothing is an error, before any sender is refused for it.
+    /// `public_url` is what links begin with where a group has no template for them.
     pub async fn open(pool: PgPool, secrets: SecretsKey, public_url: String) -> Result<Self, Stale> {
         let directory =
             Self { pool, secrets, public_url, current: ArcSwap::default(), last: Mutex::const_new(None) };
-        directory.fresh().await?;
+        let snapshot = directory.fresh().await?;
+        if snapshot.opened == 0 && snapshot.sealed > 0 {
+            return Err(Stale(Arc::new(StoreError::WrongSecretsKey(snapshot.sealed))));
+        }
         Ok(directory)
     }
 
@@ -146,8 +153,9 @@ impl Directory {
         let mut jwt_secrets = by_group(keys::active_jwt_secrets(&mut *tx, None).await?);
         let addresses = addresses::list(&mut *tx, None).await?;
         tx.commit().await?;
+        let sealed = [&api_keys, &jwt_secrets].into_iter().flat_map(HashMap::values).map(Vec::len).sum();
 
-        let groups = stored
+        let groups: HashMap<_, _> = stored
             .into_iter()
             .filter_map(|group| {
                 let keys = api_keys.remove(&group.id.get()).unwrap_or_default();
@@ -162,7 +170,9 @@ impl Directory {
                 Some((row.address, Account { group, user: row.partner_user_id }))
             })
             .collect();
-        Ok(Snapshot { version, groups, addresses })
+        let opened =
+            groups.values().map(|group: &Arc<Group>| group.api_keys.len() + group.jwt_secrets.len()).sum();
+        Ok(Snapshot { version, groups, addresses, sealed, opened })
     }
 
     /// A key that does not open is left out, and a group whose templates do not parse: no other group suffers.

@@ -35,6 +35,10 @@ pub enum StoreError {
     NoAddress(String),
     #[error(transparent)]
     Template(#[from] TemplateError),
+    #[error(
+        "SECRETS_KEY opens none of the {0} sealed keys: set the one that sealed them, after a comma if it is an old one"
+    )]
+    WrongSecretsKey(usize),
     #[error("the database holds an option of group {0} that cannot be read")]
     Unreadable(i64),
     #[error("the database: {0}")]

@@ -93,6 +93,13 @@ fn what_cannot_take_a_text_or_would_be_guessed_at_is_refused() {
 }
 
 #[test]
+fn few_digits_are_a_number_where_the_country_says_so() {
+    for text in ["+2901234", "+6831234", "+597741234", "\t+2901234\r\n"] {
+        assert!(parse(text, "US", PhoneCheck::Possible, &[]).is_ok(), "{text}");
+    }
+}
+
+#[test]
 fn a_group_may_ask_for_valid_numbers() {
     let valid = |text| parse(text, "US", PhoneCheck::Valid, &[]).map_err(|r| r.code);
     assert_eq!(valid("111-000-0000"), Err(Code::PhoneInvalid));

@@ -32,9 +32,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
-/// How long a consumer that met an undecodable message takes one message at a time.
-const CAREFUL_FOR: Duration = Duration::from_secs(10);
-
 /// Which queue is consumed, and how its messages are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
@@ -85,11 +82,12 @@ impl Consumer {
         let (mut careful, mut started, mut told) = (false, false, false);
         let mut pause = Duration::from_millis(100);
         while !stop.is_cancelled() {
-            let prefetch = if careful { 1 } else { self.prefetch };
-            let Some(opened) = stop.run_until_cancelled(self.open(prefetch)).await else { break };
+            let Some(opened) = stop.run_until_cancelled(self.open(careful)).await else { break };
             let error = match opened {
                 Ok(line) => {
-                    tracing::info!(queue = self.queue(), prefetch, "consuming");
+                    if !careful {
+                        tracing::info!(queue = self.queue(), prefetch = self.prefetch, "consuming");
+                    }
                     (started, told, pause) = (true, false, Duration::from_millis(100));
                     self.consuming.store(true, Ordering::Relaxed);
                     let ended = self.consume(line, careful, &stop).await;
@@ -106,9 +104,13 @@ impl Consumer {
                 Err(error) => error,
             };
             if error.is_undecodable() {
-                // Alone with the consumer, the culprit alone is counted by the broker, until its limit drops it.
+                if !careful {
+                    tracing::warn!(
+                        queue = self.queue(),
+                        "a message cannot be decoded; the broker will set it aside"
+                    );
+                }
                 careful = true;
-                tracing::warn!(queue = self.queue(), "a message cannot be decoded; taking one at a time");
                 continue;
             }
             if !told {
@@ -123,37 +125,58 @@ impl Consumer {
         Ok(())
     }
 
-    async fn open(&self, prefetch: u16) -> Result<Line, Unusable> {
+    /// A careful line takes one message only. A message that cannot be decoded ends its connection, and the broker
+    /// counts a delivery for each message that was under way on it: so for the culprit alone, until its limit drops it.
+    async fn open(&self, careful: bool) -> Result<Line, Unusable> {
         let purpose = if self.source == Source::Requests { "consumer" } else { "consumer of the dropped" };
         let connection = connection::connect(&self.config, purpose).await?;
         let channel = connection.create_channel().await?;
-        topology::declare(&channel, &self.names).await?;
+        if !careful {
+            topology::declare(&channel, &self.names).await?;
+        }
+        let prefetch = if careful { 1 } else { self.prefetch };
         channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
         let deliveries = channel.basic_consume(self.queue().into(), "".into(), options, arguments).await?;
         Ok(Line { connection, channel, deliveries })
     }
 
-    /// Takes deliveries until `stop`, until careful consuming has lasted long enough (both `Ok`), or until the line
-    /// fails. A stream that just ends has lost its queue or its channel.
+    /// Takes deliveries until `stop`, until a careful line has brought its one (both `Ok`), or until the line fails. A
+    /// stream that just ends has lost its queue or its channel.
     async fn consume(&self, mut line: Line, careful: bool, stop: &CancellationToken) -> Result<(), Unusable> {
-        let enough = tokio::time::sleep(if careful { CAREFUL_FOR } else { Duration::MAX });
-        tokio::pin!(enough);
-        let ended = loop {
-            tokio::select! {
-                () = stop.cancelled() => break Ok(()),
-                () = &mut enough => break Ok(()),
-                next = line.deliveries.next() => match next {
-                    Some(Ok(delivery)) => self.take(delivery, careful).await,
-                    Some(Err(error)) => break Err(error.into()),
-                    None => break Err(Unusable::Away(std::io::Error::other("the queue or its channel is gone").into())),
+        loop {
+            let next = tokio::select! {
+                () = stop.cancelled() => {
+                    self.drain(line).await;
+                    return Ok(());
+                }
+                next = line.deliveries.next() => next,
+            };
+            match next {
+                Some(Ok(delivery)) if careful => {
+                    // It was decoded, so the culprit is gone, or behind it: back to taking many at a time.
+                    self.in_hand.spawn(self.take_alone(line, delivery));
+                    return Ok(());
+                }
+                Some(Ok(delivery)) => drop(self.in_hand.spawn(self.take(delivery))),
+                Some(Err(error)) => return Err(error.into()),
+                None => {
+                    return Err(Unusable::Away(
+                        std::io::Error::other("the queue or its channel is gone").into(),
+                    ));
                 }
             }
-        };
-        if ended.is_ok() {
-            self.drain(line).await;
         }
-        ended
+    }
+
+    /// Works a careful line's one message beside the next line, and closes it.
+    fn take_alone(&self, line: Line, delivery: Delivery) -> impl Future<Output = ()> + use<> {
+        let work = self.take(delivery);
+        async move {
+            let _ = line.channel.basic_cancel(line.deliveries.tag(), BasicCancelOptions::default()).await;
+            work.await;
+            let _ = line.connection.close(200, "done".into()).await;
+        }
     }
 
     /// No new work is taken, what is in hand is finished, what was prefetched and not begun goes back.
@@ -170,14 +193,13 @@ impl Consumer {
         let _ = line.connection.close(200, "done".into()).await;
     }
 
-    async fn take(&self, mut delivery: Delivery, careful: bool) {
+    fn take(&self, mut delivery: Delivery) -> impl Future<Output = ()> + use<> {
         let envelope = delivery::envelope(&mut delivery);
         let trace = envelope.traceparent().map(|trace| tracing::field::display(trace.trace_id()));
         // Debug, as it escapes: no sender forges a line of the log.
         let span = tracing::info_span!("invite", message_id = ?envelope.message_id, trace);
         let consumer = self.clone();
-        let work = async move { consumer.work(delivery, envelope).await }.instrument(span);
-        if careful { work.await } else { drop(self.in_hand.spawn(work)) }
+        async move { consumer.work(delivery, envelope).await }.instrument(span)
     }
 
     /// One message, to its end.

@@ -108,7 +108,10 @@ impl Statement for Record {
                    error = o.error::jsonb,
                    sent_at = case when o.status = 'sent' then now() end,
                    ended_at = case when o.status in ('rejected', 'failed') then now() end,
+                   -- Surely no text: nobody has seen the key, and it is free again.
                    key_held = o.status not in ('rejected', 'failed'),
+                   session_key = case when o.status not in ('rejected', 'failed') then s.session_key end,
+                   token = case when o.status not in ('rejected', 'failed') then s.token end,
                    updated_at = now()
               from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[])
                    as o (id, status, provider_message_id, error_code, error)
