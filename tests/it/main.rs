@@ -1,0 +1,7 @@
+//! The worker by its front door: a real process between a real broker, a real database and the sandbox.
+//!
+//! Each test has a database, queues and a provider of its own ([`support::World`]), so that all run side by side.
+//! Modules follow the contract's sections.
+
+mod happy;
+mod support;
