@@ -3,5 +3,9 @@
 //! Each test has a database, queues and a provider of its own ([`support::World`]), so that all run side by side.
 //! Modules follow the contract's sections.
 
+mod credentials;
 mod happy;
+mod provider;
+mod replies;
+mod request;
 mod support;

@@ -9,7 +9,7 @@ mod provider;
 mod worker;
 mod world;
 
-pub use broker::Broker;
+pub use broker::{Broker, server as broker_server};
 pub use command::{Ran, run};
 pub use credentials::{claims, gjwt, gkey, gkey_until, now};
 pub use message::{Message, Reply};
