@@ -3,9 +3,13 @@
 //! Each test has a database, queues and a provider of its own ([`support::World`]), so that all run side by side.
 //! Modules follow the contract's sections.
 
+mod age;
 mod credentials;
 mod happy;
+mod idempotency;
 mod provider;
 mod replies;
 mod request;
+mod sessions;
+mod set_aside;
 mod support;

@@ -5,8 +5,8 @@ use futures::StreamExt;
 use lapin::{
     Channel, Connection, ConnectionProperties,
     options::{
-        BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
-        QueueDeleteOptions,
+        BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, BasicRejectOptions, ConfirmSelectOptions,
+        QueueDeclareOptions, QueueDeleteOptions,
     },
     types::FieldTable,
 };
@@ -109,6 +109,30 @@ impl Broker {
             got.map(|got| Reply { bytes: got.delivery.data, properties: got.delivery.properties })
         })
         .await
+    }
+
+    /// Takes the next message as a client that dies with it: it comes again, marked as redelivered.
+    pub async fn deliver_and_die(&self, suffix: &str) {
+        let connection = connect().await;
+        let channel = connection.create_channel().await.expect("a channel");
+        let queue = self.queue(suffix);
+        let unacknowledged = BasicGetOptions::default();
+        let got = channel.basic_get(queue.as_str().into(), unacknowledged).await.expect("the queue is there");
+        assert!(got.is_some(), "a message waits in {queue}");
+        connection.close(200, "died".into()).await.expect("the connection closes");
+    }
+
+    /// Takes the next message, and gives it back: one more delivery of it counts.
+    pub async fn deliver_and_return(&self, suffix: &str) {
+        let queue = self.queue(suffix);
+        until(&format!("a message in {queue}"), || async {
+            let taken = BasicGetOptions::default();
+            let got = self.channel.basic_get(queue.as_str().into(), taken).await.expect("the queue is there");
+            let mut requeue = BasicRejectOptions::default();
+            requeue.requeue = true;
+            Some(got?.delivery.acker.reject(requeue).await.expect("a message can be given back"))
+        })
+        .await;
     }
 
     /// How many messages wait in a queue that is there.
