@@ -4,7 +4,9 @@
 //! Modules follow the contract's sections.
 
 mod age;
+mod cli;
 mod credentials;
+mod groups;
 mod happy;
 mod idempotency;
 mod provider;
@@ -12,4 +14,6 @@ mod replies;
 mod request;
 mod sessions;
 mod set_aside;
+mod shutdown;
+mod startup;
 mod support;

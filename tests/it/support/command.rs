@@ -1,6 +1,11 @@
 //! The program, run once to its end.
 
-use std::process::{Command, Stdio};
+use super::DEADLINE;
+use std::{
+    io::Read,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
 /// What a command printed, and how it ended.
 #[derive(Debug)]
@@ -40,8 +45,35 @@ pub fn program(environment: &[(String, String)]) -> Command {
     command
 }
 
+/// Runs it to its end; one that goes on for too long is killed, and fails the test.
 pub fn run(environment: &[(String, String)], args: &[&str]) -> Ran {
-    let output = program(environment).args(args).output().expect("the program starts");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8 is printed");
-    Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    let mut command = program(environment);
+    let mut child =
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    let stdout = read(child.stdout.take().expect("standard output is piped"));
+    let stderr = read(child.stderr.take().expect("standard error is piped"));
+    let begun = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a child can be asked") {
+            break Some(status);
+        }
+        if begun.elapsed() > DEADLINE {
+            let _ = child.kill();
+            let _ = child.wait();
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    let text = |reader: std::thread::JoinHandle<String>| reader.join().expect("UTF-8 is printed");
+    let (stdout, stderr) = (text(stdout), text(stderr));
+    let Some(status) = status else { panic!("{args:?} does not end:\n{stdout}\n{stderr}") };
+    Ran { code: status.code(), stdout, stderr }
+}
+
+fn read(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        from.read_to_string(&mut text).expect("UTF-8 is printed");
+        text
+    })
 }

@@ -6,13 +6,16 @@ mod credentials;
 mod database;
 mod message;
 mod provider;
+mod tunnel;
 mod worker;
 mod world;
 
 pub use broker::{Broker, server as broker_server};
 pub use command::{Ran, run};
 pub use credentials::{claims, gjwt, gkey, gkey_until, now};
+pub use database::server as database_server;
 pub use message::{Message, Reply};
+pub use tunnel::Tunnel;
 pub use worker::Worker;
 pub use world::{GROUP, Setup, World};
 
