@@ -17,3 +17,4 @@ mod set_aside;
 mod shutdown;
 mod startup;
 mod support;
+mod topology;

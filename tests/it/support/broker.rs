@@ -6,7 +6,7 @@ use lapin::{
     Channel, Connection, ConnectionProperties,
     options::{
         BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, BasicRejectOptions, ConfirmSelectOptions,
-        QueueDeclareOptions, QueueDeleteOptions,
+        QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
     },
     types::FieldTable,
 };
@@ -133,6 +133,13 @@ impl Broker {
             Some(got?.delivery.acker.reject(requeue).await.expect("a message can be given back"))
         })
         .await;
+    }
+
+    /// Throws away what is in one of the worker's queues, unread.
+    pub async fn purge(&self, suffix: &str) {
+        let queue = self.queue(suffix);
+        let purged = self.channel.queue_purge(queue.as_str().into(), QueuePurgeOptions::default()).await;
+        purged.expect("the queue is there");
     }
 
     /// How many messages wait in a queue that is there.
