@@ -3,7 +3,7 @@
 //! In the order in which an invite meets them:
 //!
 //! - [`queue`]: deliveries in, verdicts out; the only acknowledgement.
-//! - [`invite`]: the way of one invite, top to bottom, in [`invite::process`].
+//! - [`invite`]: the way of one invite, top to bottom, in [`invite::process()`].
 //! - [`credential`], [`group`], [`phone`]: who asks, for whom, and whom to text.
 //! - [`sessions`]: the table, as verbs.
 //! - [`sms`]: the provider.

@@ -41,7 +41,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     // The one crypto provider that rustls is built with here.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match cli.command {
-        Command::Worker(args) => worker::run(&args).await,
+        Command::Worker(args) => Box::pin(worker::run(&args)).await,
         Command::Migrate(args) => migrate::run(&args).await,
         Command::Groups(all) => groups::run(all.args, &all.database, &all.secrets).await,
         Command::Addresses(all) => addresses::run(all.args, &all.database).await,

@@ -3,8 +3,9 @@
 use crate::config::{Faults, LogArgs};
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// What no filter may turn on: the client library logs a returned reply whole, with key and phone number.
-const NEVER: &str = "lapin=off";
+/// What no filter may turn on: the client library logs a returned reply whole, with key and phone number. Nor does
+/// anybody need to hear that a table exists already.
+const NEVER: &str = "lapin=off,sqlx::postgres::notice=warn";
 
 /// Starts logging as the flags say.
 pub fn start(args: &LogArgs, default_level: &str) -> Result<(), Faults> {

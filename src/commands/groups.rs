@@ -7,7 +7,7 @@ mod view;
 
 use super::secret_input::{Secret, SecretInput};
 use crate::{
-    config::{DatabaseArgs, SecretsArgs},
+    config::{DatabaseArgs, Faults, SecretsArgs},
     group::{
         GroupId,
         options::Options,
@@ -134,10 +134,18 @@ struct RotateKey {
 
 /// Only what makes or takes a key needs `SECRETS_KEY`.
 pub async fn run(args: Args, database: &DatabaseArgs, secrets: &SecretsArgs) -> anyhow::Result<()> {
-    let public_url = &secrets.public_url()?.base;
-    let pool = &super::database(database).await?;
+    let pool = super::database(database).await?;
+    execute(args, &pool, || secrets.key(), &secrets.public_url()?.base).await
+}
+
+async fn execute(
+    args: Args,
+    pool: &PgPool,
+    key: impl Fn() -> Result<SecretsKey, Faults>,
+    public_url: &str,
+) -> anyhow::Result<()> {
     match args.command {
-        Command::Add(args) => add(*args, pool, &secrets.key()?, public_url).await,
+        Command::Add(args) => add(*args, pool, &key()?, public_url).await,
         Command::List { format } => view::list(format, pool).await,
         Command::Show(One { group, format }) => view::show(format, pool, group, public_url).await,
         Command::Set(args) => set(*args, pool, public_url).await,
@@ -155,7 +163,7 @@ pub async fn run(args: Args, database: &DatabaseArgs, secrets: &SecretsArgs) -> 
                 &format!("Group {group} is enabled."),
             )
         }
-        Command::RotateKey(args) => rotate_key(args, pool, &secrets.key()?).await,
+        Command::RotateKey(args) => rotate_key(args, pool, &key()?).await,
     }
 }
 

@@ -108,8 +108,7 @@ async fn ask(
     id: &str,
     wait: Duration,
 ) -> anyhow::Result<Value> {
-    let mut direct = BasicConsumeOptions::default();
-    direct.no_ack = true;
+    let direct = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
     let reply_to = "amq.rabbitmq.reply-to";
     let mut replies =
         channel.basic_consume(reply_to.into(), "".into(), direct, FieldTable::default()).await?;
@@ -121,8 +120,7 @@ async fn ask(
         .with_delivery_mode(2)
         .with_timestamp(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())
         .with_content_type("application/json".into());
-    let mut options = BasicPublishOptions::default();
-    options.mandatory = true;
+    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
     let payload = serde_json::to_vec(body)?;
     let confirm =
         channel.basic_publish("".into(), queue.into(), options, &payload, properties).await?.await?;

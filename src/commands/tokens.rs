@@ -2,7 +2,7 @@
 
 use super::{addresses::user, groups::group_id};
 use crate::{
-    config::{DatabaseArgs, SecretsArgs},
+    config::{DatabaseArgs, Faults, SecretsArgs},
     credential::{GssnidToken, gjwt, gkey, gssnid},
     group::{
         GroupId,
@@ -93,20 +93,28 @@ struct Bearer {
 
 /// Prints a token. A website session needs no `SECRETS_KEY`.
 pub async fn run(args: Args, database: &DatabaseArgs, secrets: &SecretsArgs) -> anyhow::Result<()> {
-    let pool = &super::database(database).await?;
+    let pool = super::database(database).await?;
+    execute(args, &pool, || secrets.key()).await
+}
+
+pub(super) async fn execute(
+    args: Args,
+    pool: &PgPool,
+    key: impl Fn() -> Result<SecretsKey, Faults>,
+) -> anyhow::Result<()> {
     let Command::Issue(Issue { kind }) = args.command;
     let now = OffsetDateTime::now_utc().unix_timestamp();
     let (kind, bearer, token) = match kind {
         Kind::Gkey { bearer, ttl } => {
             store::show(pool, bearer.group).await?;
-            let key = newest_api_key(pool, &secrets.key()?, bearer.group).await?;
+            let key = newest_api_key(pool, &key()?, bearer.group).await?;
             let token =
                 gkey::mint(bearer.group, &bearer.user, key.expose_secret().as_bytes(), until(now, ttl));
             ("GKEY", bearer, token)
         }
         Kind::Gjwt { bearer, ttl } => {
             store::show(pool, bearer.group).await?;
-            let (secret, kid) = newest_jwt_secret(pool, &secrets.key()?, bearer.group).await?;
+            let (secret, kid) = newest_jwt_secret(pool, &key()?, bearer.group).await?;
             let secret = secret.expose_secret().as_bytes();
             let token = gjwt::mint(bearer.group, &bearer.user, secret, kid.as_deref(), now, until(now, ttl));
             ("GJWT", bearer, token)

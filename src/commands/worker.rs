@@ -11,8 +11,8 @@ use crate::{
     sessions::{self, Sessions},
     shutdown,
     sms::Sms,
+    trouble::{Trouble, persist},
 };
-use anyhow::Context as _;
 use sqlx::PgPool;
 use std::{sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -28,16 +28,27 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
     // Two steps to a stop: no new work, and, when the grace is over, no work at all.
     let (stop, give_up) = (shutdown::on_signal()?, CancellationToken::new());
     let health = Health::default();
-    health.clone().serve(config.http_addr, give_up.clone()).await.with_context(|| {
-        format!("HTTP_ADDR: {} cannot be listened on; set another address or port", config.http_addr)
-    })?;
+    let answering = health.clone().serve(config.http_addr, give_up.clone()).await;
+    if let Err(error) = answering {
+        let what = format!(
+            "{} cannot be listened on ({error}); set HTTP_ADDR to another address or port",
+            config.http_addr
+        );
+        // Several workers on one machine must not need a setting each.
+        anyhow::ensure!(!args.http.is_given(), "HTTP_ADDR: {what}");
+        tracing::warn!("no /healthz and /readyz: {what}");
+    }
     let Some(pool) = stop.run_until_cancelled(wait_for_database(&config.database)).await.transpose()? else {
         return Ok(());
     };
     health.has_database(pool.clone());
 
     let (secrets, links) = (config.secrets_key.clone(), config.public_url.base.clone());
-    let directory = Arc::new(Directory::open(pool.clone(), secrets, links).await?);
+    let open = || Directory::open(pool.clone(), secrets.clone(), links.clone());
+    let directory = match persist("read the groups", &stop, open).await {
+        Err(Trouble::Stopping) => return Ok(()),
+        opened => Arc::new(opened?),
+    };
     let following = directory.clone();
     let until = stop.clone();
     tokio::spawn(async move { until.run_until_cancelled(following.follow()).await });

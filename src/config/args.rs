@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use std::{net::SocketAddr, time::Duration};
 
 const LOOPBACK_PUBLIC_URL: &str = "http://127.0.0.1:8080";
-const DAY: Duration = Duration::from_secs(86_400);
+const DAY: Duration = Duration::from_hours(24);
 
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Database")]
@@ -293,6 +293,10 @@ impl HttpAddrArgs {
         faults.read("HTTP_ADDR", self.http_addr.as_ref(), "127.0.0.1:9464", address)
     }
 
+    pub fn is_given(&self) -> bool {
+        given(self.http_addr.as_ref()).is_some()
+    }
+
     /// The address alone, for whoever asks a worker.
     pub fn read(&self) -> Result<SocketAddr, Faults> {
         let mut faults = Faults::default();
@@ -326,7 +330,7 @@ impl WorkerArgs {
         let require_timestamp = faults.read("INVITE_REQUIRE_TIMESTAMP", require, "false", read::truth);
         let retention_within = read::duration_within(DAY, 36_525 * DAY);
         let retention = faults.read("RETENTION", self.retention.as_ref(), "2y", retention_within);
-        let grace_within = read::duration_within(Duration::ZERO, Duration::from_secs(3_600));
+        let grace_within = read::duration_within(Duration::ZERO, Duration::from_hours(1));
         let grace = faults.read("SHUTDOWN_GRACE", self.shutdown_grace.as_ref(), "25s", grace_within);
         let secrets_key = self.secrets.check_key(faults);
         let http_addr = self.http.check(faults);

@@ -3,7 +3,6 @@
 pub mod directory;
 pub mod options;
 pub mod seal;
-pub mod segments;
 pub mod store;
 pub mod template;
 #[cfg(test)]

@@ -98,6 +98,8 @@ impl Envelope {
         part(self.message_id.as_deref().unwrap_or_default().as_bytes());
         part(self.correlation_id.as_deref().unwrap_or_default().as_bytes());
         part(self.reply_to.as_deref().unwrap_or_default().as_bytes());
+        // A new publish of the same request mostly differs in this alone.
+        part(&self.timestamp.unwrap_or_default().to_be_bytes());
         for (name, value) in self.headers.iter().filter(|(name, _)| name != "traceparent") {
             part(name.as_bytes());
             match value {
@@ -122,8 +124,8 @@ mod tests {
     fn a_timestamp_is_in_seconds_or_milliseconds_and_never_in_the_future() {
         let age = |timestamp| Envelope { timestamp, ..Envelope::default() }.age(at(2_000_000_000));
         assert_eq!(age(None), None);
-        assert_eq!(age(Some(1_999_999_940)), Some(Duration::from_secs(60)));
-        assert_eq!(age(Some(1_999_999_940_000)), Some(Duration::from_secs(60)));
+        assert_eq!(age(Some(1_999_999_940)), Some(Duration::from_mins(1)));
+        assert_eq!(age(Some(1_999_999_940_000)), Some(Duration::from_mins(1)));
         assert_eq!(age(Some(2_000_000_900)), Some(Duration::ZERO));
         assert_eq!(age(Some(u64::MAX)), Some(Duration::ZERO));
     }

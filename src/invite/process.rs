@@ -159,7 +159,7 @@ fn message<'a>(ctx: &Context, envelope: &Envelope, caller: &'a Caller, session: 
         to: &session.phone,
         from: caller.group.sms_from.as_deref(),
         body: &session.text,
-        validity: session.ttl,
+        validity: session.left(),
         callback: ctx.public_url.callbacks.then(|| callback(session)),
         trace: envelope.traceparent().map(TraceParent::child),
     }
@@ -185,7 +185,9 @@ fn fate(answer: Answer, session: &Session) -> Fate {
                 Code::ProviderUnavailable,
                 "the provider does not take texts now; try again later",
             );
-            refusal.retry_after_seconds = retry_after.map(|after| after.as_secs_f64().ceil() as u64);
+            // Rounded up: not before the provider said.
+            refusal.retry_after_seconds =
+                retry_after.map(|after| after.as_secs() + u64::from(after.subsec_nanos() > 0));
             if let Later::Account { provider_code } = why {
                 refusal.provider_code = provider_code;
                 tracing::error!(

@@ -60,14 +60,12 @@ impl<'a> Request<'a> {
 
     /// The one credential, from the body or the headers.
     pub fn credential(&self, envelope: &Envelope) -> Result<Credential, Refusal> {
-        let (authorization, gssnid) = (raw_text(self.authorization), raw_text(self.gssnid));
-        let body = [(SourceKind::Authorization, &authorization), (SourceKind::Gssnid, &gssnid)];
-        let body = body.into_iter().filter_map(|(kind, text)| {
-            let text = text.as_ref()?;
-            Some(Source {
-                kind,
-                value: text.as_ref().map_or(SourceValue::NotText, |text| SourceValue::Text(text)),
-            })
+        let body = [(SourceKind::Authorization, self.authorization), (SourceKind::Gssnid, self.gssnid)];
+        let body =
+            body.map(|(kind, raw)| (kind, raw.map(RawValue::get).filter(|raw| *raw != "null").map(text)));
+        let body = body.iter().filter_map(|(kind, text)| {
+            let value = text.as_ref()?.as_deref().map_or(SourceValue::NotText, SourceValue::Text);
+            Some(Source { kind: *kind, value })
         });
         let named = [(SourceKind::Authorization, "authorization"), (SourceKind::Gssnid, "x-gssnid")];
         let headers = named.into_iter().flat_map(|(kind, name)| {
@@ -78,15 +76,6 @@ impl<'a> Request<'a> {
         });
         credential::collect(body.chain(headers))
     }
-}
-
-/// A field that should be a string: `None` when it is absent or null, `Some(None)` when it is no string.
-fn raw_text(raw: Option<&RawValue>) -> Option<Option<Cow<'_, str>>> {
-    let raw = raw?.get();
-    if raw == "null" {
-        return None;
-    }
-    Some(text(raw))
 }
 
 /// A JSON string, borrowed where it has no escapes.

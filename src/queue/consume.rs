@@ -86,7 +86,8 @@ impl Consumer {
         let mut pause = Duration::from_millis(100);
         while !stop.is_cancelled() {
             let prefetch = if careful { 1 } else { self.prefetch };
-            let error = match self.open(prefetch).await {
+            let Some(opened) = stop.run_until_cancelled(self.open(prefetch)).await else { break };
+            let error = match opened {
                 Ok(line) => {
                     tracing::info!(queue = self.queue(), prefetch, "consuming");
                     (started, told, pause) = (true, false, Duration::from_millis(100));
@@ -170,25 +171,22 @@ impl Consumer {
     }
 
     async fn take(&self, mut delivery: Delivery, careful: bool) {
-        let envelope = delivery::envelope(&mut delivery, &self.names.requests);
-        let span = tracing::info_span!(
-            "invite",
-            id = tracing::field::Empty,
-            group = tracing::field::Empty,
-            trace = tracing::field::Empty
-        );
+        let envelope = delivery::envelope(&mut delivery);
+        let trace = envelope.traceparent().map(|trace| tracing::field::display(trace.trace_id()));
+        // Debug, as it escapes: no sender forges a line of the log.
+        let span = tracing::info_span!("invite", message_id = ?envelope.message_id, trace);
         let consumer = self.clone();
         let work = async move { consumer.work(delivery, envelope).await }.instrument(span);
         if careful { work.await } else { drop(self.in_hand.spawn(work)) }
     }
 
     /// One message, to its end.
-    async fn work(&self, delivery: Delivery, envelope: Envelope) {
-        let result = match (self.source, delivery::last_death(&delivery)) {
-            (Source::Dropped, Some(death)) if !envelope.expired_in_queue => {
-                Err(Trouble::Defect(format!("the broker dropped it from {}: {}", death.queue, death.reason)))
-            }
-            _ => AssertUnwindSafe(process(&self.invites, &envelope)).catch_unwind().await.unwrap_or_else(
+    async fn work(&self, delivery: Delivery, mut envelope: Envelope) {
+        let unfit =
+            (self.source == Source::Dropped).then(|| self.why_dropped(&delivery, &mut envelope)).flatten();
+        let result = match unfit {
+            Some(trouble) => Err(trouble),
+            None => AssertUnwindSafe(process(&self.invites, &envelope)).catch_unwind().await.unwrap_or_else(
                 |panic| {
                     let said = panic.downcast_ref::<&str>().copied().unwrap_or("no message");
                     Err(Trouble::Defect(format!("a panic: {said}")))
@@ -209,6 +207,17 @@ impl Consumer {
         if let Err(error) = delivery.acker.ack(BasicAckOptions::default()).await {
             tracing::debug!(%error, "the acknowledgement was lost; the message will come again");
         }
+    }
+
+    /// Marks what expired in the queue of requests, to be answered so; anything else is nothing to work on. Only here
+    /// does the broker's `x-death` count: a publisher can write that header too.
+    fn why_dropped(&self, delivery: &Delivery, envelope: &mut Envelope) -> Option<Trouble> {
+        let death = delivery::last_death(delivery);
+        envelope.expired_in_queue =
+            death.as_ref().is_some_and(|death| death.is_expiry_in(&self.names.requests));
+        let why = death
+            .map_or("nothing says why".to_owned(), |death| format!("{} in {}", death.reason, death.queue));
+        (!envelope.expired_in_queue).then(|| Trouble::Defect(format!("the broker dropped it: {why}")))
     }
 
     /// Publishes the reply; one whose queue is gone is set aside with the reason.
@@ -302,8 +311,7 @@ impl Consumer {
 
 /// Unfinished: back to the queue, for another worker.
 async fn give_back(delivery: &Delivery) {
-    let mut requeue = BasicNackOptions::default();
-    requeue.requeue = true;
+    let requeue = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
     // A lost connection returns it as well.
     let _ = delivery.acker.nack(requeue).await;
 }

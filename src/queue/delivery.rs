@@ -9,8 +9,7 @@ use lapin::{
 const READ: [&str; 4] = ["authorization", "x-gssnid", "groupid", "traceparent"];
 
 /// Takes the body out of the delivery; the rest is copied as far as it is read.
-pub fn envelope(delivery: &mut Delivery, requests: &str) -> Envelope {
-    let expired_in_queue = last_death(delivery).is_some_and(|death| death.is_expiry_in(requests));
+pub fn envelope(delivery: &mut Delivery) -> Envelope {
     let properties = &delivery.properties;
     let owned = |text: &Option<ShortString>| text.as_ref().map(|text| text.as_str().to_owned());
     Envelope {
@@ -23,7 +22,7 @@ pub fn envelope(delivery: &mut Delivery, requests: &str) -> Envelope {
         expiration: owned(properties.expiration()),
         headers: properties.headers().as_ref().map(read_headers).unwrap_or_default(),
         redelivered: delivery.redelivered,
-        expired_in_queue,
+        expired_in_queue: false,
     }
 }
 
@@ -65,7 +64,7 @@ pub struct Death {
 }
 
 impl Death {
-    fn is_expiry_in(&self, queue: &str) -> bool {
+    pub fn is_expiry_in(&self, queue: &str) -> bool {
         self.reason == "expired" && self.queue == queue
     }
 }

@@ -127,8 +127,7 @@ async fn pump(channel: &Channel, queue: &mut mpsc::Receiver<Job>, again: &mut Ve
 /// Whether the channel took it.
 async fn publish(channel: &Channel, job: Job, confirms: &mut Confirms, again: &mut Vec<Job>) -> bool {
     let Outgoing { queue, body, properties, mandatory } = &job.message;
-    let mut options = BasicPublishOptions::default();
-    options.mandatory = *mandatory;
+    let options = BasicPublishOptions { mandatory: *mandatory, ..BasicPublishOptions::default() };
     match channel.basic_publish("".into(), queue.as_str().into(), options, body, properties.clone()).await {
         Ok(confirm) => {
             confirms.push(confirm.map(|confirmed| (job, confirmed)).boxed());

@@ -80,8 +80,7 @@ impl Names {
 
 /// Declares every queue. A queue that is there with other arguments is an error that names both, in the broker's words.
 pub async fn declare(channel: &Channel, names: &Names) -> Result<(), Unusable> {
-    let mut durable = QueueDeclareOptions::default();
-    durable.durable = true;
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     for (queue, mut arguments) in names.arguments() {
         arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
         channel

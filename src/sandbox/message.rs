@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::segments::segments;
+use crate::sms::segments::segments;
 
 /// A message is `queued` until this long after it was received, then `sent`.
 pub(super) const SENT_AFTER: Duration = Duration::from_millis(100);
@@ -145,7 +145,7 @@ impl Message {
         Resource {
             identity: Some(Identity { sid: self.sid.to_string(), uri, subresource_uris: Media { media } }),
             body: &self.draft.body,
-            num_segments: segments(&self.draft.body).to_string(),
+            num_segments: segments(&self.draft.body).segments.to_string(),
             num_media: "0",
             direction: "outbound-api",
             from: self.from(),

@@ -12,7 +12,6 @@ mod error;
 mod faults;
 mod list;
 mod message;
-mod segments;
 mod state;
 mod store;
 #[cfg(test)]

@@ -20,7 +20,7 @@ use batch::Grouped;
 use row::{Content, NewRow, Standing};
 use sqlx::PgPool;
 use statements::{Ended, Insert, Record};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -56,7 +56,8 @@ pub struct Session {
     /// E.164.
     pub phone: String,
     pub expires_at: OffsetDateTime,
-    pub ttl: Duration,
+    begun: Instant,
+    ttl: Duration,
 }
 
 impl std::fmt::Debug for Opening<'_> {
@@ -127,12 +128,30 @@ impl Sessions {
                 NewRow { id, about: about.clone(), asked: asked.clone(), owns_message_id: true, content };
             let inserted = self.insert.run(row).await?;
             if let Some(expires_at) = inserted.and_then(|times| times.expires_at) {
-                let session = Session { id, group: about.group.get(), key, text, phone, expires_at, ttl };
+                let session = Session {
+                    id,
+                    group: about.group.get(),
+                    key,
+                    text,
+                    phone,
+                    expires_at,
+                    begun: Instant::now(),
+                    ttl,
+                };
                 return Ok(Opened::New(session));
             }
             // A lost connection may have hidden the commit of our own row: then it is ours after all.
             if let Some(expires_at) = self.by_id(id).await?.and_then(|row| row.expires_at) {
-                let session = Session { id, group: about.group.get(), key, text, phone, expires_at, ttl };
+                let session = Session {
+                    id,
+                    group: about.group.get(),
+                    key,
+                    text,
+                    phone,
+                    expires_at,
+                    begun: Instant::now(),
+                    ttl,
+                };
                 return Ok(Opened::New(session));
             }
             if let Some(opened) = self.repeat(&about, &asked).await? {
@@ -281,6 +300,11 @@ impl Sessions {
 }
 
 impl Session {
+    /// What is left of it, if nobody joins.
+    pub fn left(&self) -> Duration {
+        self.ttl.saturating_sub(self.begun.elapsed())
+    }
+
     fn sent(self, provider_message_id: String) -> Sent {
         Sent {
             session_id: self.id,

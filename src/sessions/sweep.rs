@@ -36,7 +36,7 @@ async fn step(pool: &PgPool) -> Result<i64, sqlx::Error> {
     let moved = sqlx::query!(
         r#"
         with due as (
-            select id from sessions where key_held and due_at <= now() order by due_at limit $1 for update skip locked
+            select id, group_id from sessions where key_held and due_at <= now() order by due_at limit $1 for update skip locked
         )
         update sessions s
            set status = case
@@ -55,7 +55,7 @@ async fn step(pool: &PgPool) -> Result<i64, sqlx::Error> {
                    when s.status = 'sending' then greatest(s.lease_until, now() + interval '1 second')
                    else now() + make_interval(secs => coalesce(g.key_rest, 86400)) end,
                updated_at = now()
-          from due left join sessions d on d.id = due.id left join groups g on g.id = d.group_id
+          from due left join groups g on g.id = due.group_id
          where s.id = due.id
         "#,
         BATCH,

@@ -53,7 +53,6 @@ pub fn read(status: u16, retry_after: Option<&str>, body: &[u8]) -> Answer {
     let code = serde_json::from_slice::<Fault>(body).ok().and_then(|fault| fault.code);
     let refused = |by: Code, message: &str| Answer::Refused(Refusal::new(by, message).provider_code(code));
     match (code, status) {
-        (Some(20_500 | 20_503), _) => perhaps(status, code),
         (Some(20_429 | 21_611 | 30_001 | 30_022 | 63_017), _) => {
             Answer::Later { retry_after: retry_after.and_then(seconds), why: Later::Throttled }
         }
@@ -61,8 +60,8 @@ pub fn read(status: u16, retry_after: Option<&str>, body: &[u8]) -> Answer {
             Code::ProviderUnavailable,
             "the provider's daily limit is reached; it takes no more texts today",
         ),
-        // Whatever its code, a server's own error may have come after it took the text.
-        (_, 500..) => perhaps(status, code),
+        // Whatever else it says, a server's own error may have come after it took the text.
+        (Some(20_500 | 20_503), _) | (_, 500..) => perhaps(status, code),
         (Some(21_211 | 21_614 | 21_217 | 30_005 | 30_006), _) => {
             number("is not one that can take a text", code)
         }

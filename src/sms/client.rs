@@ -114,7 +114,7 @@ impl Place {
             match response.chunk().await {
                 Ok(None) => return answer::read(status, header.as_deref(), &body),
                 Ok(Some(chunk)) if body.len() + chunk.len() <= LARGEST_ANSWER => {
-                    body.extend_from_slice(&chunk)
+                    body.extend_from_slice(&chunk);
                 }
                 Ok(Some(_)) => {
                     return Answer::PerhapsSent {

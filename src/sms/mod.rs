@@ -2,6 +2,7 @@
 
 mod answer;
 mod client;
+pub mod segments;
 
 pub use answer::{Answer, Later};
 pub use client::{Place, Sms, Text};

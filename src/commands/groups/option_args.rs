@@ -53,10 +53,10 @@ pub(super) struct OptionArgs {
     /// The sender's number in E.164; '' for the worker's own
     #[arg(long, value_name = "+1…", allow_hyphen_values = true, value_parser = clearable(options::sms_from))]
     sms_from: Option<Clearable<String>>,
-    /// How long a session waits to be joined, 10s to 1day [default: 10m]
+    /// How long a session waits to be joined, 1s to 1day [default: 10m]
     #[arg(long, value_name = "DURATION", value_parser = |text: &str| seconds(text, 1..=86_400))]
     session_ttl: Option<Duration>,
-    /// How long a joined session lasts at most, 1m to 30days [default: 12h]
+    /// How long a joined session lasts at most, 1s to 30days [default: 12h]
     #[arg(long, value_name = "DURATION", value_parser = |text: &str| seconds(text, 1..=2_592_000))]
     session_max: Option<Duration>,
     /// How long the key of an ended session is not given out again, 0s to 365days [default: 24h]

@@ -20,8 +20,8 @@ fn secrets() -> SecretsKey {
 
 async fn run_line(pool: &PgPool, line: &[&str]) -> anyhow::Result<()> {
     match Cli::try_parse_from([&["session-invite"], line].concat())? {
-        Cli::Groups(args) => run(args, pool, &secrets(), PUBLIC_URL).await,
-        Cli::Tokens(args) => tokens::run(args, pool, &secrets()).await,
+        Cli::Groups(args) => execute(args, pool, || Ok(secrets()), PUBLIC_URL).await,
+        Cli::Tokens(args) => tokens::execute(args, pool, || Ok(secrets())).await,
     }
 }
 
@@ -39,7 +39,7 @@ fn a_wrong_value_is_wrong_usage_and_names_its_flag() {
         ("--key-length", "10"),
         ("--sms-from", "5550001111"),
         ("--session-ttl", "10"),
-        ("--session-max", "1s"),
+        ("--session-max", "31days"),
         ("--per-number", "10"),
         ("--per-minute", "-1"),
         ("--join-url", "example.com"),

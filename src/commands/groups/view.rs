@@ -1,10 +1,10 @@
 //! Groups as `list` and `show` print them.
 
+use crate::sms::segments::segments;
 use crate::{
     group::{
         GroupId,
         options::{Options, phone_check_name},
-        segments::segments,
         store::{
             self, Stored,
             keys::{self, Sealed},

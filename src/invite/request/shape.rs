@@ -6,7 +6,7 @@ use serde::{
     Deserialize,
     de::{self, DeserializeSeed, IgnoredAny, MapAccess, Visitor},
 };
-use serde_json::value::RawValue;
+use serde_json::{error::Category, value::RawValue};
 use std::{borrow::Cow, collections::HashSet, fmt};
 
 /// Says what is wrong in words that hold nothing of the body but a position.
@@ -18,13 +18,15 @@ pub fn parse(text: &str) -> Result<Request<'_>, String> {
 }
 
 fn describe(error: &serde_json::Error) -> String {
-    let (line, column) = (error.line(), error.column());
+    let said = error.to_string();
     let what = match error.classify() {
-        serde_json::error::Category::Data => error.to_string(),
-        serde_json::error::Category::Eof => "it ends too early".to_owned(),
-        _ => "it is not JSON".to_owned(),
+        // Its own words would repeat the value.
+        Category::Data if said.starts_with("invalid type") => "it is not a JSON object",
+        Category::Data => return said,
+        Category::Eof => "it ends too early",
+        Category::Syntax | Category::Io => "it is not JSON",
     };
-    if what.contains(" at line ") { what } else { format!("{what} at line {line} column {column}") }
+    format!("{what} at line {} column {}", error.line(), error.column())
 }
 
 /// A JSON string as a name: borrowed where it can be.
