@@ -84,8 +84,7 @@ async fn rabbitmqs_direct_reply_to_works_and_a_requester_that_left_troubles_nobo
             .await
             .unwrap();
     let channel = connection.create_channel().await.unwrap();
-    let mut automatic = BasicConsumeOptions::default();
-    automatic.no_ack = true;
+    let automatic = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
     let direct = "amq.rabbitmq.reply-to";
     let mut replies =
         channel.basic_consume(direct.into(), "".into(), automatic, FieldTable::default()).await.unwrap();

@@ -2,6 +2,7 @@
 
 use crate::support::{Setup, World, until};
 use serde_json::{Value, json};
+use sqlx::error::DatabaseError;
 
 /// Fills the group's keys of four digits, so that nothing but a longer one is free.
 const FILL: &str = "insert into sessions (id, group_id, session_key, status, requested_by, key_held)
@@ -41,7 +42,7 @@ async fn a_key_is_unique_in_its_group_by_the_databases_word() {
     let copy = "insert into sessions (id, group_id, session_key, status, requested_by, key_held)
                 select gen_random_uuid(), group_id, session_key, 'sent', 'test', true from sessions";
     let twice = sqlx::raw_sql(copy).execute(&world.database.pool).await.unwrap_err();
-    assert!(twice.as_database_error().is_some_and(|error| error.is_unique_violation()), "{twice}");
+    assert!(twice.as_database_error().is_some_and(DatabaseError::is_unique_violation), "{twice}");
 }
 
 async fn status(world: &World, wanted: &str) -> Value {

@@ -16,9 +16,9 @@ fn one_clear_line(stderr: &str) -> &str {
 }
 
 fn with_password(server: &str, password: &str) -> String {
-    let mut url = url::Url::parse(server).unwrap();
-    url.set_username("nobody-of-this-name").unwrap();
-    url.set_password(Some(password)).unwrap();
+    let mut url = url::Url::parse(server).expect("a server has a URL");
+    url.set_username("nobody-of-this-name").expect("a user can be set");
+    url.set_password(Some(password)).expect("a password can be set");
     url.into()
 }
 
@@ -102,8 +102,7 @@ async fn a_login_that_the_broker_refuses_ends_the_start() {
 async fn a_queue_with_other_arguments_ends_the_start_and_is_named() {
     let world = Setup::default().without_worker().await;
     let queue = world.broker.queue("requests");
-    let mut durable = QueueDeclareOptions::default();
-    durable.durable = true;
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     let mut arguments = FieldTable::default();
     arguments.insert("x-max-length".into(), AMQPValue::LongInt(7));
     world.broker.channel.queue_declare(queue.as_str().into(), durable, arguments).await.unwrap();

@@ -12,8 +12,7 @@ fn text(value: &str) -> AMQPValue {
 
 /// Declares a queue as the contract has it: the broker refuses that if the worker declared it otherwise.
 async fn declare(world: &World, suffix: &str, arguments: &[(&str, AMQPValue)]) {
-    let mut durable = QueueDeclareOptions::default();
-    durable.durable = true;
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     let mut table = FieldTable::default();
     table.insert("x-queue-type".into(), text("quorum"));
     for (name, value) in arguments {

@@ -48,8 +48,7 @@ impl Broker {
         let channel = connection.create_channel().await.expect("a channel");
         channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
         let reply_queue = format!("{prefix}.upstream");
-        let mut exclusive = QueueDeclareOptions::default();
-        exclusive.exclusive = true;
+        let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
         channel
             .queue_declare(reply_queue.as_str().into(), exclusive, FieldTable::default())
             .await
@@ -70,8 +69,7 @@ impl Broker {
     }
 
     pub async fn publish_to(&self, queue: &str, Message { body, properties }: Message) {
-        let mut options = BasicPublishOptions::default();
-        options.mandatory = true;
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let confirm = self.channel.basic_publish("".into(), queue.into(), options, &body, properties).await;
         let confirmed = confirm.expect("the broker takes a message").await.expect("the broker confirms");
         assert!(confirmed.is_ack(), "{queue} takes the message");
@@ -102,8 +100,7 @@ impl Broker {
     /// Waits for a message in one of the worker's queues, and takes it.
     pub async fn take(&self, suffix: &str) -> Reply {
         let queue = self.queue(suffix);
-        let mut taken = BasicGetOptions::default();
-        taken.no_ack = true;
+        let taken = BasicGetOptions { no_ack: true, ..BasicGetOptions::default() };
         until(&format!("a message in {queue}"), || async {
             let got = self.channel.basic_get(queue.as_str().into(), taken).await.expect("the queue is there");
             got.map(|got| Reply { bytes: got.delivery.data, properties: got.delivery.properties })
@@ -128,8 +125,7 @@ impl Broker {
         until(&format!("a message in {queue}"), || async {
             let taken = BasicGetOptions::default();
             let got = self.channel.basic_get(queue.as_str().into(), taken).await.expect("the queue is there");
-            let mut requeue = BasicRejectOptions::default();
-            requeue.requeue = true;
+            let requeue = BasicRejectOptions { requeue: true, ..BasicRejectOptions::default() };
             Some(got?.delivery.acker.reject(requeue).await.expect("a message can be given back"))
         })
         .await;
@@ -172,16 +168,14 @@ impl Broker {
 async fn depth(connection: &Connection, queue: &str) -> Option<u32> {
     // A channel of its own: asking for a queue that is not there closes it.
     let channel = connection.create_channel().await.expect("a channel");
-    let mut passive = QueueDeclareOptions::default();
-    passive.passive = true;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let asked = channel.queue_declare(queue.into(), passive, FieldTable::default()).await.ok()?;
     let _ = channel.close(200, "done".into()).await;
     Some(asked.message_count())
 }
 
 async fn collect(channel: &Channel, queue: &str, into: Arc<Mutex<Vec<Reply>>>) {
-    let mut automatic = BasicConsumeOptions::default();
-    automatic.no_ack = true;
+    let automatic = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
     let consumer = channel.basic_consume(queue.into(), "".into(), automatic, FieldTable::default()).await;
     let mut replies = consumer.expect("replies can be consumed");
     tokio::spawn(async move {

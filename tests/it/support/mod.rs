@@ -18,7 +18,6 @@ pub use database::server as database_server;
 pub use message::{Message, Reply};
 pub use raw::publish_undecodable;
 pub use tunnel::Tunnel;
-pub use worker::Worker;
 pub use world::{GROUP, Setup, World};
 
 use std::time::{Duration, Instant};

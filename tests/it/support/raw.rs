@@ -27,7 +27,7 @@ pub fn publish_undecodable(server: &str, queue: &str) {
     let login = format!("\0{user}\0{password}");
     wire.method(0, 10, 11, &[&0_u32.to_be_bytes(), &short("PLAIN"), &long(&login), &short("en_US")]);
     wire.expect(10, 30);
-    wire.method(0, 10, 31, &[&0_u16.to_be_bytes(), &131_072_u32.to_be_bytes(), &0_u16.to_be_bytes()]);
+    wire.method(0, 10, 31, &[&1_u16.to_be_bytes(), &131_072_u32.to_be_bytes(), &0_u16.to_be_bytes()]);
     wire.method(0, 10, 40, &[&short(vhost), &short(""), &[0]]);
     wire.expect(10, 41);
     wire.method(1, 20, 10, &[&short("")]);
