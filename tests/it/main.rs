@@ -9,6 +9,7 @@ mod credentials;
 mod groups;
 mod happy;
 mod idempotency;
+mod neighbours;
 mod provider;
 mod replies;
 mod request;

@@ -27,7 +27,7 @@ pub struct Broker {
     /// An upstream system's own queue for replies.
     pub reply_queue: String,
     replies: Arc<Mutex<Vec<Reply>>>,
-    _connection: Connection,
+    connection: Connection,
 }
 
 /// Where the tests' queues are made.
@@ -55,7 +55,7 @@ impl Broker {
             .expect("a queue for replies");
         let replies = Arc::default();
         collect(&channel, &reply_queue, Arc::clone(&replies)).await;
-        Self { prefix: prefix.to_owned(), channel, reply_queue, replies, _connection: connection }
+        Self { prefix: prefix.to_owned(), channel, reply_queue, replies, connection: connection }
     }
 
     /// The whole name of one of the worker's queues.
@@ -100,7 +100,7 @@ impl Broker {
     /// Waits for a message in one of the worker's queues, and takes it.
     pub async fn take(&self, suffix: &str) -> Reply {
         let queue = self.queue(suffix);
-        let taken = BasicGetOptions { no_ack: true, ..BasicGetOptions::default() };
+        let taken = BasicGetOptions { no_ack: true };
         until(&format!("a message in {queue}"), || async {
             let got = self.channel.basic_get(queue.as_str().into(), taken).await.expect("the queue is there");
             got.map(|got| Reply { bytes: got.delivery.data, properties: got.delivery.properties })
@@ -125,7 +125,7 @@ impl Broker {
         until(&format!("a message in {queue}"), || async {
             let taken = BasicGetOptions::default();
             let got = self.channel.basic_get(queue.as_str().into(), taken).await.expect("the queue is there");
-            let requeue = BasicRejectOptions { requeue: true, ..BasicRejectOptions::default() };
+            let requeue = BasicRejectOptions { requeue: true };
             Some(got?.delivery.acker.reject(requeue).await.expect("a message can be given back"))
         })
         .await;
@@ -140,7 +140,7 @@ impl Broker {
 
     /// How many messages wait in a queue that is there.
     pub async fn depth(&self, queue: &str) -> Option<u32> {
-        depth(&self._connection, queue).await
+        depth(&self.connection, queue).await
     }
 
     /// What is left where nothing may be left, once the worker has had a moment to acknowledge.
