@@ -55,7 +55,7 @@ impl Broker {
             .expect("a queue for replies");
         let replies = Arc::default();
         collect(&channel, &reply_queue, Arc::clone(&replies)).await;
-        Self { prefix: prefix.to_owned(), channel, reply_queue, replies, connection: connection }
+        Self { prefix: prefix.to_owned(), channel, reply_queue, replies, connection }
     }
 
     /// The whole name of one of the worker's queues.
