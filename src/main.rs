@@ -7,6 +7,7 @@ use session_invite::{
         addresses, completions, groups, migrate, ready, send, sessions, sms_sandbox, tokens, topology, worker,
     },
     config::Faults,
+    sandbox::BadSetting,
     telemetry,
 };
 use std::process::ExitCode;
@@ -23,8 +24,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
+            let wrong_usage = error.is::<Faults>() || error.is::<BadSetting>();
             // Wrong usage, or what was asked for failed.
-            ExitCode::from(if error.is::<Faults>() { 2 } else { 1 })
+            ExitCode::from(if wrong_usage { 2 } else { 1 })
         }
     }
 }

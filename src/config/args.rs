@@ -327,7 +327,8 @@ impl WorkerArgs {
         let prefetch = faults.read("PREFETCH", self.prefetch.as_ref(), "1000", read::whole(1, 65_535));
         let allow = faults.read("REPLY_TO_ALLOW", self.reply_to_allow.as_ref(), "*", ReplyToAllow::parse);
         let provider = self.provider.check(faults);
-        let local = provider.as_ref().is_none_or(|provider| is_loopback(&provider.base_url));
+        // By the URL alone: whatever else is wrong with the provider, this fault is listed with it.
+        let local = given(self.provider.sms_base_url.as_ref()).is_some_and(is_loopback);
         let because =
             "links and callbacks lead there; it may be left out only when SMS_BASE_URL is on loopback";
         let public_url = self.secrets.check_public_url(faults, (!local).then_some(because));

@@ -1,0 +1,21 @@
+//! The worker by its front door: a real process between a real broker, a real database and the sandbox.
+//!
+//! Each test has a database, queues and a provider of its own ([`support::World`]), so that all run side by side.
+//! Modules follow the contract's sections.
+
+mod age;
+mod cli;
+mod credentials;
+mod groups;
+mod happy;
+mod idempotency;
+mod neighbours;
+mod provider;
+mod replies;
+mod request;
+mod sessions;
+mod set_aside;
+mod shutdown;
+mod startup;
+mod support;
+mod topology;

@@ -1,0 +1,61 @@
+//! What the worker cannot finish is set aside, and its sender is told.
+
+use crate::support::{Message, World};
+use serde_json::json;
+
+/// A data error of the database's for one number only.
+const REFUSE_ONE: &str = "alter table sessions add constraint never_this_one check (phone <> '+12015550100')";
+
+#[tokio::test]
+async fn a_data_error_is_set_aside_and_its_neighbours_go_on() {
+    let world = World::start().await;
+    world.database.execute(REFUSE_ONE).await;
+    world.expect_error("it is set aside");
+    let numbers = ["201-555-0101", "201-555-0100", "201-555-0102", "201-555-0103"];
+    let replies = futures::future::join_all(numbers.map(|phone| {
+        let request = world.request_with(json!({ "smsPhone": phone }));
+        let world = &world;
+        async move { world.ask(Message::json(&request).id(phone)).await }
+    }))
+    .await;
+    for (reply, phone) in replies.iter().zip(numbers) {
+        if phone == "201-555-0100" {
+            reply.refused("failed", "internal_error", 500);
+        } else {
+            reply.sent();
+        }
+    }
+    let dead = world.broker.take("dead").await;
+    assert_eq!(dead.json()["smsPhone"], "201-555-0100", "the request can be replayed");
+    assert_eq!(dead.header("x-kind").as_deref(), Some("request"));
+    assert_eq!(dead.header("x-code").as_deref(), Some("internal_error"));
+    let reason = dead.header("x-reason").unwrap();
+    assert!(reason.contains("never_this_one") && !reason.contains("5550100"), "{reason}");
+    for header in ["x-attempts", "x-first-at", "x-last-at"] {
+        assert!(dead.header(header).is_some(), "{header}");
+    }
+    assert_eq!(world.provider.posts().await, 3);
+
+    // Mended and replayed: the same bytes and properties bring another reply, which then counts.
+    world.database.execute("alter table sessions drop constraint never_this_one").await;
+    let id = dead.header("x-message-id").unwrap();
+    world.ask(Message::bytes(dead.bytes.clone()).id(&id)).await.sent();
+}
+
+#[tokio::test]
+async fn what_the_broker_gave_up_on_is_set_aside_and_its_sender_told() {
+    let mut world = World::start().await;
+    assert!(world.take_worker().stop().success());
+    world.expect_error("it is set aside");
+    let message = Message::json(&world.request()).correlation("poison");
+    world.broker.request(message).await;
+    for _ in 0..=100 {
+        world.broker.deliver_and_return("requests").await;
+    }
+    let mut next = world.start_worker().await;
+    world.broker.reply("poison").await.refused("failed", "internal_error", 500);
+    let dead = world.broker.take("dead").await;
+    assert!(dead.header("x-reason").unwrap().contains("delivery_limit"), "{dead:?}");
+    assert_eq!(world.provider.posts().await, 0);
+    assert!(next.stop().success());
+}

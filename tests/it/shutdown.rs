@@ -1,0 +1,86 @@
+//! The contract's section 8, promise 6: a stop loses nothing and doubles nothing.
+
+use crate::support::{Message, Setup, World, until};
+use serde_json::json;
+use std::{collections::HashSet, time::Duration};
+
+const INVITES: usize = 120;
+
+#[tokio::test]
+async fn a_stop_under_load_leaves_no_invite_unanswered_and_none_texted_twice() {
+    let mut world = Setup::default().set("SMS_CONCURRENCY", "8").start().await;
+    world.provider.set(json!({"latency_ms": 40})).await;
+    for n in 0..INVITES {
+        let request = world.request_with(json!({"smsPhone": format!("201-555-{n:04}")}));
+        world
+            .broker
+            .request(Message::json(&request).id(&format!("i{n}")).correlation(&format!("i{n}")))
+            .await;
+    }
+    until("some are sent", || async { (world.provider.posts().await > 10).then_some(()) }).await;
+    assert!(world.take_worker().stop().success());
+    let sent_by_first = world.provider.texts().await.len();
+    assert!(sent_by_first < INVITES, "the first had work left");
+
+    let mut second = world.start_worker().await;
+    for n in 0..INVITES {
+        world.broker.reply(&format!("i{n}")).await.sent();
+    }
+    let texts = world.provider.texts().await;
+    let numbers: HashSet<_> = texts.iter().map(|text| text["to"].to_string()).collect();
+    assert_eq!((texts.len(), numbers.len()), (INVITES, INVITES), "one text each");
+    assert!(world.broker.left().is_empty(), "one reply each");
+    assert!(second.stop().success());
+}
+
+#[tokio::test]
+async fn what_is_in_hand_is_finished_before_the_end() {
+    for signal in ["TERM", "INT"] {
+        let mut world = World::start().await;
+        world.provider.set(json!({"latency_ms": 700})).await;
+        world.broker.request(Message::json(&world.request()).correlation("slow")).await;
+        until("it is in hand", || async { (world.provider.posts().await == 1).then_some(()) }).await;
+        let mut worker = world.take_worker();
+        worker.signal(signal);
+        assert!(worker.ended().success());
+        // Published and acknowledged already: there is no worker left that could.
+        world.broker.reply("slow").await.sent();
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_the_worker_at_once() {
+    let mut world = World::start().await;
+    world.provider.next(&["hang"]).await;
+    world.broker.request(Message::json(&world.request()).id("x").correlation("x")).await;
+    until("it is in hand", || async { (world.provider.posts().await == 1).then_some(()) }).await;
+    let mut worker = world.take_worker();
+    worker.signal("TERM");
+    worker.says("stopping").await;
+    let begun = std::time::Instant::now();
+    worker.signal("TERM");
+    worker.ended();
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    // The other worker takes it up, and does not send.
+    world.database.execute("update sessions set lease_until = now() - interval '1 s'").await;
+    let mut next = world.start_worker().await;
+    world.broker.reply("x").await.refused("failed", "outcome_unknown", 504);
+    assert_eq!(world.provider.posts().await, 1);
+    assert!(next.stop().success());
+}
+
+#[tokio::test]
+async fn when_the_grace_is_over_the_rest_goes_back_to_the_queue() {
+    let mut world = Setup::default().set("SHUTDOWN_GRACE", "300ms").set("SMS_TIMEOUT", "60s").start().await;
+    world.provider.next(&["hang"]).await;
+    world.broker.request(Message::json(&world.request()).id("x").correlation("x")).await;
+    until("it is in hand", || async { (world.provider.posts().await == 1).then_some(()) }).await;
+    let begun = std::time::Instant::now();
+    assert!(world.take_worker().stop().success());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    world.database.execute("update sessions set lease_until = now() - interval '1 s'").await;
+    let mut next = world.start_worker().await;
+    world.broker.reply("x").await.refused("failed", "outcome_unknown", 504);
+    assert_eq!(world.provider.posts().await, 1);
+    assert!(next.stop().success());
+}

@@ -1,0 +1,204 @@
+//! How a worker starts, and how it says that it cannot.
+
+use crate::support::{Setup, Tunnel, World, broker_server, database_server, run};
+use lapin::{
+    options::QueueDeclareOptions,
+    types::{AMQPValue, FieldTable},
+};
+
+/// A line for people: one, beginning with `error:`, without a backtrace or a value's debug form.
+#[track_caller]
+fn one_clear_line(stderr: &str) -> &str {
+    let errors: Vec<_> = stderr.lines().filter(|line| line.starts_with("error:")).collect();
+    assert_eq!(errors.len(), 1, "{stderr}");
+    assert_eq!(stderr.lines().last(), Some(errors[0]), "{stderr}");
+    errors[0]
+}
+
+fn with_password(server: &str, password: &str) -> String {
+    let mut url = url::Url::parse(server).expect("a server has a URL");
+    url.set_username("nobody-of-this-name").expect("a user can be set");
+    url.set_password(Some(password)).expect("a password can be set");
+    url.into()
+}
+
+#[tokio::test]
+async fn every_fault_of_the_environment_is_listed_at_once() {
+    let wrong = [
+        ("DATABASE_URL", "mysql://x:hidden-password@y"),
+        ("DATABASE_MAX_CONNECTIONS", "none"),
+        ("AMQP_URL", "http://x:hidden-password@y"),
+        ("QUEUE_PREFIX", "with space"),
+        ("PREFETCH", "0"),
+        ("REPLY_TO_ALLOW", ","),
+        ("SMS_BASE_URL", "ftp://hidden-password@x"),
+        ("TWILIO_ACCOUNT_SID", "AC/../x"),
+        ("SMS_TIMEOUT", "soon"),
+        ("SMS_CONCURRENCY", "-1"),
+        ("SMS_MAX_ATTEMPTS", "0"),
+        ("SMS_SETTLE", "30"),
+        ("SMS_WHEN_UNSURE", "guess"),
+        ("INVITE_MAX_AGE", "0s"),
+        ("INVITE_REQUIRE_TIMESTAMP", "perhaps"),
+        ("RETENTION", "1s"),
+        ("SHUTDOWN_GRACE", "-1s"),
+        ("SECRETS_KEY", "hidden-password"),
+        ("PUBLIC_URL", "invite.example"),
+        ("HTTP_ADDR", "nowhere"),
+    ];
+    let environment = wrong.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let complaint = run(&environment, &["worker"]).fails(2);
+    for name in wrong.map(|(name, _)| name).into_iter().chain(["TWILIO_AUTH_TOKEN", "SMS_FROM"]) {
+        assert!(complaint.contains(&format!("{name}: ")), "{name} is missing:\n{complaint}");
+    }
+    assert!(!complaint.contains("hidden-password"), "{complaint}");
+
+    let complaint = run(&[], &["worker"]).fails(2);
+    for name in
+        ["DATABASE_URL", "AMQP_URL", "SECRETS_KEY", "TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "SMS_FROM"]
+    {
+        assert!(complaint.contains(&format!("{name}: is not set")), "{name} is missing:\n{complaint}");
+    }
+    assert!(complaint.contains("openssl rand -base64 32") && complaint.contains("PUBLIC_URL"), "{complaint}");
+}
+
+#[tokio::test]
+async fn log_settings_are_checked_as_well() {
+    let variable = |name: &str, value: &str| [(name.to_owned(), value.to_owned())];
+    assert!(run(&variable("LOG_FORMAT", "xml"), &["worker"]).fails(2).contains("LOG_FORMAT"));
+    assert!(run(&variable("RUST_LOG", "a=b=c"), &["worker"]).fails(2).contains("RUST_LOG"));
+}
+
+#[tokio::test]
+async fn a_login_that_the_database_refuses_ends_the_start() {
+    let world = Setup::default().without_worker().await;
+    let mut missing = url::Url::parse(&database_server()).unwrap();
+    missing.set_path("no_such_database_is_here");
+    for (url, said) in [
+        (missing.to_string(), "no_such_database_is_here"),
+        (with_password(&database_server(), "wrong-password"), "nobody-of-this-name"),
+    ] {
+        let ran = run(&world.environment(&[("DATABASE_URL", &url)]), &["worker"]).fails(1);
+        let line = one_clear_line(&ran);
+        assert!(line.contains("DATABASE_URL") && line.contains(said), "{line}");
+        assert!(!ran.contains("wrong-password"), "{ran}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_the_broker_refuses_ends_the_start() {
+    let world = Setup::default().without_worker().await;
+    let mut vhost = url::Url::parse(&broker_server()).unwrap();
+    vhost.set_path("/no-such-vhost");
+    for url in [with_password(&broker_server(), "wrong-password"), vhost.to_string()] {
+        let ran = run(&world.environment(&[("AMQP_URL", &url)]), &["worker"]).fails(1);
+        let line = one_clear_line(&ran);
+        assert!(line.contains("AMQP_URL"), "{line}");
+        assert!(!ran.contains("wrong-password"), "{ran}");
+    }
+}
+
+#[tokio::test]
+async fn a_queue_with_other_arguments_ends_the_start_and_is_named() {
+    let world = Setup::default().without_worker().await;
+    let queue = world.broker.queue("requests");
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-max-length".into(), AMQPValue::LongInt(7));
+    world.broker.channel.queue_declare(queue.as_str().into(), durable, arguments).await.unwrap();
+    let ran = run(&world.environment(&[]), &["worker"]).fails(1);
+    let line = one_clear_line(&ran);
+    assert!(line.contains(&queue) && line.contains("QUEUE_PREFIX"), "{line}");
+}
+
+#[tokio::test]
+async fn a_newer_schema_ends_the_start() {
+    let world = World::start().await;
+    let newer = "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+                 values (99990101000000, 'of tomorrow', true, '\\x00', 0)";
+    world.database.execute(newer).await;
+    let ran = world.run(&["worker"]).fails(1);
+    assert!(one_clear_line(&ran).contains("99990101000000"), "{ran}");
+}
+
+#[tokio::test]
+async fn a_port_in_use_ends_the_start() {
+    let world = Setup::default().without_worker().await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let ran = run(&world.environment(&[("HTTP_ADDR", &address)]), &["worker"]).fails(1);
+    let line = one_clear_line(&ran);
+    assert!(line.contains("HTTP_ADDR") && line.contains(&address), "{line}");
+}
+
+#[tokio::test]
+async fn many_workers_may_start_at_once_on_an_empty_database() {
+    let world = Setup::default().without_worker().await;
+    let mut workers: Vec<_> = (0..4).map(|_| world.spawn(&[])).collect();
+    for worker in &mut workers {
+        worker.ready().await;
+    }
+    for worker in &mut workers {
+        assert!(worker.stop().success());
+    }
+}
+
+#[tokio::test]
+async fn a_worker_waits_for_a_broker_that_is_away() {
+    let world = Setup::default().without_worker().await;
+    let tunnel = Tunnel::closed(&broker_server());
+    let mut worker = world.spawn(&[("AMQP_URL", &tunnel.url)]);
+    worker.says("the broker is away").await;
+    assert_eq!((worker.get("/healthz").await, worker.get("/readyz").await), (200, 503));
+    tunnel.open();
+    worker.ready().await;
+    world.add_group(crate::support::GROUP, &[]);
+    world.invite(&world.request()).await.sent();
+
+    tunnel.close();
+    crate::support::until("it says that it is not ready", || async {
+        (worker.get("/readyz").await == 503).then_some(())
+    })
+    .await;
+    tunnel.open();
+    worker.ready().await;
+    world.invite(&world.request()).await.sent();
+    assert!(worker.stop().success());
+}
+
+#[tokio::test]
+async fn a_worker_waits_for_a_database_that_is_away() {
+    let world = Setup::default().without_worker().await;
+    let tunnel = Tunnel::closed(&world.database.url);
+    let mut worker = world.spawn(&[("DATABASE_URL", &tunnel.url)]);
+    worker.says("waiting for the database").await;
+    assert_eq!((worker.get("/healthz").await, worker.get("/readyz").await), (200, 503));
+    tunnel.open();
+    worker.ready().await;
+    world.add_group(crate::support::GROUP, &[]);
+    world.invite(&world.request()).await.sent();
+
+    tunnel.close();
+    crate::support::until("it says that it is not ready", || async {
+        (worker.get("/readyz").await == 503).then_some(())
+    })
+    .await;
+    // Published while the database is away: answered when it is back.
+    world.broker.request(crate::support::Message::json(&world.request()).correlation("meanwhile")).await;
+    tunnel.open();
+    world.broker.reply("meanwhile").await.sent();
+    assert!(worker.stop().success());
+}
+
+#[tokio::test]
+async fn a_worker_that_waits_can_be_stopped() {
+    let world = Setup::default().without_worker().await;
+    let tunnel = Tunnel::closed(&broker_server());
+    let mut worker = world.spawn(&[("AMQP_URL", &tunnel.url)]);
+    worker.says("the broker is away").await;
+    assert!(worker.stop().success());
+    let tunnel = Tunnel::closed(&world.database.url);
+    let mut worker = world.spawn(&[("DATABASE_URL", &tunnel.url)]);
+    worker.says("waiting for the database").await;
+    assert!(worker.stop().success());
+}

@@ -1,0 +1,200 @@
+//! The broker, as an upstream system sees it: publishing requests, and taking replies.
+
+use super::{Message, Reply, block_on, until};
+use futures::StreamExt;
+use lapin::{
+    Channel, Connection, ConnectionProperties,
+    options::{
+        BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, BasicRejectOptions, ConfirmSelectOptions,
+        QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
+    },
+    types::FieldTable,
+};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+const DEFAULT_SERVER: &str = "amqp://guest:guest@127.0.0.1:5672/%2f";
+/// The queues in which nothing may be left when a test ends.
+const EMPTY_AT_THE_END: [&str; 8] =
+    ["requests", "retry.1s", "retry.5s", "retry.30s", "retry.120s", "dropped", "dead", "unreadable"];
+
+/// Queues that begin with a prefix of their own; deleted with this.
+pub struct Broker {
+    pub prefix: String,
+    pub channel: Channel,
+    /// An upstream system's own queue for replies.
+    pub reply_queue: String,
+    replies: Arc<Mutex<Vec<Reply>>>,
+    connection: Connection,
+}
+
+/// Where the tests' queues are made.
+pub fn server() -> String {
+    std::env::var("TEST_AMQP_URL")
+        .or_else(|_| std::env::var("AMQP_URL"))
+        .unwrap_or_else(|_| DEFAULT_SERVER.to_owned())
+}
+
+async fn connect() -> Connection {
+    let properties = ConnectionProperties::default().with_connection_name("session-invite tests".into());
+    Connection::connect(&server(), properties).await.expect("RabbitMQ is reached")
+}
+
+impl Broker {
+    pub async fn connect(prefix: &str) -> Self {
+        let connection = connect().await;
+        let channel = connection.create_channel().await.expect("a channel");
+        channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
+        let reply_queue = format!("{prefix}.upstream");
+        let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+        channel
+            .queue_declare(reply_queue.as_str().into(), exclusive, FieldTable::default())
+            .await
+            .expect("a queue for replies");
+        let replies = Arc::default();
+        collect(&channel, &reply_queue, Arc::clone(&replies)).await;
+        Self { prefix: prefix.to_owned(), channel, reply_queue, replies, connection }
+    }
+
+    /// The whole name of one of the worker's queues.
+    pub fn queue(&self, suffix: &str) -> String {
+        format!("{}.{suffix}", self.prefix)
+    }
+
+    /// Publishes a request just so, and waits for the broker's confirm.
+    pub async fn publish(&self, message: Message) {
+        self.publish_to(&self.queue("requests"), message).await;
+    }
+
+    pub async fn publish_to(&self, queue: &str, Message { body, properties }: Message) {
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let confirm = self.channel.basic_publish("".into(), queue.into(), options, &body, properties).await;
+        let confirmed = confirm.expect("the broker takes a message").await.expect("the broker confirms");
+        assert!(confirmed.is_ack(), "{queue} takes the message");
+        assert!(confirmed.take_message().is_none(), "{queue} is there");
+    }
+
+    /// Publishes a request that asks for its reply here.
+    pub async fn request(&self, message: Message) {
+        let here = self.reply_queue.clone();
+        self.publish(message.reply_to(&here)).await;
+    }
+
+    /// Waits for the next reply with this correlation id.
+    pub async fn reply(&self, correlation: &str) -> Reply {
+        until(&format!("the reply to {correlation}"), || async {
+            let mut replies = self.replies.lock().expect("no reader panics");
+            let found = replies.iter().position(|r| r.correlation().as_deref() == Some(correlation))?;
+            Some(replies.remove(found))
+        })
+        .await
+    }
+
+    /// The replies that came here and were not taken.
+    pub fn left(&self) -> Vec<Reply> {
+        self.replies.lock().expect("no reader panics").clone()
+    }
+
+    /// Waits for a message in one of the worker's queues, and takes it.
+    pub async fn take(&self, suffix: &str) -> Reply {
+        let queue = self.queue(suffix);
+        let taken = BasicGetOptions { no_ack: true };
+        until(&format!("a message in {queue}"), || async {
+            let got = self.channel.basic_get(queue.as_str().into(), taken).await.expect("the queue is there");
+            got.map(|got| Reply { bytes: got.delivery.data, properties: got.delivery.properties })
+        })
+        .await
+    }
+
+    /// Takes the next message as a client that dies with it: it comes again, marked as redelivered.
+    pub async fn deliver_and_die(&self, suffix: &str) {
+        let connection = connect().await;
+        let channel = connection.create_channel().await.expect("a channel");
+        let queue = self.queue(suffix);
+        let unacknowledged = BasicGetOptions::default();
+        let got = channel.basic_get(queue.as_str().into(), unacknowledged).await.expect("the queue is there");
+        assert!(got.is_some(), "a message waits in {queue}");
+        connection.close(200, "died".into()).await.expect("the connection closes");
+    }
+
+    /// Takes the next message, and gives it back: one more delivery of it counts.
+    pub async fn deliver_and_return(&self, suffix: &str) {
+        let queue = self.queue(suffix);
+        until(&format!("a message in {queue}"), || async {
+            let taken = BasicGetOptions::default();
+            let got = self.channel.basic_get(queue.as_str().into(), taken).await.expect("the queue is there");
+            let requeue = BasicRejectOptions { requeue: true };
+            Some(got?.delivery.acker.reject(requeue).await.expect("a message can be given back"))
+        })
+        .await;
+    }
+
+    /// Throws away what is in one of the worker's queues, unread.
+    pub async fn purge(&self, suffix: &str) {
+        let queue = self.queue(suffix);
+        let purged = self.channel.queue_purge(queue.as_str().into(), QueuePurgeOptions::default()).await;
+        purged.expect("the queue is there");
+    }
+
+    /// How many messages wait in a queue that is there.
+    pub async fn depth(&self, queue: &str) -> Option<u32> {
+        depth(&self.connection, queue).await
+    }
+
+    /// What is left where nothing may be left, once the worker has had a moment to acknowledge.
+    pub fn leftovers(&self) -> Vec<String> {
+        block_on(async {
+            let connection = connect().await;
+            let mut left = Vec::new();
+            for suffix in EMPTY_AT_THE_END {
+                let queue = self.queue(suffix);
+                let begun = Instant::now();
+                while let Some(count @ 1..) = depth(&connection, &queue).await {
+                    if begun.elapsed() > Duration::from_secs(2) {
+                        left.push(format!("{count} messages are left in {queue}"));
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+            left
+        })
+    }
+}
+
+/// Messages of a queue, acknowledged or not yet delivered; `None` for one that is not there.
+async fn depth(connection: &Connection, queue: &str) -> Option<u32> {
+    // A channel of its own: asking for a queue that is not there closes it.
+    let channel = connection.create_channel().await.expect("a channel");
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let asked = channel.queue_declare(queue.into(), passive, FieldTable::default()).await.ok()?;
+    let _ = channel.close(200, "done".into()).await;
+    Some(asked.message_count())
+}
+
+async fn collect(channel: &Channel, queue: &str, into: Arc<Mutex<Vec<Reply>>>) {
+    let automatic = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+    let consumer = channel.basic_consume(queue.into(), "".into(), automatic, FieldTable::default()).await;
+    let mut replies = consumer.expect("replies can be consumed");
+    tokio::spawn(async move {
+        while let Some(Ok(delivery)) = replies.next().await {
+            let reply = Reply { bytes: delivery.data, properties: delivery.properties };
+            into.lock().expect("no reader panics").push(reply);
+        }
+    });
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        block_on(async {
+            let connection = connect().await;
+            let channel = connection.create_channel().await.expect("a channel");
+            for suffix in EMPTY_AT_THE_END.into_iter().chain(["replies"]) {
+                let queue = self.queue(suffix);
+                let _ = channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await;
+            }
+        });
+    }
+}

@@ -1,0 +1,110 @@
+//! A request as an upstream system publishes it, and the reply as it comes back.
+
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable},
+};
+use serde_json::Value;
+
+/// A message to publish.
+#[derive(Clone)]
+pub struct Message {
+    pub body: Vec<u8>,
+    pub properties: BasicProperties,
+}
+
+impl Message {
+    pub fn json(body: &Value) -> Self {
+        Self::bytes(body.to_string())
+    }
+
+    pub fn bytes(body: impl Into<Vec<u8>>) -> Self {
+        Self { body: body.into(), properties: BasicProperties::default() }
+    }
+
+    pub fn id(self, id: &str) -> Self {
+        self.with(|properties| properties.with_message_id(id.into()))
+    }
+
+    pub fn correlation(self, id: &str) -> Self {
+        self.with(|properties| properties.with_correlation_id(id.into()))
+    }
+
+    pub fn reply_to(self, queue: &str) -> Self {
+        self.with(|properties| properties.with_reply_to(queue.into()))
+    }
+
+    pub fn content_type(self, name: &str) -> Self {
+        self.with(|properties| properties.with_content_type(name.into()))
+    }
+
+    pub fn timestamp(self, at: u64) -> Self {
+        self.with(|properties| properties.with_timestamp(at))
+    }
+
+    /// Milliseconds.
+    pub fn expiration(self, after: &str) -> Self {
+        self.with(|properties| properties.with_expiration(after.into()))
+    }
+
+    pub fn header(self, name: &str, value: AMQPValue) -> Self {
+        let mut headers = self.properties.headers().clone().unwrap_or_default();
+        headers.insert(name.into(), value);
+        self.with(|properties| properties.with_headers(headers))
+    }
+
+    pub fn text_header(self, name: &str, value: &str) -> Self {
+        self.header(name, AMQPValue::LongString(value.into()))
+    }
+
+    fn with(self, change: impl FnOnce(BasicProperties) -> BasicProperties) -> Self {
+        Self { body: self.body, properties: change(self.properties) }
+    }
+}
+
+/// A message that the worker published.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    pub bytes: Vec<u8>,
+    pub properties: BasicProperties,
+}
+
+impl Reply {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.bytes).expect("a reply is JSON")
+    }
+
+    pub fn correlation(&self) -> Option<String> {
+        self.properties.correlation_id().as_ref().map(ToString::to_string)
+    }
+
+    /// A header that is text.
+    pub fn header(&self, name: &str) -> Option<String> {
+        match self.properties.headers().as_ref().unwrap_or(&FieldTable::default()).inner().get(name)? {
+            AMQPValue::LongString(text) => Some(text.to_string()),
+            AMQPValue::LongLongInt(number) => Some(number.to_string()),
+            other => panic!("the header {name} is {other:?}"),
+        }
+    }
+
+    /// The reply of an invite whose text was accepted.
+    #[track_caller]
+    pub fn sent(&self) -> Value {
+        let reply = self.json();
+        assert_eq!(reply["status"], "sent", "{reply}");
+        reply
+    }
+
+    /// The `error` of a reply with this status, code and HTTP status.
+    #[track_caller]
+    pub fn refused(&self, status: &str, code: &str, http: u16) -> Value {
+        let reply = self.json();
+        let error = &reply["error"];
+        assert_eq!(
+            (reply["status"].as_str(), error["code"].as_str(), error["status"].as_u64()),
+            (Some(status), Some(code), Some(u64::from(http))),
+            "{reply}"
+        );
+        error.clone()
+    }
+}

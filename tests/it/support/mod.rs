@@ -1,0 +1,49 @@
+//! What each test stands on: a world of its own, entered by the front door only.
+
+mod broker;
+mod command;
+mod credentials;
+mod database;
+mod message;
+mod provider;
+mod raw;
+mod tunnel;
+mod worker;
+mod world;
+
+pub use broker::{Broker, server as broker_server};
+pub use command::{Ran, run};
+pub use credentials::{claims, gjwt, gkey, gkey_until, now};
+pub use database::server as database_server;
+pub use message::{Message, Reply};
+pub use raw::publish_undecodable;
+pub use tunnel::Tunnel;
+pub use world::{GROUP, Setup, World};
+
+use std::time::{Duration, Instant};
+
+/// How long a condition may take to come true before a test gives up on it.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Asks until there is an answer; `what` says in the failure what was waited for.
+pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, ask: impl Fn() -> F) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(begun.elapsed() < DEADLINE, "{what}: not within {DEADLINE:?}");
+        tokio::time::sleep(Duration::from_millis(15)).await;
+    }
+}
+
+/// Runs a future to its end from where nothing can be awaited, such as a `drop`.
+fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> T {
+    std::thread::scope(|scope| {
+        let alone = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime for the cleanup").block_on(future)
+        });
+        alone.join().expect("the cleanup does not panic")
+    })
+}

@@ -1,0 +1,81 @@
+//! A publisher that writes AMQP 0-9-1 byte by byte, for what no client library would send
+//! (<https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf>).
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+/// Publishes to the queue with a `correlation_id` that is not UTF-8.
+pub fn publish_undecodable(server: &str, queue: &str) {
+    let url = url::Url::parse(server).expect("a server has a URL");
+    let host = (url.host_str().expect("a server has a host"), url.port().unwrap_or(5672));
+    let mut wire = Wire(TcpStream::connect(host).expect("RabbitMQ is reached"));
+    wire.0.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out can be set");
+    let (user, password) = match url.username() {
+        "" => ("guest", "guest"),
+        user => (user, url.password().unwrap_or_default()),
+    };
+    let vhost = match url.path() {
+        "" | "/" | "/%2f" | "/%2F" => "/",
+        path => &path[1..],
+    };
+
+    wire.0.write_all(b"AMQP\x00\x00\x09\x01").expect("the broker reads");
+    wire.expect(10, 10);
+    let login = format!("\0{user}\0{password}");
+    wire.method(0, 10, 11, &[&0_u32.to_be_bytes(), &short("PLAIN"), &long(&login), &short("en_US")]);
+    wire.expect(10, 30);
+    wire.method(0, 10, 31, &[&1_u16.to_be_bytes(), &131_072_u32.to_be_bytes(), &0_u16.to_be_bytes()]);
+    wire.method(0, 10, 40, &[&short(vhost), &short(""), &[0]]);
+    wire.expect(10, 41);
+    wire.method(1, 20, 10, &[&short("")]);
+    wire.expect(20, 11);
+    wire.method(1, 85, 10, &[&[0]]);
+    wire.expect(85, 11);
+
+    let body = b"{}";
+    wire.method(1, 60, 40, &[&0_u16.to_be_bytes(), &short(""), &short(queue), &[0]]);
+    // The class, a weight, the body's size, the flag of `correlation_id`, and its one byte.
+    let header =
+        [&60_u16.to_be_bytes()[..], &[0; 2], &(body.len() as u64).to_be_bytes(), &[0x04, 0], &[1, 0xff]];
+    wire.frame(2, 1, &header.concat());
+    wire.frame(3, 1, body);
+    // The broker's confirm.
+    wire.expect(60, 80);
+}
+
+struct Wire(TcpStream);
+
+impl Wire {
+    fn frame(&mut self, kind: u8, channel: u16, payload: &[u8]) {
+        let size = u32::try_from(payload.len()).expect("a small frame").to_be_bytes();
+        let frame = [&[kind][..], &channel.to_be_bytes(), &size, payload, &[0xce]].concat();
+        self.0.write_all(&frame).expect("the broker reads");
+    }
+
+    fn method(&mut self, channel: u16, class: u16, method: u16, arguments: &[&[u8]]) {
+        let arguments = arguments.concat();
+        self.frame(1, channel, &[&class.to_be_bytes()[..], &method.to_be_bytes(), &arguments].concat());
+    }
+
+    /// Reads the next method, which has to be this one.
+    fn expect(&mut self, class: u16, method: u16) {
+        let mut head = [0; 7];
+        self.0.read_exact(&mut head).expect("the broker answers");
+        let size = u32::from_be_bytes([head[3], head[4], head[5], head[6]]) as usize;
+        let mut rest = vec![0; size + 1];
+        self.0.read_exact(&mut rest).expect("the broker answers");
+        let got = (u16::from_be_bytes([rest[0], rest[1]]), u16::from_be_bytes([rest[2], rest[3]]));
+        assert_eq!(got, (class, method), "{}", String::from_utf8_lossy(&rest));
+    }
+}
+
+fn short(text: &str) -> Vec<u8> {
+    [&[u8::try_from(text.len()).expect("a short string")][..], text.as_bytes()].concat()
+}
+
+fn long(text: &str) -> Vec<u8> {
+    [&u32::try_from(text.len()).expect("a long string").to_be_bytes()[..], text.as_bytes()].concat()
+}
