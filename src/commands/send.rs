@@ -144,6 +144,9 @@ fn print(reply: &Value, json: bool) -> anyhow::Result<()> {
     }
     match reply["status"].as_str() {
         Some("sent") => Ok(()),
-        status => bail!("the invite was {}: {}", status.unwrap_or("not answered"), reply["error"]["code"]),
+        status => {
+            let code = reply["error"]["code"].as_str().unwrap_or("no code");
+            bail!("the invite was {}: {code}", status.unwrap_or("not answered"))
+        }
     }
 }

@@ -149,7 +149,7 @@ fn rows(detail: &Detail) -> Vec<(&'static str, String)> {
         ("API keys", key_lines(&detail.api_keys)),
         ("JWT secrets", key_lines(&detail.jwt_secrets)),
         ("example", text.clone()),
-        ("", format!("{segments} segments, {units} units of {encoding}")),
+        ("", format!("segments: {segments}, of {units} {encoding} units in all")),
     ]
 }
 
