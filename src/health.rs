@@ -1,6 +1,12 @@
-//! `/healthz` and `/readyz`: whether the process lives, and whether it does its work.
+//! `/healthz`, `/readyz` and `/metrics`: whether the process lives, whether it does its work, and how much of it.
 
-use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{HeaderName, StatusCode, header::CONTENT_TYPE},
+    routing::get,
+};
+use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use sqlx::PgPool;
 use std::{
@@ -21,6 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct Health {
     pub consuming: Arc<AtomicBool>,
     pool: Arc<OnceLock<PgPool>>,
+    metrics: Arc<OnceLock<PrometheusHandle>>,
 }
 
 impl Health {
@@ -29,13 +36,19 @@ impl Health {
         let _ = self.pool.set(pool);
     }
 
+    /// What `/metrics` shows.
+    pub fn has_metrics(&self, metrics: PrometheusHandle) {
+        let _ = self.metrics.set(metrics);
+    }
+
     /// Answers on `addr` until `stop`.
     pub async fn serve(self, addr: SocketAddr, stop: CancellationToken) -> std::io::Result<()> {
         let listener = tokio::net::TcpListener::bind(addr).await?;
-        tracing::info!(addr = %listener.local_addr()?, "answering /healthz and /readyz");
+        tracing::info!(addr = %listener.local_addr()?, "answering /healthz, /readyz and /metrics");
         let routes = Router::new()
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
+            .route("/metrics", get(metrics))
             .with_state(self);
         tokio::spawn(async move {
             axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await
@@ -48,6 +61,12 @@ impl Health {
         let asked = tokio::time::timeout(PATIENCE, sqlx::query("select 1").execute(pool)).await;
         matches!(asked, Ok(Ok(_)))
     }
+}
+
+async fn metrics(State(health): State<Health>) -> ([(HeaderName, &'static str); 1], String) {
+    // Histograms gather what was recorded since, and are tidied up by being read.
+    let text = health.metrics.get().map(PrometheusHandle::render).unwrap_or_default();
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 
 async fn ready(State(health): State<Health>) -> (StatusCode, Json<serde_json::Value>) {

@@ -19,6 +19,7 @@ pub mod db;
 pub mod group;
 pub mod health;
 pub mod invite;
+pub mod metrics;
 pub mod output;
 pub mod phone;
 pub mod queue;

@@ -7,6 +7,7 @@ use crate::{
     group::directory::Directory,
     health::Health,
     invite::Context,
+    metrics,
     queue::{Consumer, Names, Publisher, Source},
     sessions::{self, Sessions},
     shutdown,
@@ -19,6 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How much longer than the provider's time-out a begun text is waited for by others.
 const LEASE_MARGIN: Duration = Duration::from_secs(20);
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 /// Messages in hand from the queue of what the broker dropped.
 const DROPPED_PREFETCH: u16 = 10;
 
@@ -28,6 +30,15 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
     // Two steps to a stop: no new work, and, when the grace is over, no work at all.
     let (stop, give_up) = (shutdown::on_signal()?, CancellationToken::new());
     let health = Health::default();
+    let metrics = metrics::start()?;
+    health.has_metrics(metrics.clone());
+    // What was recorded is gathered now and then, so that it does not pile up where nobody reads /metrics.
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(UPKEEP_EVERY).await;
+            metrics.run_upkeep();
+        }
+    });
     let answering = health.clone().serve(config.http_addr, give_up.clone()).await;
     if let Err(error) = answering {
         let what = format!(
@@ -36,7 +47,7 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
         );
         // Several workers on one machine must not need a setting each.
         anyhow::ensure!(!args.http.is_given(), "HTTP_ADDR: {what}");
-        tracing::warn!("no /healthz and /readyz: {what}");
+        tracing::warn!("no /healthz, /readyz and /metrics: {what}");
     }
     let Some(pool) = stop.run_until_cancelled(wait_for_database(&config.database)).await.transpose()? else {
         return Ok(());

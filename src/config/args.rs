@@ -151,7 +151,7 @@ pub struct WorkerArgs {
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct HttpAddrArgs {
-    /// Where /healthz and /readyz answer [default: 127.0.0.1:9464]
+    /// Where /healthz, /readyz and /metrics answer [default: 127.0.0.1:9464]
     #[arg(long, env = "HTTP_ADDR", hide_env_values = true, value_name = "ADDR", help_heading = "Worker")]
     pub http_addr: Option<String>,
 }

@@ -5,12 +5,13 @@ use crate::{
     config::{AgeLimits, PublicUrl},
     credential::{Authenticator, Caller},
     group::{GroupId, template::Values},
+    metrics,
     refusal::{Code, Refusal},
     sessions::{About, Asked, Fate, Opened, Opening, Outcome, Session, SessionKey, Sessions, Token, unknown},
     sms::{Answer, Later, Sms, Text},
     trouble::Trouble,
 };
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 /// What an invite needs on its way.
 #[derive(Debug)]
@@ -79,7 +80,9 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Reply, Troubl
         }
     };
 
+    let asked_at = Instant::now();
     let answer = place.send(&message(ctx, envelope, &caller, &session)).await;
+    metrics::texted(&answer, asked_at);
     // Recorded before it is told: a redelivery then finds the outcome.
     let fate = fate(answer, &session);
     Ok(Reply::to(&ctx.sessions.record(session, fate).await?))

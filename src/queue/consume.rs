@@ -10,6 +10,7 @@ use super::{
 use crate::{
     config::BrokerConfig,
     invite::{Context, Envelope, Reply, Verdict, process, trace::TraceParent, verdict::verdict},
+    metrics::{self, InHand},
     trouble::Trouble,
 };
 use futures::{FutureExt, StreamExt};
@@ -97,7 +98,10 @@ impl Consumer {
                             careful = false;
                             continue;
                         }
-                        Err(error) => error,
+                        Err(error) => {
+                            metrics::consumer_lost();
+                            error
+                        }
                     }
                 }
                 Err(error) if !started && !error.passes() => return Err(error),
@@ -204,6 +208,7 @@ impl Consumer {
 
     /// One message, to its end.
     async fn work(&self, delivery: Delivery, mut envelope: Envelope) {
+        let _counted = InHand::begin(delivery.redelivered);
         let unfit =
             (self.source == Source::Dropped).then(|| self.why_dropped(&delivery, &mut envelope)).flatten();
         let result = match unfit {
@@ -244,6 +249,7 @@ impl Consumer {
 
     /// Publishes the reply; one whose queue is gone is set aside with the reason.
     async fn answer(&self, envelope: &Envelope, reply: &Reply) -> Result<(), Trouble> {
+        metrics::answered(reply);
         let queue = self.reply_queue(envelope);
         let direct = queue.starts_with(DIRECT_REPLY_TO);
         let trace = envelope.traceparent().map(TraceParent::child);
@@ -281,7 +287,7 @@ impl Consumer {
     async fn publish_dead(
         &self,
         mut message: Outgoing,
-        kind: &str,
+        kind: &'static str,
         reason: &str,
         code: &str,
     ) -> Result<(), Trouble> {
@@ -305,7 +311,10 @@ impl Consumer {
         message.queue.clone_from(&self.names.dead);
         message.mandatory = true;
         match self.publisher.publish(message).await? {
-            Published::Routed => Ok(()),
+            Published::Routed => {
+                metrics::dead_letter(kind);
+                Ok(())
+            }
             Published::Unroutable => {
                 tracing::error!(
                     queue = self.names.dead,

@@ -10,6 +10,7 @@ mod groups;
 mod happy;
 mod idempotency;
 mod neighbours;
+mod observe;
 mod provider;
 mod replies;
 mod request;

@@ -62,11 +62,16 @@ impl Worker {
         until("the worker listens", || async { self.log.lines().into_iter().find_map(listening) }).await
     }
 
-    /// The status of a `GET` of it.
-    pub async fn get(&self, path: &str) -> u16 {
+    /// The answer to a `GET` of it.
+    pub async fn ask(&self, path: &str) -> reqwest::Response {
         let url = format!("http://{}{path}", self.address().await);
         let client = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
-        client.get(url).send().await.expect("the worker answers").status().as_u16()
+        client.get(url).send().await.expect("the worker answers")
+    }
+
+    /// The status of a `GET` of it.
+    pub async fn get(&self, path: &str) -> u16 {
+        self.ask(path).await.status().as_u16()
     }
 
     /// Waits until it consumes and reaches the database.

@@ -128,6 +128,11 @@ impl World {
         worker
     }
 
+    /// The answer of that worker to a `GET`.
+    pub async fn get(&self, path: &str) -> reqwest::Response {
+        self.worker.as_ref().expect("the world has a worker").ask(path).await
+    }
+
     /// The worker that the world began with.
     pub fn worker(&mut self) -> &mut Worker {
         self.worker.as_mut().expect("the worker was not taken")
