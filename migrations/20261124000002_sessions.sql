@@ -24,6 +24,7 @@ create table sessions (
     request_sha256      bytea,
     key_held            boolean not null default false,
     owns_message_id     boolean not null default false,
+    acknowledged        boolean not null default true,
     lease_until         timestamptz,
     due_at              timestamptz,
     created_at          timestamptz not null default now(),
@@ -43,6 +44,8 @@ create unique index sessions_held_key on sessions (group_id, session_key) where 
 create unique index sessions_message_id on sessions (group_id, message_id) where owns_message_id;
 -- The visitor's link.
 create unique index sessions_token on sessions (token);
+-- Requests without a message_id, until their acknowledgement is sure: a redelivery finds its row here.
+create index sessions_unacknowledged on sessions (request_sha256) where not acknowledged;
 -- What the sweep has to move on next; nothing but it reads this.
 create index sessions_due on sessions (due_at) where key_held;
 
@@ -74,6 +77,7 @@ comment on column sessions.error is 'The error object of the reply, as it was se
 comment on column sessions.request_sha256 is 'SHA-256 of the request as it was published; tells a redelivery from another request with the same id.';
 comment on column sessions.key_held is 'Whether session_key is taken in its group; false once it is released.';
 comment on column sessions.owns_message_id is 'Whether this row answers for its (group_id, message_id).';
+comment on column sessions.acknowledged is 'Whether the broker has surely taken the acknowledgement; followed for requests without a message_id only.';
 comment on column sessions.lease_until is 'Until when the worker that began the text is waited for; after it the outcome is unknown.';
 comment on column sessions.due_at is 'When the sweep moves this session on next: expiry, the end of a joined session, the release of its key.';
 comment on column sessions.created_at is 'When the row was written, just before the provider was asked.';

@@ -4,6 +4,7 @@ use super::trace::TraceParent;
 use crate::refusal::{Code, Refusal};
 use sha2::{Digest, Sha256};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio_util::sync::CancellationToken;
 
 /// A timestamp above this is in milliseconds (contract, section 2).
 const MILLISECONDS_FROM: u64 = 100_000_000_000;
@@ -34,6 +35,9 @@ pub struct Envelope {
     pub redelivered: bool,
     /// The broker dropped it from the requests because its `expiration` had run out.
     pub expired_in_queue: bool,
+    /// Cancelled once the broker takes the message back, as when its connection is lost: it will come again, so what
+    /// is not begun by then is left to that delivery.
+    pub withdrawn: CancellationToken,
 }
 
 impl std::fmt::Debug for Envelope {

@@ -66,6 +66,9 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Reply, Troubl
 
     // A place at the provider before the row: what is begun is sent at once.
     let place = ctx.sms.place().await?;
+    if envelope.withdrawn.is_cancelled() {
+        return Err(Trouble::Stopping);
+    }
     let group = &caller.group;
     let text = |key: &SessionKey, token: &Token| {
         group.wording.render(&Values { key: key.as_str(), token: token.as_str(), group: group.id })
@@ -94,7 +97,7 @@ async fn recall(
     group: Option<&GroupId>,
 ) -> Result<Option<Outcome>, Trouble> {
     match (envelope.redelivered, group, envelope.idempotency_key()) {
-        (true, Some(group), Ok(Some(id))) => ctx.sessions.recall(*group, id, &envelope.sha256()).await,
+        (true, Some(group), Ok(id)) => ctx.sessions.recall(*group, id, &envelope.sha256()).await,
         _ => Ok(None),
     }
 }

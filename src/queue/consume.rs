@@ -1,24 +1,18 @@
 //! Deliveries in, verdicts out: the loop that brings a consumer back whatever happens to it, and the only ack.
 
-use super::{
-    Names, ReplyToAllow, connection,
-    connection::Unusable,
-    delivery,
-    publish::{Outgoing, Published, Publisher},
-    topology,
-};
+use super::{Names, ReplyToAllow, connection, connection::Unusable, delivery, publish::Publisher, topology};
 use crate::{
     config::BrokerConfig,
-    invite::{Context, Envelope, Reply, Verdict, process, trace::TraceParent, verdict::verdict},
+    invite::{Context, Envelope, Verdict, process, verdict::verdict},
     metrics::{self, InHand},
     trouble::Trouble,
 };
 use futures::{FutureExt, StreamExt};
 use lapin::{
-    BasicProperties, Consumer as Deliveries,
+    Consumer as Deliveries,
     message::Delivery,
     options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
-    types::{AMQPValue, FieldTable},
+    types::FieldTable,
 };
 use std::{
     panic::AssertUnwindSafe,
@@ -28,11 +22,12 @@ use std::{
     },
     time::Duration,
 };
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
-const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
+/// Acknowledgements that wait to be marked at most, and in one statement.
+const ACKED: usize = 1_024;
 /// Which queue is consumed, and how its messages are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
@@ -67,6 +62,16 @@ struct Line {
     connection: lapin::Connection,
     channel: lapin::Channel,
     deliveries: Deliveries,
+    hold: Hold,
+}
+
+/// What a delivery keeps of its line.
+#[derive(Clone)]
+struct Hold {
+    /// Cancelled when the line is lost.
+    lost: CancellationToken,
+    /// Requests without a message id that were acknowledged on the line.
+    acked: mpsc::Sender<[u8; 32]>,
 }
 
 impl Consumer {
@@ -142,7 +147,10 @@ impl Consumer {
         channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
         let deliveries = channel.basic_consume(self.queue().into(), "".into(), options, arguments).await?;
-        Ok(Line { connection, channel, deliveries })
+        let (acked, sure) = mpsc::channel(ACKED);
+        tokio::spawn(make_sure(channel.clone(), prefetch, sure, self.invites.clone()));
+        let hold = Hold { lost: CancellationToken::new(), acked };
+        Ok(Line { connection, channel, deliveries, hold })
     }
 
     /// Takes deliveries until `stop`, until a careful line has brought its one (both `Ok`), or until the line fails. A
@@ -162,12 +170,11 @@ impl Consumer {
                     self.in_hand.spawn(self.take_alone(line, delivery));
                     return Ok(());
                 }
-                Some(Ok(delivery)) => drop(self.in_hand.spawn(self.take(delivery))),
-                Some(Err(error)) => return Err(error.into()),
-                None => {
-                    return Err(Unusable::Away(
-                        std::io::Error::other("the queue or its channel is gone").into(),
-                    ));
+                Some(Ok(delivery)) => drop(self.in_hand.spawn(self.take(delivery, &line.hold))),
+                lost => {
+                    line.hold.lost.cancel();
+                    let gone = || std::io::Error::other("the queue or its channel is gone").into();
+                    return Err(lost.and_then(Result::err).unwrap_or_else(gone).into());
                 }
             }
         }
@@ -175,7 +182,7 @@ impl Consumer {
 
     /// Works a careful line's one message beside the next line, and closes it.
     fn take_alone(&self, line: Line, delivery: Delivery) -> impl Future<Output = ()> + use<> {
-        let work = self.take(delivery);
+        let work = self.take(delivery, &line.hold);
         async move {
             let _ = line.channel.basic_cancel(line.deliveries.tag(), BasicCancelOptions::default()).await;
             work.await;
@@ -197,17 +204,19 @@ impl Consumer {
         let _ = line.connection.close(200, "done".into()).await;
     }
 
-    fn take(&self, mut delivery: Delivery) -> impl Future<Output = ()> + use<> {
-        let envelope = delivery::envelope(&mut delivery);
+    fn take(&self, mut delivery: Delivery, hold: &Hold) -> impl Future<Output = ()> + use<> {
+        let mut envelope = delivery::envelope(&mut delivery);
+        envelope.withdrawn = hold.lost.clone();
+        let acked = hold.acked.clone();
         let trace = envelope.traceparent().map(|trace| tracing::field::display(trace.trace_id()));
         // Debug, as it escapes: no sender forges a line of the log.
         let span = tracing::info_span!("invite", message_id = ?envelope.message_id, trace);
         let consumer = self.clone();
-        async move { consumer.work(delivery, envelope).await }.instrument(span)
+        async move { consumer.work(delivery, envelope, acked).await }.instrument(span)
     }
 
     /// One message, to its end.
-    async fn work(&self, delivery: Delivery, mut envelope: Envelope) {
+    async fn work(&self, delivery: Delivery, mut envelope: Envelope, acked: mpsc::Sender<[u8; 32]>) {
         let _counted = InHand::begin(delivery.redelivered);
         let unfit =
             (self.source == Source::Dropped).then(|| self.why_dropped(&delivery, &mut envelope)).flatten();
@@ -231,8 +240,15 @@ impl Consumer {
             return give_back(&delivery).await;
         }
         // After the confirmed reply. On a lost connection the message comes again, and finds its row.
-        if let Err(error) = delivery.acker.ack(BasicAckOptions::default()).await {
-            tracing::debug!(%error, "the acknowledgement was lost; the message will come again");
+        match delivery.acker.ack(BasicAckOptions::default()).await {
+            // Where no room is left, the request stays unsure, which is safe.
+            Ok(true) if envelope.message_id.as_deref().is_none_or(str::is_empty) => {
+                let _ = acked.try_send(envelope.sha256());
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(%error, "the acknowledgement was lost; the message will come again");
+            }
         }
     }
 
@@ -246,97 +262,26 @@ impl Consumer {
             .map_or("nothing says why".to_owned(), |death| format!("{} in {}", death.reason, death.queue));
         (!envelope.expired_in_queue).then(|| Trouble::Defect(format!("the broker dropped it: {why}")))
     }
+}
 
-    /// Publishes the reply; one whose queue is gone is set aside with the reason.
-    async fn answer(&self, envelope: &Envelope, reply: &Reply) -> Result<(), Trouble> {
-        metrics::answered(reply);
-        let queue = self.reply_queue(envelope);
-        let direct = queue.starts_with(DIRECT_REPLY_TO);
-        let trace = envelope.traceparent().map(TraceParent::child);
-        let message = Outgoing {
-            queue: queue.to_owned(),
-            body: reply.body.clone(),
-            properties: reply_properties(envelope, reply, trace),
-            mandatory: !direct,
-        };
-        let published = self.publisher.publish(message.clone()).await?;
-        if published == Published::Unroutable {
-            tracing::warn!(queue = %queue.escape_debug(), "a reply's queue is not there; it is set aside");
-            let reason = format!("unroutable: the queue {queue} is not there");
-            self.publish_dead(message, "reply", &reason, reply.code.unwrap_or_default()).await?;
+/// Marks acknowledgements as sure, many at a time: whatever the broker answers on a channel, it has taken what was sent
+/// before. Ends with its line; what is not marked by then stays unsure.
+async fn make_sure(
+    channel: lapin::Channel,
+    prefetch: u16,
+    mut acked: mpsc::Receiver<[u8; 32]>,
+    invites: Arc<Context>,
+) {
+    let mut requests = Vec::new();
+    while acked.recv_many(&mut requests, ACKED).await > 0 {
+        // Asking for the prefetch that is there changes nothing, and has an answer.
+        if channel.basic_qos(prefetch, BasicQosOptions::default()).await.is_err() {
+            return;
         }
-        Ok(())
-    }
-
-    async fn set_aside(
-        &self,
-        delivery: &Delivery,
-        envelope: &Envelope,
-        reply: &Reply,
-        reason: &str,
-    ) -> Result<(), Trouble> {
-        tracing::error!(reason, "an invite could not be finished; it is set aside");
-        // In the dead-letter queue nothing may expire.
-        let properties = without_expiration(&delivery.properties);
-        let queue = self.names.requests.clone();
-        let message = Outgoing { queue, body: envelope.body.clone(), properties, mandatory: true };
-        self.publish_dead(message, "request", reason, reply.code.unwrap_or_default()).await?;
-        self.answer(envelope, reply).await
-    }
-
-    async fn publish_dead(
-        &self,
-        mut message: Outgoing,
-        kind: &'static str,
-        reason: &str,
-        code: &str,
-    ) -> Result<(), Trouble> {
-        let mut headers = message.properties.headers().clone().unwrap_or_default();
-        let now = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
-        let id = message.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
-        let texts = [
-            ("x-kind", kind),
-            ("x-reason", reason),
-            ("x-code", code),
-            ("x-first-at", &now),
-            ("x-last-at", &now),
-            ("x-queue", &message.queue),
-            ("x-message-id", &id),
-        ];
-        for (name, value) in texts {
-            headers.insert(name.into(), AMQPValue::LongString(value.into()));
+        if let Err(error) = invites.sessions.acknowledged(&requests).await {
+            tracing::warn!(%error, "acknowledgements could not be marked");
         }
-        headers.insert("x-attempts".into(), AMQPValue::LongLongInt(1));
-        message.properties = message.properties.with_headers(headers);
-        message.queue.clone_from(&self.names.dead);
-        message.mandatory = true;
-        match self.publisher.publish(message).await? {
-            Published::Routed => {
-                metrics::dead_letter(kind);
-                Ok(())
-            }
-            Published::Unroutable => {
-                tracing::error!(
-                    queue = self.names.dead,
-                    "the dead-letter queue is gone; the message goes back"
-                );
-                Err(Trouble::Stopping)
-            }
-        }
-    }
-
-    /// The request's `reply_to`, unless it is refused.
-    fn reply_queue<'a>(&'a self, envelope: &'a Envelope) -> &'a str {
-        match envelope.reply_to.as_deref() {
-            None | Some("") => &self.names.replies,
-            // Its own requester alone can be behind it.
-            Some(direct) if direct.starts_with(DIRECT_REPLY_TO) => direct,
-            Some(queue) if !self.names.is_reserved(queue) && self.reply_to_allow.allows(queue) => queue,
-            Some(_) => {
-                tracing::warn!("a reply_to is refused; the reply goes to the default queue");
-                &self.names.replies
-            }
-        }
+        requests.clear();
     }
 }
 
@@ -345,32 +290,4 @@ async fn give_back(delivery: &Delivery) {
     let requeue = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
     // A lost connection returns it as well.
     let _ = delivery.acker.nack(requeue).await;
-}
-
-fn reply_properties(envelope: &Envelope, reply: &Reply, trace: Option<TraceParent>) -> BasicProperties {
-    let mut properties = BasicProperties::default()
-        .with_delivery_mode(2)
-        .with_content_type("application/json".into())
-        .with_type(reply.kind().into())
-        .with_timestamp(u64::try_from(OffsetDateTime::now_utc().unix_timestamp()).unwrap_or_default());
-    if let Some(id) = envelope.reply_correlation() {
-        properties = properties.with_correlation_id(id.into());
-    }
-    if let Some(trace) = trace {
-        let mut headers = FieldTable::default();
-        headers.insert("traceparent".into(), AMQPValue::LongString(trace.to_string().into()));
-        properties = properties.with_headers(headers);
-    }
-    properties
-}
-
-fn without_expiration(properties: &BasicProperties) -> BasicProperties {
-    let mut kept = BasicProperties::default().with_delivery_mode(2);
-    macro_rules! keep {
-        ($($get:ident => $with:ident),+) => { $(if let Some(value) = properties.$get().clone() { kept = kept.$with(value); })+ };
-    }
-    keep!(content_type => with_content_type, content_encoding => with_content_encoding, headers => with_headers,
-          priority => with_priority, correlation_id => with_correlation_id, reply_to => with_reply_to,
-          message_id => with_message_id, timestamp => with_timestamp, kind => with_type, app_id => with_app_id);
-    kept
 }

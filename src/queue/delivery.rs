@@ -5,6 +5,7 @@ use lapin::{
     message::Delivery,
     types::{AMQPValue, FieldTable, ShortString},
 };
+use tokio_util::sync::CancellationToken;
 
 const READ: [&str; 4] = ["authorization", "x-gssnid", "groupid", "traceparent"];
 
@@ -23,6 +24,7 @@ pub fn envelope(delivery: &mut Delivery) -> Envelope {
         headers: properties.headers().as_ref().map(read_headers).unwrap_or_default(),
         redelivered: delivery.redelivered,
         expired_in_queue: false,
+        withdrawn: CancellationToken::new(),
     }
 }
 

@@ -4,6 +4,7 @@ mod connection;
 mod consume;
 mod delivery;
 mod publish;
+mod settle;
 mod topology;
 
 pub use connection::{Unusable, connect};

@@ -98,16 +98,31 @@ impl Sessions {
 
     /// The answer that a redelivered request had before, if this is that request to the byte. It needs no
     /// credential: who can say all of the request again has said it before.
+    ///
+    /// Without a message id, it is taken for any request that equals it and whose acknowledgement is not sure: rather
+    /// no text than two.
     pub async fn recall(
         &self,
         group: GroupId,
-        message_id: &str,
+        message_id: Option<&str>,
         request_sha256: &[u8; 32],
     ) -> Result<Option<Outcome>, Trouble> {
-        match self.owner(group, message_id, "{}").await? {
+        let row = if let Some(message_id) = message_id {
+            self.owner(group, message_id, "{}").await?
+        } else {
+            let find = || statements::unacknowledged(&self.pool, request_sha256);
+            persist("find an unacknowledged request", &self.stop, find).await?
+        };
+        match row {
             Some(row) if row.came_from(request_sha256) => self.outcome_of(row).await.map(Some),
             _ => Ok(None),
         }
+    }
+
+    /// The broker has surely taken the acknowledgements of these requests, none of which has a message id: one that
+    /// equals them is a request of its own.
+    pub async fn acknowledged(&self, requests: &[[u8; 32]]) -> Result<(), Trouble> {
+        persist("acknowledge", &self.stop, || statements::acknowledge(&self.pool, requests)).await
     }
 
     /// Begins a session under a key that nobody in its group holds, or finds what its message id stands for.

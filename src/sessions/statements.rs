@@ -30,13 +30,14 @@ impl Statement for Insert {
             r#"
             insert into sessions (id, group_id, status, session_type, session_params, phone, requested_by, message_id,
                                   correlation_id, request_sha256, owns_message_id, session_key, token, invitation_text,
-                                  error_code, error, key_held, attempts, lease_until, expires_at, due_at, ended_at)
+                                  error_code, error, key_held, attempts, lease_until, expires_at, due_at, ended_at,
+                                  acknowledged)
             select r.id, r.group_id, r.status, r.session_type, r.session_params::jsonb, r.phone, r.requested_by, r.message_id,
                    r.correlation_id, r.request_sha256, r.owns_message_id, r.session_key, r.token, r.invitation_text,
                    r.error_code, r.error::jsonb, r.ttl is not null, (r.ttl is not null)::int,
                    case when r.ttl is not null then now() + make_interval(secs => $18) end,
                    now() + make_interval(secs => r.ttl), now() + make_interval(secs => r.ttl),
-                   case when r.ttl is null then now() end
+                   case when r.ttl is null then now() end, r.message_id is not null
               from unnest($1::uuid[], $2::bigint[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[], $8::text[],
                           $9::text[], $10::bytea[], $11::bool[], $12::text[], $13::text[], $14::text[], $15::text[],
                           $16::text[], $17::float8[])
@@ -173,6 +174,48 @@ pub async fn by_message_id(
     )
     .fetch_optional(pool)
     .await
+}
+
+/// The row of a request without a message id whose acknowledgement is not sure. Of several that were equal, one whose
+/// outcome is open comes first. None after a day, so that a lost mark holds up no later request for ever.
+pub async fn unacknowledged(
+    pool: &PgPool,
+    request_sha256: &[u8; 32],
+) -> Result<Option<Standing>, sqlx::Error> {
+    sqlx::query_as!(
+        Standing,
+        r#"
+        select id, group_id, status, session_key, session_type, phone, invitation_text, provider_message_id, expires_at,
+               error as "error: Json<Refusal>", request_sha256, true as "same_params!",
+               coalesce(lease_until < now(), true) as "lease_over!"
+          from sessions
+         where request_sha256 = $1 and not acknowledged and created_at > now() - interval '1 day'
+         order by (status = 'sending') desc, id
+         limit 1
+        "#,
+        request_sha256.as_slice()
+    )
+    .fetch_optional(pool)
+    .await
+}
+
+/// Marks a row for each of these requests. Equal ones are as good as each other; the finished and the oldest first.
+pub async fn acknowledge(pool: &PgPool, requests: &[[u8; 32]]) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        r#"
+        with sure as (select r.sha256, count(*) as times from unnest($1::bytea[]) as r (sha256) group by r.sha256),
+        equal as (
+            select s.id, sure.times,
+                   row_number() over (partition by s.request_sha256 order by (s.status = 'sending'), s.id) as nth
+              from sure join sessions s on s.request_sha256 = sure.sha256 and not s.acknowledged
+        )
+        update sessions s set acknowledged = true from equal where s.id = equal.id and equal.nth <= equal.times
+        "#,
+        &requests.iter().map(<[u8; 32]>::as_slice).collect::<Vec<_>>() as &[&[u8]],
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
 }
 
 /// Takes a message id from a row after which surely no text exists, for a new publish.

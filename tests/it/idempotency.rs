@@ -180,3 +180,67 @@ async fn a_redelivery_gets_the_refusal_that_a_new_publish_would_replace() {
     assert_eq!(world.provider.posts().await, 1);
     assert!(next.stop().success());
 }
+
+#[tokio::test]
+async fn equal_requests_without_an_id_are_texted_one_by_one() {
+    let world = World::start().await;
+    let message = Message::json(&world.request()).correlation("counter-1");
+    world.ask(message.clone()).await.sent();
+    world.ask(message).await.sent();
+    assert_eq!(world.provider.texts().await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_worker_killed_while_it_sends_leaves_no_second_text_without_an_id_either() {
+    let mut world = Setup::default().set("SMS_TIMEOUT", "1s").start().await;
+    world.provider.next(&["hang"]).await;
+    world.broker.request(Message::json(&world.request()).correlation("killed")).await;
+    until("the provider has the text", || async { (world.provider.posts().await == 1).then_some(()) }).await;
+    world.take_worker().kill();
+    world.database.execute("update sessions set lease_until = now() - interval '1 s'").await;
+
+    let mut next = world.start_worker().await;
+    world.broker.reply("killed").await.refused("failed", "outcome_unknown", 504);
+    assert_eq!(world.provider.posts().await, 1);
+    assert!(next.stop().success());
+}
+
+#[tokio::test]
+async fn a_redelivery_without_an_id_is_a_request_of_its_own_once_the_first_is_surely_acknowledged() {
+    let mut world = World::start().await;
+    let message = Message::json(&world.request()).correlation("counter-1");
+    world.broker.request(message.clone()).await;
+    world.broker.reply("counter-1").await.sent();
+    let sure = "select count(*) from sessions where not acknowledged";
+    until("the acknowledgement is sure", || async {
+        (world.database.value::<i64>(sure).await == 0).then_some(())
+    })
+    .await;
+
+    // Another publish, equal in all, which the broker marks redelivered since its first consumer died.
+    assert!(world.take_worker().stop().success());
+    world.broker.request(message).await;
+    world.broker.deliver_and_die("requests").await;
+    let mut next = world.start_worker().await;
+    world.broker.reply("counter-1").await.sent();
+    assert_eq!(world.provider.texts().await.len(), 2);
+    assert!(next.stop().success());
+}
+
+#[tokio::test]
+async fn a_redelivery_without_an_id_whose_acknowledgement_was_lost_is_answered_from_its_row() {
+    let mut world = World::start().await;
+    let message = Message::json(&world.request()).correlation("counter-1");
+    world.broker.request(message.clone()).await;
+    let first = world.broker.reply("counter-1").await;
+    first.sent();
+    assert!(world.take_worker().stop().success());
+    // As if the worker had died between its reply and its acknowledgement.
+    world.database.execute("update sessions set acknowledged = false").await;
+    world.broker.request(message).await;
+    world.broker.deliver_and_die("requests").await;
+    let mut next = world.start_worker().await;
+    assert_eq!(world.broker.reply("counter-1").await.bytes, first.bytes);
+    assert_eq!(world.provider.texts().await.len(), 1);
+    assert!(next.stop().success());
+}
