@@ -1,7 +1,9 @@
 # `./dev up` and `./dev down`: the same processes as the demo's, in the background, with data that stays.
 
-UP_DATABASE=session_invite_up
-UP_PREFIX=session-invite-up
+# One of each for every checkout: two that share servers must not take each other's invites.
+UP_ID=$(cksum <<<"$PWD")
+UP_DATABASE=session_invite_up_${UP_ID%% *}
+UP_PREFIX=session-invite-up-${UP_ID%% *}
 
 command_up() {
     local line

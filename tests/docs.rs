@@ -120,6 +120,7 @@ fn group() -> Group {
         join_url: None,
         api_keys: Vec::new(),
         jwt_secrets: Vec::new(),
+        keys_missing: false,
     }
 }
 

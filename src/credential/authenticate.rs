@@ -7,7 +7,7 @@ use crate::{
         directory::{Directory, Snapshot, Stale},
         store::{StoreError, website_sessions},
     },
-    refusal::Refusal,
+    refusal::{Code, Refusal},
     trouble::{Passing, Trouble, persist},
 };
 use sqlx::PgPool;
@@ -53,7 +53,16 @@ impl Authenticator {
             return Ok(verified);
         }
         let fresh = persist("read the groups", &self.stop, || self.directory.fresh()).await?;
-        Ok(verify(credential, &fresh, session.as_ref()))
+        match verify(credential, &fresh, session.as_ref()) {
+            // The sender may be right, and the key that proves it lost to us: not a refusal, but the operator's to mend.
+            Err(refusal) if refusal.code == Code::CredentialInvalid && keys_missing(credential, &fresh) => {
+                Err(Trouble::Defect(
+                    "SECRETS_KEY does not open all keys of the group: add the one that sealed them"
+                        .to_owned(),
+                ))
+            }
+            verified => Ok(verified),
+        }
     }
 }
 
@@ -81,6 +90,18 @@ fn verify(
         Credential::Gssnid(token) => token.accept(session)?,
     };
     caller(&requester, known)
+}
+
+/// Whether the group that the credential names has keys that did not open.
+fn keys_missing(credential: &Credential, known: &Snapshot) -> bool {
+    let group = match credential {
+        Credential::Gkey(token) => {
+            token.account(|address| known.address(address)).map(|account| account.group)
+        }
+        Credential::Gjwt(token) => Some(token.group()),
+        Credential::Gssnid(_) => None,
+    };
+    group.and_then(|group| known.group(group)).is_some_and(|group| group.keys_missing)
 }
 
 fn caller(requester: &Requester, known: &Snapshot) -> Result<Caller, Refusal> {

@@ -188,6 +188,15 @@ impl Directory {
                 .ok()
                 .map(|secret| HmacKey::from_secret(secret.expose_secret().as_bytes()))
         };
+        let active = keys.len() + secrets.len();
+        let api_keys: Vec<_> = keys.iter().filter_map(|key| open(Purpose::ApiKey, key)).collect();
+        let jwt_secrets: Vec<_> = secrets
+            .into_iter()
+            .filter_map(|key| {
+                let opened = open(Purpose::JwtSecret, &key)?;
+                Some(JwtSecret { kid: key.kid, key: opened })
+            })
+            .collect();
         Some(Group {
             id,
             enabled,
@@ -203,14 +212,9 @@ impl Directory {
             per_number: options.per_number,
             per_minute: options.per_minute,
             join_url: options.join_url,
-            api_keys: keys.iter().filter_map(|key| open(Purpose::ApiKey, key)).collect(),
-            jwt_secrets: secrets
-                .into_iter()
-                .filter_map(|key| {
-                    let opened = open(Purpose::JwtSecret, &key)?;
-                    Some(JwtSecret { kid: key.kid, key: opened })
-                })
-                .collect(),
+            keys_missing: api_keys.len() + jwt_secrets.len() < active,
+            api_keys,
+            jwt_secrets,
         })
     }
 }

@@ -79,4 +79,6 @@ pub struct Group {
     pub join_url: Option<String>,
     pub api_keys: Vec<HmacKey>,
     pub jwt_secrets: Vec<JwtSecret>,
+    /// Whether some of its keys and secrets did not open: what they would have proven, nobody here can say.
+    pub keys_missing: bool,
 }

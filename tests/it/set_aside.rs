@@ -1,6 +1,7 @@
 //! What the worker cannot finish is set aside, and its sender is told.
 
-use crate::support::{Message, World};
+use crate::support::{Message, World, gkey_until, now, run};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::json;
 
 /// A data error of the database's for one number only.
@@ -58,4 +59,21 @@ async fn what_the_broker_gave_up_on_is_set_aside_and_its_sender_told() {
     assert!(dead.header("x-reason").unwrap().contains("delivery_limit"), "{dead:?}");
     assert_eq!(world.provider.posts().await, 0);
     assert!(next.stop().success());
+}
+
+#[tokio::test]
+async fn a_sender_whose_key_we_lost_is_not_refused() {
+    let world = World::start().await;
+    world.expect_error("SECRETS_KEY");
+    // Added by somebody with another SECRETS_KEY, while the worker runs.
+    let other = BASE64_STANDARD.encode([9_u8; 32]);
+    run(&world.environment(&[("SECRETS_KEY", &other)]), &["groups", "add", "73", "--api-key", "another-key"])
+        .ok();
+    let authorization = gkey_until(73, "u", "another-key", now() + 600);
+    let request = world.request_with(json!({ "groupid": 73, "authorization": authorization }));
+    world.invite(&request).await.refused("failed", "internal_error", 500);
+    let dead = world.broker.take("dead").await;
+    assert!(dead.header("x-reason").unwrap().contains("SECRETS_KEY does not open all keys"), "{dead:?}");
+    // Nobody else suffers.
+    world.invite(&world.request()).await.sent();
 }
