@@ -8,9 +8,8 @@ use std::time::Duration;
 /// Replies of AMQP's that no waiting mends: access refused, not found (the vhost), not allowed, precondition failed.
 const FINAL: [u16; 4] = [403, 404, 530, 406];
 
-/// Bytes in a frame, where AMQP_URL does not say `?frame_max=`. The client keeps buffers of 64 frames for each
-/// connection, and RabbitMQ's default of 128 KiB would make that 8 MiB; an invite and its reply fit in one of these.
-const FRAME_MAX: u32 = 32 * 1024;
+/// AMQP's reply code for a frame that cannot be one.
+const FRAME_ERROR: u16 = 501;
 
 /// Why the broker cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -34,9 +33,13 @@ impl Unusable {
         matches!(self, Self::Away(_))
     }
 
-    /// Whether bytes arrived that the client library cannot decode.
+    /// Whether bytes arrived that the client library cannot decode, or in a frame larger than was agreed.
     pub fn is_undecodable(&self) -> bool {
-        matches!(self, Self::Away(error) if matches!(error.kind(), ErrorKind::ParsingError(_)))
+        match self {
+            Self::Away(error) if matches!(error.kind(), ErrorKind::ParsingError(_)) => true,
+            Self::Away(error) => reply_code(error) == Some(FRAME_ERROR),
+            _ => false,
+        }
     }
 
     pub(super) fn of_declaring(queue: &str, error: lapin::Error) -> Self {
@@ -66,8 +69,7 @@ fn reply_code(error: &lapin::Error) -> Option<u16> {
 /// Opens a connection; `purpose` is what the broker's operator sees it called.
 pub async fn connect(config: &BrokerConfig, purpose: &str) -> Result<Connection, Unusable> {
     let name = format!("session-invite {purpose} ({})", std::process::id());
-    let mut uri: AMQPUri = config.url.expose_secret().parse().map_err(Unusable::Url)?;
-    uri.query.frame_max = uri.query.frame_max.or(Some(FRAME_MAX));
+    let uri: AMQPUri = config.url.expose_secret().parse().map_err(Unusable::Url)?;
     let properties = ConnectionProperties::default().with_connection_name(name.as_str().into());
     let connecting = Connection::connect_uri(uri, properties);
     match tokio::time::timeout(Duration::from_secs(10), connecting).await {
