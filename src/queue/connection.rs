@@ -8,6 +8,11 @@ use std::time::Duration;
 /// Replies of AMQP's that no waiting mends: access refused, not found (the vhost), not allowed, precondition failed.
 const FINAL: [u16; 4] = [403, 404, 530, 406];
 
+/// Bytes in a frame, where AMQP_URL does not say `?frame_max=`: RabbitMQ's own default, and not less, as a message's
+/// headers must fit in one. Said before the negotiation, it lets the client allocate its buffers of 64 frames once,
+/// as pages that are not touched until they are used; else an idle connection would hold 8 MiB.
+const FRAME_MAX: u32 = 128 * 1024;
+
 /// AMQP's reply code for a frame that cannot be one.
 const FRAME_ERROR: u16 = 501;
 
@@ -69,7 +74,8 @@ fn reply_code(error: &lapin::Error) -> Option<u16> {
 /// Opens a connection; `purpose` is what the broker's operator sees it called.
 pub async fn connect(config: &BrokerConfig, purpose: &str) -> Result<Connection, Unusable> {
     let name = format!("session-invite {purpose} ({})", std::process::id());
-    let uri: AMQPUri = config.url.expose_secret().parse().map_err(Unusable::Url)?;
+    let mut uri: AMQPUri = config.url.expose_secret().parse().map_err(Unusable::Url)?;
+    uri.query.frame_max = uri.query.frame_max.or(Some(FRAME_MAX));
     let properties = ConnectionProperties::default().with_connection_name(name.as_str().into());
     let connecting = Connection::connect_uri(uri, properties);
     match tokio::time::timeout(Duration::from_secs(10), connecting).await {
