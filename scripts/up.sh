@@ -24,7 +24,9 @@ command_up() {
     say "Up. Inbox: $SANDBOX_URL/   readiness: http://$HTTP_ADDR/readyz   logs: .dev/up/*.log"
     say "For your shell:"
     print_exports
-    say "Then, for example: $(program) groups add 72, $(program) send --group 72 --user 12345 --phone 111-000-0000"
+    say "Then, for example (the ports change with each ./dev up: export again):"
+    say "    $(program) groups add 72"
+    say "    $(program) send --group 72 --user 12345 --phone 111-000-0000"
 }
 
 command_down() {

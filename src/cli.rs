@@ -21,7 +21,7 @@ Examples:
 Every flag that stands for a setting has an environment variable of the same name (--database-url, DATABASE_URL);
 a .env file in the working directory is read.";
 
-/// Turns an invite from RabbitMQ into a session, a text and a reply: once each, whatever fails
+/// Turns an invite from RabbitMQ into one session, at most one text, and always an answer
 #[derive(Debug, Parser)]
 #[command(name = "session-invite", version, after_help = EXAMPLES, max_term_width = 110)]
 pub struct Cli {

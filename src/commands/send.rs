@@ -130,7 +130,7 @@ async fn ask(
     }
     let reply = tokio::time::timeout(wait, replies.next()).await.map_err(|_| {
         let waited = humantime::format_duration(wait);
-        anyhow!("no reply within {waited}; is a worker running? The invite goes on: `sessions list` shows it")
+        anyhow!("no reply within {waited}; is a worker running? The invite waits in the queue, or goes on: `sessions list` shows it")
     })?;
     let reply = reply.context("the broker closed the line before the reply came")??;
     serde_json::from_slice(&reply.data).context("the reply is not JSON")
@@ -146,7 +146,10 @@ fn print(reply: &Value, json: bool) -> anyhow::Result<()> {
         Some("sent") => Ok(()),
         status => {
             let code = reply["error"]["code"].as_str().unwrap_or("no code");
-            bail!("the invite was {}: {code}", status.unwrap_or("not answered"))
+            match status {
+                Some("rejected") => bail!("the invite was rejected: {code}"),
+                _ => bail!("the invite failed: {code}"),
+            }
         }
     }
 }
