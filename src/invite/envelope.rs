@@ -74,6 +74,11 @@ impl Envelope {
         }
     }
 
+    /// Whether its row, if it has one, stands for no message id.
+    pub fn is_anonymous(&self) -> bool {
+        !matches!(self.idempotency_key(), Ok(Some(_)))
+    }
+
     /// How old the request is at `now`, at the least; `None` without a timestamp. The future counts as now.
     pub fn age(&self, now: SystemTime) -> Option<Duration> {
         let given = self.timestamp?;

@@ -18,6 +18,8 @@ pub struct Reply {
     /// The refusal's code, for logs.
     pub code: Option<&'static str>,
     pub body: Vec<u8>,
+    /// Whether a row says the same.
+    pub has_row: bool,
 }
 
 #[derive(Serialize)]
@@ -40,17 +42,19 @@ struct RefusedBody<'a> {
 }
 
 impl Reply {
+    /// What a row says.
     pub fn to(outcome: &Outcome) -> Self {
         match outcome {
             Outcome::Sent(sent) => Self::sent(sent),
-            Outcome::Refused(refusal) => Self::refused(refusal),
+            Outcome::Refused(refusal) => Self { has_row: true, ..Self::refused(refusal) },
         }
     }
 
+    /// A refusal that leaves no row.
     pub fn refused(refusal: &Refusal) -> Self {
         let status = if refusal.code.is_failure() { "failed" } else { "rejected" };
         let body = RefusedBody { status, error: refusal };
-        Self { status, code: Some(refusal.code.as_str()), body: to_json(&body) }
+        Self { status, code: Some(refusal.code.as_str()), body: to_json(&body), has_row: false }
     }
 
     fn sent(sent: &Sent) -> Self {
@@ -64,7 +68,7 @@ impl Reply {
             expires_at: to_the_second(sent.expires_at),
             provider_message_id: &sent.provider_message_id,
         };
-        Self { status: "sent", code: None, body: to_json(&body) }
+        Self { status: "sent", code: None, body: to_json(&body), has_row: true }
     }
 
     /// AMQP's `type` of the reply.

@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn each_result_has_one_consequence() {
-        let reply = Reply { status: "sent", code: None, body: b"{}".to_vec() };
+        let reply = Reply { status: "sent", code: None, body: b"{}".to_vec(), has_row: true };
         assert_eq!(verdict(Ok(reply.clone())), Verdict::Answer(reply));
         assert_eq!(verdict(Err(Trouble::Stopping)), Verdict::Return);
         let Verdict::SetAside { reply, reason } = verdict(Err(Trouble::Defect("why".into()))) else {

@@ -28,6 +28,7 @@ use tracing::Instrument;
 
 /// Acknowledgements that wait to be marked at most, and in one statement.
 const ACKED: usize = 1_024;
+
 /// Which queue is consumed, and how its messages are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
@@ -237,7 +238,10 @@ impl Consumer {
                 },
             ),
         };
-        let settled = match verdict(result) {
+        let verdict = verdict(result);
+        // Only such a row waits for its acknowledgement.
+        let waits = envelope.is_anonymous() && matches!(&verdict, Verdict::Answer(reply) if reply.has_row);
+        let settled = match verdict {
             Verdict::Return => Err(Trouble::Stopping),
             Verdict::Answer(reply) => self.answer(&envelope, &reply).await,
             Verdict::SetAside { reply, reason } => {
@@ -250,7 +254,7 @@ impl Consumer {
         // After the confirmed reply. On a lost connection the message comes again, and finds its row.
         match delivery.acker.ack(BasicAckOptions::default()).await {
             // Where no room is left, the request stays unsure, which is safe.
-            Ok(true) if envelope.message_id.as_deref().is_none_or(str::is_empty) => {
+            Ok(true) if waits => {
                 let _ = acked.try_send(envelope.sha256());
             }
             Ok(_) => {}

@@ -244,3 +244,17 @@ async fn a_redelivery_without_an_id_whose_acknowledgement_was_lost_is_answered_f
     assert_eq!(world.provider.texts().await.len(), 1);
     assert!(next.stop().success());
 }
+
+#[tokio::test]
+async fn a_row_without_an_id_waits_for_its_acknowledgement_and_no_longer() {
+    let world = World::start().await;
+    let message = Message::json(&world.request()).id("a\nb").correlation("c");
+    world.ask(message).await.refused("rejected", "field_invalid", 400);
+    let request = world.request_with(json!({"smsPhone": "x"}));
+    world.ask(Message::json(&request).correlation("d")).await.refused("rejected", "phone_invalid", 400);
+    let unsure = "select count(*) from sessions where not acknowledged";
+    until("both are surely acknowledged", || async {
+        (world.database.value::<i64>(unsure).await == 0).then_some(())
+    })
+    .await;
+}
