@@ -128,23 +128,6 @@ pub fn web_url(text: &str) -> Result<String, String> {
     }
 }
 
-/// `possible` or `valid`.
-pub fn phone_check(text: &str) -> Result<PhoneCheck, String> {
-    match text {
-        "possible" => Ok(PhoneCheck::Possible),
-        "valid" => Ok(PhoneCheck::Valid),
-        _ => Err("is 'possible' or 'valid'".to_owned()),
-    }
-}
-
-/// The reverse of [`phone_check`].
-pub const fn phone_check_name(check: PhoneCheck) -> &'static str {
-    match check {
-        PhoneCheck::Possible => "possible",
-        PhoneCheck::Valid => "valid",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

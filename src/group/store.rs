@@ -6,7 +6,7 @@ pub mod website_sessions;
 
 use super::{
     GroupId,
-    options::{Options, RateLimit, phone_check, phone_check_name},
+    options::{Options, RateLimit},
     seal::SecretsKey,
     template::TemplateError,
 };
@@ -96,7 +96,7 @@ fn read(row: Row) -> Option<Stored> {
         enabled: row.enabled,
         options: Options {
             region: row.region,
-            phone_check: phone_check(&row.phone_check).ok()?,
+            phone_check: row.phone_check.parse().ok()?,
             countries: row.countries,
             key_length: u8::try_from(row.key_length).ok()?,
             template: row.template,
@@ -175,7 +175,7 @@ async fn write(db: impl PgExecutor<'_>, group: GroupId, options: &Options) -> Re
           where id = $1",
         group.get(),
         options.region,
-        phone_check_name(options.phone_check),
+        options.phone_check.as_str(),
         &options.countries,
         i16::from(options.key_length),
         options.template,

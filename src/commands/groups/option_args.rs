@@ -36,7 +36,7 @@ pub(super) struct OptionArgs {
     #[arg(long, value_name = "US", value_parser = options::region)]
     region: Option<String>,
     /// How much of a number is checked: possible or valid [default: possible]
-    #[arg(long, value_name = "CHECK", value_parser = options::phone_check)]
+    #[arg(long, value_name = "CHECK")]
     phone_check: Option<PhoneCheck>,
     /// The regions that the group texts; '' for any [default: any]
     #[arg(long, value_name = "US,CA")]

@@ -4,7 +4,7 @@ use crate::sms::segments::segments;
 use crate::{
     group::{
         GroupId,
-        options::{Options, phone_check_name},
+        options::Options,
         store::{
             self, Stored,
             keys::{self, Sealed},
@@ -176,7 +176,7 @@ impl From<Stored> for GroupView {
             groupid: id.get(),
             enabled,
             region: options.region,
-            phone_check: phone_check_name(options.phone_check),
+            phone_check: options.phone_check.as_str(),
             countries: options.countries,
             key_length: options.key_length,
             template: options.template,
