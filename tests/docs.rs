@@ -5,9 +5,8 @@ use jsonschema::Validator;
 use serde_json::{Value, json};
 use session_invite::{
     cli::Cli,
-    group::{Group, GroupId, template::Wording},
+    group::{Group, GroupId, options::Options, template::Wording},
     invite::{Envelope, Reply, Request, request},
-    phone::PhoneCheck,
     queue::Names,
     refusal::{Code, Refusal},
     sessions::{Asked, Outcome, Sent},
@@ -16,7 +15,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::PathBuf,
-    time::Duration,
 };
 use time::macros::datetime;
 
@@ -106,18 +104,8 @@ fn group() -> Group {
     Group {
         id: GroupId::new(72).expect("a group's id"),
         enabled: true,
-        region: "US".to_owned(),
-        phone_check: PhoneCheck::Possible,
-        countries: Vec::new(),
-        key_length: 6,
+        options: Options::default(),
         wording: Wording::check("{key}", None, "http://127.0.0.1:8080").expect("a template"),
-        sms_from: None,
-        session_ttl: Duration::from_mins(10),
-        session_max: Duration::from_hours(12),
-        key_rest: Duration::from_hours(24),
-        per_number: None,
-        per_minute: None,
-        join_url: None,
         api_keys: Vec::new(),
         jwt_secrets: Vec::new(),
         keys_missing: false,

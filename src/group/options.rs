@@ -39,18 +39,30 @@ impl FromStr for PerNumber {
 /// A group's options, with the contract's defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
+    /// The region that a number without a country code is read in, as CLDR writes it (`US`).
     pub region: String,
     pub phone_check: PhoneCheck,
+    /// The regions that the group texts; empty for any.
     pub countries: Vec<String>,
+    /// Digits in a session key, 4 … 9.
     pub key_length: u8,
+    /// The text's template.
     pub template: String,
+    /// The link's template; `None` for `{PUBLIC_URL}/s/{token}`.
     pub link: Option<String>,
+    /// The sender's number, when it is not `SMS_FROM`.
     pub sms_from: Option<String>,
+    /// After it a session expires that nobody has joined.
     pub session_ttl: Duration,
+    /// After it a joined session ends.
     pub session_max: Duration,
+    /// For so long the key of an ended session is not given out again.
     pub key_rest: Duration,
+    /// Texts to one number; `None` for no limit.
     pub per_number: Option<RateLimit>,
+    /// Invites in a minute; `None` for no limit.
     pub per_minute: Option<u32>,
+    /// Where the visitor's page leads.
     pub join_url: Option<String>,
 }
 

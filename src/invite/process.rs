@@ -73,8 +73,8 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Reply, Troubl
     let opening = Opening {
         about: &about,
         asked: &asked,
-        key_length: group.key_length,
-        ttl: group.session_ttl,
+        key_length: group.options.key_length,
+        ttl: group.options.session_ttl,
         text: &text,
     };
     let (place, session) = loop {
@@ -178,7 +178,7 @@ fn message<'a>(ctx: &Context, envelope: &Envelope, caller: &'a Caller, session: 
         |session: &Session| format!("{}/webhooks/twilio/status/{}", ctx.public_url.base, session.id);
     Text {
         to: &session.phone,
-        from: caller.group.sms_from.as_deref(),
+        from: caller.group.options.sms_from.as_deref(),
         body: &session.text,
         validity: session.left(),
         callback: ctx.public_url.callbacks.then(|| callback(session)),

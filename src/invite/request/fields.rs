@@ -84,7 +84,12 @@ impl Request<'_> {
             asked.session_params.clone_from(params);
         }
         let (session_type, written, params) = (session_type?, written?, params?);
-        let phone = phone::parse(&written, &group.region, group.phone_check, &group.countries)?;
+        let phone = phone::parse(
+            &written,
+            &group.options.region,
+            group.options.phone_check,
+            &group.options.countries,
+        )?;
         Ok(Wanted { session_type, phone, params })
     }
 
