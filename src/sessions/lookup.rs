@@ -90,9 +90,7 @@ pub async fn by_key(pool: &PgPool, group: GroupId, key: &str) -> Result<Option<R
                 message_id, correlation_id, attempts, provider_message_id, error_code, error, created_at, sent_at,
                 delivered_at, joined_at, ended_at, expires_at, updated_at
            from sessions
-          where group_id = $1 and session_key = $2 and key_held
-            and (status = 'joined'
-                 or (status in ('sending', 'sent', 'delivered', 'undelivered', 'unknown') and expires_at > now()))",
+          where id = (select id from live_sessions where group_id = $1 and session_key = $2)",
         group.get(),
         key
     )
