@@ -11,6 +11,7 @@
 //! Around it: [`config`] (the only reader of the environment), [`commands`] (one file each), [`sandbox`] (a provider to
 //! develop against). Dependencies point one way: `invite` knows no AMQP client, `sessions` no HTTP client.
 
+pub mod backoff;
 pub mod cli;
 pub mod commands;
 pub mod config;

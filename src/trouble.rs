@@ -1,6 +1,9 @@
 //! What can go wrong with an invite that is not an answer to it, and waiting for what passes.
 
-use crate::db::{self, Remedy};
+use crate::{
+    backoff::Backoff,
+    db::{self, Remedy},
+};
 use std::{future::Future, time::Duration};
 use tokio_util::sync::CancellationToken;
 
@@ -44,7 +47,7 @@ pub async fn persist<T, E: Passing, F: Future<Output = Result<T, E>>>(
     stop: &CancellationToken,
     statement: impl Fn() -> F,
 ) -> Result<T, Trouble> {
-    let mut pause = Duration::from_millis(50);
+    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
     let mut told = false;
     loop {
         let error = match statement().await {
@@ -59,14 +62,13 @@ pub async fn persist<T, E: Passing, F: Future<Output = Result<T, E>>>(
         if !error.passes() {
             return Err(Trouble::Defect(format!("the statement {name:?} failed: {}", error.summary())));
         }
-        if !told && pause >= Duration::from_millis(200) {
+        if !told && backoff.upcoming() >= Duration::from_millis(200) {
             told = true;
             tracing::warn!(statement = name, error = %error.summary(), "the database does not answer; waiting for it");
         }
         tokio::select! {
             () = stop.cancelled() => return Err(Trouble::Stopping),
-            () = tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.5))) => {}
+            () = backoff.wait() => {}
         }
-        pause = (pause * 2).min(Duration::from_secs(2));
     }
 }

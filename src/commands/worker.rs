@@ -1,6 +1,7 @@
 //! `session-invite worker`: the main job. Wiring only.
 
 use crate::{
+    backoff::Backoff,
     config::{DatabaseConfig, WorkerArgs, WorkerConfig},
     credential::Authenticator,
     db,
@@ -126,7 +127,8 @@ fn consumer(
 
 /// Connects and migrates, however long the database is away.
 async fn wait_for_database(config: &DatabaseConfig) -> Result<PgPool, db::Unusable> {
-    let mut pause = Duration::from_millis(200);
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+    let mut told = false;
     loop {
         let error = match db::connect(config, "session-invite worker").await {
             Ok(pool) => match db::migrate(&pool).await {
@@ -138,10 +140,10 @@ async fn wait_for_database(config: &DatabaseConfig) -> Result<PgPool, db::Unusab
         if !error.passes() {
             return Err(error);
         }
-        if pause < Duration::from_millis(400) {
+        if !told {
+            told = true;
             tracing::warn!(%error, "waiting for the database");
         }
-        tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
-        pause = (pause * 2).min(Duration::from_secs(5));
+        backoff.wait().await;
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Names, ReplyToAllow, connection, connection::Unusable, delivery, publish::Publisher, topology};
 use crate::{
+    backoff::Backoff,
     config::BrokerConfig,
     invite::{Context, Envelope, Verdict, process, verdict::verdict},
     metrics::{self, InHand},
@@ -89,7 +90,7 @@ impl Consumer {
     /// Afterwards such an error is logged, and waited out like any other: an operator may be mending it.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Unusable> {
         let (mut careful, mut started, mut told) = (false, false, false);
-        let mut pause = Duration::from_millis(100);
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         while !stop.is_cancelled() {
             let Some(opened) = stop.run_until_cancelled(self.open(careful)).await else { break };
             let error = match opened {
@@ -97,7 +98,8 @@ impl Consumer {
                     if !careful {
                         tracing::info!(queue = self.queue(), prefetch = self.prefetch, "consuming");
                     }
-                    (started, told, pause) = (true, false, Duration::from_millis(100));
+                    (started, told) = (true, false);
+                    backoff.reset();
                     self.consuming.store(true, Ordering::Relaxed);
                     let ended = self.consume(line, careful, &stop).await;
                     self.consuming.store(false, Ordering::Relaxed);
@@ -129,10 +131,7 @@ impl Consumer {
                 told = true;
                 tracing::warn!(queue = self.queue(), %error, "not consuming; connecting again until it works");
             }
-            let _ = stop
-                .run_until_cancelled(tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.5))))
-                .await;
-            pause = (pause * 2).min(Duration::from_secs(5));
+            let _ = stop.run_until_cancelled(backoff.wait()).await;
         }
         self.finish().await;
         Ok(())

@@ -2,7 +2,7 @@
 //! acknowledgements still flow. One task owns the channel, and outlives any connection.
 
 use super::connection::{Unusable, connect};
-use crate::{config::BrokerConfig, trouble::Trouble};
+use crate::{backoff::Backoff, config::BrokerConfig, trouble::Trouble};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use lapin::{
     BasicProperties, Channel, Confirmation,
@@ -92,12 +92,13 @@ struct Line {
 
 impl Line {
     async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
-        let mut pause = Duration::from_millis(100);
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         let mut told = false;
         loop {
             match self.open().await {
                 Ok((connection, channel)) => {
-                    (told, pause) = (false, Duration::from_millis(100));
+                    told = false;
+                    backoff.reset();
                     let ended = self.pump(&channel, &mut queue).await;
                     let _ = connection.close(200, "done".into()).await;
                     if ended {
@@ -116,8 +117,7 @@ impl Line {
                 }
                 Err(_) => {}
             }
-            tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
-            pause = (pause * 2).min(Duration::from_secs(5));
+            backoff.wait().await;
         }
     }
 
