@@ -72,7 +72,7 @@ comment on column sessions.message_id is 'The request''s AMQP message_id, its id
 comment on column sessions.correlation_id is 'The request''s AMQP correlation_id.';
 comment on column sessions.attempts is 'Tries to hand the text to the provider that were begun.';
 comment on column sessions.provider_message_id is 'The provider''s id of the text (SM...).';
-comment on column sessions.error_code is 'Why there was no session, or what is not known of its text: a code of the contract''s section 7.';
+comment on column sessions.error_code is 'Why there was no session, or what is not known of its text: a code of docs/INTEGRATION.md.';
 comment on column sessions.error is 'The error object of the reply, as it was sent.';
 comment on column sessions.request_sha256 is 'SHA-256 of the request as it was published; tells a redelivery from another request with the same id.';
 comment on column sessions.key_held is 'Whether session_key is taken in its group; false once it is released.';

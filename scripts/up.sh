@@ -22,9 +22,11 @@ command_up() {
     step "Worker, until http://$HTTP_ADDR/readyz says 200" start_worker
     say ""
     say "Up. Inbox: $SANDBOX_URL/   readiness: http://$HTTP_ADDR/readyz   logs: .dev/up/*.log"
-    say "For your shell:"
+    say "For your shell; export again after each up:"
     print_exports
-    say "Then, for example: $(program) groups add 72, $(program) send --group 72 --user 12345 --phone 111-000-0000"
+    say "Then, for example:"
+    say "    $(program) groups add 72"
+    say "    $(program) send --group 72 --user 12345 --phone 111-000-0000"
 }
 
 command_down() {
@@ -32,6 +34,11 @@ command_down() {
     [[ $WIPE == yes ]] && mode=wipe
     if [[ ! -s $DEV_DIR/up/undo ]]; then
         say "Nothing is up"
+        return
+    fi
+    # What is left then is data alone.
+    if [[ $mode == keep ]] && ! grep -qv '^kept-' "$DEV_DIR/up/undo"; then
+        say "Nothing is up; its data stays until ./dev down --wipe"
         return
     fi
     undo_run "$DEV_DIR/up" "$mode"

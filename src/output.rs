@@ -49,10 +49,12 @@ impl Format {
     }
 }
 
-/// One line to standard output. That a reader has gone away is an error, not a panic.
+/// One line to standard output. A reader that has gone away, as `head` does, has seen enough: that is success.
 pub fn print(text: &str) -> anyhow::Result<()> {
-    writeln!(io::stdout().lock(), "{}", text.trim_end())?;
-    Ok(())
+    match writeln!(io::stdout().lock(), "{}", text.trim_end()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 fn print_json<T: Serialize + ?Sized>(item: &T) -> anyhow::Result<()> {
