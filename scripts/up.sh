@@ -22,9 +22,9 @@ command_up() {
     step "Worker, until http://$HTTP_ADDR/readyz says 200" start_worker
     say ""
     say "Up. Inbox: $SANDBOX_URL/   readiness: http://$HTTP_ADDR/readyz   logs: .dev/up/*.log"
-    say "For your shell; export again after each up:"
+    say "For your shell:"
     print_exports
-    say "Then, for example:"
+    say "Then, for example (the ports change with each ./dev up: export again after it):"
     say "    $(program) groups add 72"
     say "    $(program) send --group 72 --user 12345 --phone 111-000-0000"
 }

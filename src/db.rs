@@ -4,6 +4,7 @@ use crate::config::DatabaseConfig;
 use secrecy::ExposeSecret;
 use sqlx::{
     ConnectOptions, PgPool,
+    migrate::MigrateError,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use std::{str::FromStr, time::Duration};
@@ -32,9 +33,12 @@ pub fn remedy(error: &sqlx::Error) -> Remedy {
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::WorkerCrashed => Remedy::Wait,
         sqlx::Error::Database(error) => match error.code().as_deref().map(|code| code.split_at(2)) {
-            // Connection, rollback, resources, operator intervention, system errors, and a standby's refusal.
-            Some(("08" | "40" | "53" | "57" | "58", _) | ("25", "006") | ("55", "P03")) => Remedy::Wait,
-            _ => Remedy::GiveUp,
+            // A right or a table that is missing is an operator's to give back, as a login is.
+            Some(("42", "501" | "P01")) => Remedy::Wait,
+            // The data, a constraint, or the statement itself.
+            Some(("22" | "23" | "42", _)) | None => Remedy::GiveUp,
+            // The connection, the login, resources, a restart, a failover, a plan that a migration has made old.
+            Some(_) => Remedy::Wait,
         },
         _ => Remedy::GiveUp,
     }
@@ -54,7 +58,7 @@ pub enum Unusable {
     #[error("the schema is newer than this program (migration {0} is unknown to it): update the program")]
     SchemaNewer(i64),
     #[error("the migrations failed: {0}")]
-    Migration(sqlx::migrate::MigrateError),
+    Migration(MigrateError),
 }
 
 impl Unusable {
@@ -62,7 +66,9 @@ impl Unusable {
     pub fn passes(&self) -> bool {
         match self {
             Self::Away(_) => true,
-            Self::Migration(sqlx::migrate::MigrateError::Execute(error)) => remedy(error) == Remedy::Wait,
+            Self::Migration(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
+                remedy(error) == Remedy::Wait
+            }
             _ => false,
         }
     }
@@ -120,7 +126,7 @@ pub async fn has_schema(pool: &PgPool) -> Result<bool, sqlx::Error> {
 /// Brings the schema up to date; safe when many start at once, as the migrator takes an advisory lock.
 pub async fn migrate(pool: &PgPool) -> Result<(), Unusable> {
     MIGRATIONS.run(pool).await.map_err(|error| match error {
-        sqlx::migrate::MigrateError::VersionMissing(version) => Unusable::SchemaNewer(version),
+        MigrateError::VersionMissing(version) => Unusable::SchemaNewer(version),
         other => Unusable::Migration(other),
     })
 }

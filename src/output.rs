@@ -49,7 +49,7 @@ impl Format {
     }
 }
 
-/// One line to standard output. A reader that has gone away, as `head` does, has seen enough: that is success.
+/// One line to standard output. A reader that has seen enough (`| head`) is no fault.
 pub fn print(text: &str) -> anyhow::Result<()> {
     match writeln!(io::stdout().lock(), "{}", text.trim_end()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),

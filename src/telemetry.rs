@@ -1,16 +1,21 @@
 //! Logs, to standard error.
 
 use crate::config::{Faults, LogArgs};
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::Metadata;
+use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// What no filter may turn on: the client library logs a returned reply whole, with key and phone number. Nor does
-/// anybody need to hear that a table exists already.
-const NEVER: &str = "lapin=off,sqlx::postgres::notice=warn";
+/// Nobody needs to hear that a table exists already.
+const ALWAYS: &str = "sqlx::postgres::notice=warn";
+
+/// What no filter turns on: the AMQP client logs a returned message whole, with keys, numbers and credentials.
+fn may_be_logged(metadata: &Metadata<'_>) -> bool {
+    !metadata.target().starts_with("lapin")
+}
 
 /// Starts logging as the flags say.
 pub fn start(args: &LogArgs, default_level: &str) -> Result<(), Faults> {
     let mut faults = Faults::default();
-    let parse = |filter: &str| EnvFilter::try_new(format!("{filter},{NEVER}"));
+    let parse = |filter: &str| EnvFilter::try_new(format!("{filter},{ALWAYS}"));
     let filter = faults.read("RUST_LOG", args.rust_log.as_ref(), default_level, parse);
     let json = faults.read("LOG_FORMAT", args.log_format.as_ref(), "text", |format| match format {
         "text" => Ok(false),
@@ -18,7 +23,7 @@ pub fn start(args: &LogArgs, default_level: &str) -> Result<(), Faults> {
         _ => Err(format!("{format:?} must be text or json")),
     });
     let (filter, json) = faults.finish(filter.zip(json))?;
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter).with(filter_fn(may_be_logged));
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
     // A second start, as in tests, keeps the first.
     let _ = if json {

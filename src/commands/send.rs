@@ -4,7 +4,7 @@ use super::{groups::group_id, tokens::newest_api_key};
 use crate::{
     config::{BrokerArgs, DatabaseArgs, SecretsArgs},
     credential::gkey,
-    group::{GroupId, store},
+    group::GroupId,
     output,
     queue::{self, Names},
 };
@@ -94,7 +94,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 async fn login_key(args: &Args) -> anyhow::Result<String> {
     let secrets = args.secrets.key()?;
     let pool = super::database(&args.database).await?;
-    store::show(&pool, args.group).await?;
     let key = newest_api_key(&pool, &secrets, args.group).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let expiry = i64::try_from(now)? + 3_600;

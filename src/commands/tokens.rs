@@ -106,7 +106,6 @@ pub(super) async fn execute(
     let now = OffsetDateTime::now_utc().unix_timestamp();
     let (kind, bearer, token) = match kind {
         Kind::Gkey { bearer, ttl } => {
-            store::show(pool, bearer.group).await?;
             let key = newest_api_key(pool, &key()?, bearer.group).await?;
             let token =
                 gkey::mint(bearer.group, &bearer.user, key.expose_secret().as_bytes(), until(now, ttl));
@@ -144,6 +143,7 @@ pub(super) async fn newest_api_key(
     secrets: &SecretsKey,
     group: GroupId,
 ) -> anyhow::Result<SecretString> {
+    store::show(pool, group).await?;
     let key = keys::active_api_keys(pool, Some(group)).await?.pop();
     let key =
         key.with_context(|| format!("group {group} has no API key; `groups rotate-key {group}` adds one"))?;

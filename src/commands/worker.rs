@@ -73,9 +73,10 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
         public_url: config.public_url.clone(),
     });
     let sweeping = tokio::spawn(sessions::sweep(pool.clone(), stop.clone()));
-    let publisher = Publisher::start(config.broker.clone(), give_up.clone());
-    let requests = consumer(&config, Source::Requests, &publisher, &invites, &health);
-    let dropped = consumer(&config, Source::Dropped, &publisher, &invites, &health);
+    let publisher = Publisher::start(config.broker.clone(), "publisher", give_up.clone());
+    let direct = Publisher::start(config.broker.clone(), "publisher of direct replies", give_up.clone());
+    let requests = consumer(&config, Source::Requests, [&publisher, &direct], &invites, &health);
+    let dropped = consumer(&config, Source::Dropped, [&publisher, &direct], &invites, &health);
 
     let in_time = async {
         stop.cancelled().await;
@@ -103,7 +104,7 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
 fn consumer(
     config: &WorkerConfig,
     source: Source,
-    publisher: &Publisher,
+    [publisher, direct]: [&Publisher; 2],
     invites: &Arc<Context>,
     health: &Health,
 ) -> Consumer {
@@ -115,6 +116,7 @@ fn consumer(
         prefetch: if requests { config.prefetch } else { DROPPED_PREFETCH },
         reply_to_allow: config.reply_to_allow.clone(),
         publisher: publisher.clone(),
+        direct: direct.clone(),
         invites: invites.clone(),
         in_hand: TaskTracker::new(),
         // Readiness is about the requests.

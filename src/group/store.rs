@@ -217,7 +217,13 @@ async fn switch(pool: &PgPool, group: GroupId, enabled: bool) -> Result<(), Stor
 
 /// One group.
 pub async fn show(db: impl PgExecutor<'_>, group: GroupId) -> Result<Stored, StoreError> {
-    sqlx::query_as!(Row, "select * from groups where id = $1", group.get())
+    sqlx::query_as!(
+        Row,
+        "select id, enabled, region, phone_check, countries, key_length, template, link, sms_from, session_ttl,
+                session_max, key_rest, per_number_count, per_number_window, per_minute, join_url, created_at, updated_at
+           from groups where id = $1",
+        group.get()
+    )
         .fetch_optional(db)
         .await?
         .ok_or(StoreError::NoGroup(group))?
@@ -226,7 +232,14 @@ pub async fn show(db: impl PgExecutor<'_>, group: GroupId) -> Result<Stored, Sto
 
 /// Every group, by id.
 pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<Stored>, StoreError> {
-    let rows = sqlx::query_as!(Row, "select * from groups order by id").fetch_all(db).await?;
+    let rows = sqlx::query_as!(
+        Row,
+        "select id, enabled, region, phone_check, countries, key_length, template, link, sms_from, session_ttl,
+                session_max, key_rest, per_number_count, per_number_window, per_minute, join_url, created_at, updated_at
+           from groups order by id"
+    )
+    .fetch_all(db)
+    .await?;
     rows.into_iter().map(Stored::try_from).collect()
 }
 

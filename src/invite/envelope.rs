@@ -47,6 +47,11 @@ impl std::fmt::Debug for Envelope {
 }
 
 impl Envelope {
+    /// Whether a worker may have had it before: the broker marks no redelivery on the queue of what it dropped.
+    pub fn came_before(&self) -> bool {
+        self.redelivered || self.expired_in_queue
+    }
+
     pub fn headers<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a HeaderValue> + 'a {
         self.headers.iter().filter(move |(n, _)| n == name).map(|(_, value)| value)
     }
@@ -69,11 +74,15 @@ impl Envelope {
         }
     }
 
-    /// How old the request is at `now`; `None` without a timestamp. The future counts as now.
+    /// How old the request is at `now`, at the least; `None` without a timestamp. The future counts as now.
     pub fn age(&self, now: SystemTime) -> Option<Duration> {
         let given = self.timestamp?;
-        let written =
-            if given > MILLISECONDS_FROM { Duration::from_millis(given) } else { Duration::from_secs(given) };
+        let written = if given > MILLISECONDS_FROM {
+            Duration::from_millis(given)
+        } else {
+            // Any moment of that second.
+            Duration::from_secs(given).saturating_add(Duration::from_millis(999))
+        };
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         Some(now.saturating_sub(written))
     }
@@ -128,7 +137,7 @@ mod tests {
     fn a_timestamp_is_in_seconds_or_milliseconds_and_never_in_the_future() {
         let age = |timestamp| Envelope { timestamp, ..Envelope::default() }.age(at(2_000_000_000));
         assert_eq!(age(None), None);
-        assert_eq!(age(Some(1_999_999_940)), Some(Duration::from_mins(1)));
+        assert_eq!(age(Some(1_999_999_940)), Some(Duration::from_millis(59_001)));
         assert_eq!(age(Some(1_999_999_940_000)), Some(Duration::from_mins(1)));
         assert_eq!(age(Some(2_000_000_900)), Some(Duration::ZERO));
         assert_eq!(age(Some(u64::MAX)), Some(Duration::ZERO));

@@ -7,7 +7,9 @@ use crate::{
     group::{GroupId, template::Values},
     metrics,
     refusal::{Code, Refusal},
-    sessions::{About, Asked, Fate, Opened, Opening, Outcome, Session, SessionKey, Sessions, Token, unknown},
+    sessions::{
+        About, Asked, Fate, Opened, Opening, Outcome, Repeated, Session, SessionKey, Sessions, Token, unknown,
+    },
     sms::{Answer, Later, Sms, Text},
     trouble::Trouble,
 };
@@ -56,32 +58,46 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Reply, Troubl
     let wanted = check(ctx, envelope, &request, &caller, groupid, &mut asked);
     let wanted = match wanted {
         Ok(wanted) => wanted,
-        Err(refusal) => return Ok(Reply::to(&ctx.sessions.refuse(about, asked, refusal).await?)),
+        Err(refusal) => return Ok(Reply::to(&ctx.sessions.refuse(&about, &asked, refusal).await?)),
     };
     let asked = wanted.asked();
     if let Some(refusal) = too_old(ctx, envelope) {
-        let opened = ctx.sessions.refuse_new(about.clone(), asked.clone(), refusal).await?;
-        return finished(ctx, opened, about, asked).await;
+        let repeated = ctx.sessions.refuse_new(&about, &asked, refusal).await?;
+        return finished(ctx, repeated, about, asked).await;
     }
 
-    // A place at the provider before the row: what is begun is sent at once.
-    let place = ctx.sms.place().await?;
-    if envelope.withdrawn.is_cancelled() {
-        return Err(Trouble::Stopping);
-    }
     let group = &caller.group;
     let text = |key: &SessionKey, token: &Token| {
         group.wording.render(&Values { key: key.as_str(), token: token.as_str(), group: group.id })
     };
-    let (key_length, ttl) = (group.key_length, group.session_ttl);
-    let opening = Opening { about: about.clone(), asked: asked.clone(), key_length, ttl, text: &text };
-    let session = match ctx.sessions.open(opening).await? {
-        Opened::New(session) => session,
-        opened => {
-            drop(place);
-            return finished(ctx, opened, about, asked).await;
+    let opening = Opening {
+        about: &about,
+        asked: &asked,
+        key_length: group.key_length,
+        ttl: group.session_ttl,
+        text: &text,
+    };
+    let (place, session) = loop {
+        // A place at the provider before the row: what is begun is sent at once.
+        let place = ctx.sms.place().await?;
+        if envelope.withdrawn.is_cancelled() {
+            return Err(Trouble::Stopping);
+        }
+        match ctx.sessions.open(&opening).await? {
+            Opened::New(session) => break (place, session),
+            Opened::Taken => {
+                // Whoever waits for another's outcome takes nobody's place.
+                drop(place);
+                if let Some(repeated) = ctx.sessions.repeat(&about, &asked).await? {
+                    return finished(ctx, repeated, about, asked).await;
+                }
+            }
         }
     };
+    // The wait for a place, or for the database, may have been long.
+    if let Some(refusal) = too_old(ctx, envelope) {
+        return Ok(Reply::to(&ctx.sessions.record(session, Fate::Refused(refusal)).await?));
+    }
 
     let asked_at = Instant::now();
     let answer = place.send(&message(ctx, envelope, &caller, &session)).await;
@@ -96,7 +112,7 @@ async fn recall(
     envelope: &Envelope,
     group: Option<&GroupId>,
 ) -> Result<Option<Outcome>, Trouble> {
-    match (envelope.redelivered, group, envelope.idempotency_key()) {
+    match (envelope.came_before(), group, envelope.idempotency_key()) {
         (true, Some(group), Ok(id)) => ctx.sessions.recall(*group, id, &envelope.sha256()).await,
         _ => Ok(None),
     }
@@ -132,7 +148,7 @@ fn about(envelope: &Envelope, caller: &Caller) -> About {
         message_id: envelope.idempotency_key().ok().flatten().map(str::to_owned),
         correlation_id: envelope.correlation_id.as_deref().map(plain),
         request_sha256: envelope.sha256(),
-        redelivered: envelope.redelivered,
+        redelivered: envelope.came_before(),
     }
 }
 
@@ -146,15 +162,14 @@ fn too_old(ctx: &Context, envelope: &Envelope) -> Option<Refusal> {
 }
 
 /// The answer when there is nothing to send.
-async fn finished(ctx: &Context, opened: Opened, about: About, asked: Asked) -> Result<Reply, Trouble> {
-    match opened {
-        Opened::Finished(outcome) => Ok(Reply::to(&outcome)),
-        Opened::Conflict => {
+async fn finished(ctx: &Context, repeated: Repeated, about: About, asked: Asked) -> Result<Reply, Trouble> {
+    match repeated {
+        Repeated::Finished(outcome) => Ok(Reply::to(&outcome)),
+        Repeated::Conflict => {
             let message = "this message_id was used for an invite with another content";
             let refusal = Refusal::new(Code::IdempotencyConflict, message).field("message_id");
-            Ok(Reply::to(&ctx.sessions.refuse(about, asked, refusal).await?))
+            Ok(Reply::to(&ctx.sessions.refuse(&about, &asked, refusal).await?))
         }
-        Opened::New(_) => Err(Trouble::Defect("a session was begun, and nothing sent".to_owned())),
     }
 }
 

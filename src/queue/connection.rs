@@ -8,9 +8,13 @@ use std::time::Duration;
 /// Replies of AMQP's that no waiting mends: access refused, not found (the vhost), not allowed, precondition failed.
 const FINAL: [u16; 4] = [403, 404, 530, 406];
 
-/// Bytes in a frame, where AMQP_URL does not say `?frame_max=`. The client keeps buffers of 64 frames for each
-/// connection, and RabbitMQ's default of 128 KiB would make that 8 MiB; an invite and its reply fit in one of these.
-const FRAME_MAX: u32 = 32 * 1024;
+/// Bytes in a frame, where AMQP_URL does not say `?frame_max=`: RabbitMQ's own default, and not less, as a message's
+/// headers must fit in one. Said before the negotiation, it lets the client allocate its buffers of 64 frames once,
+/// as pages that are not touched until they are used; else an idle connection would hold 8 MiB.
+const FRAME_MAX: u32 = 128 * 1024;
+
+/// AMQP's reply code for a frame that cannot be one.
+const FRAME_ERROR: u16 = 501;
 
 /// Why the broker cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -34,9 +38,13 @@ impl Unusable {
         matches!(self, Self::Away(_))
     }
 
-    /// Whether bytes arrived that the client library cannot decode.
+    /// Whether bytes arrived that the client library cannot decode, or in a frame larger than was agreed.
     pub fn is_undecodable(&self) -> bool {
-        matches!(self, Self::Away(error) if matches!(error.kind(), ErrorKind::ParsingError(_)))
+        match self {
+            Self::Away(error) if matches!(error.kind(), ErrorKind::ParsingError(_)) => true,
+            Self::Away(error) => reply_code(error) == Some(FRAME_ERROR),
+            _ => false,
+        }
     }
 
     pub(super) fn of_declaring(queue: &str, error: lapin::Error) -> Self {

@@ -45,6 +45,8 @@ pub struct Consumer {
     pub prefetch: u16,
     pub reply_to_allow: ReplyToAllow,
     pub publisher: Publisher,
+    /// For direct replies.
+    pub direct: Publisher,
     pub invites: Arc<Context>,
     pub in_hand: TaskTracker,
     /// True while messages can arrive.
@@ -131,6 +133,7 @@ impl Consumer {
                 .await;
             pause = (pause * 2).min(Duration::from_secs(5));
         }
+        self.finish().await;
         Ok(())
     }
 
@@ -190,17 +193,22 @@ impl Consumer {
         }
     }
 
+    /// Waits for what is in hand. Its replies and rows need no line of the consumer's.
+    async fn finish(&self) {
+        self.in_hand.close();
+        self.in_hand.wait().await;
+    }
+
     /// No new work is taken, what is in hand is finished, what was prefetched and not begun goes back.
     async fn drain(&self, mut line: Line) {
+        self.consuming.store(false, Ordering::Relaxed);
         let cancelled = line.channel.basic_cancel(line.deliveries.tag(), BasicCancelOptions::default()).await;
         if cancelled.is_ok() {
             while let Some(Ok(delivery)) = line.deliveries.next().await {
                 give_back(&delivery).await;
             }
         }
-        self.in_hand.close();
-        self.in_hand.wait().await;
-        self.in_hand.reopen();
+        self.finish().await;
         let _ = line.connection.close(200, "done".into()).await;
     }
 

@@ -8,11 +8,16 @@ use lapin::{
     BasicProperties, Channel, Confirmation,
     options::{BasicPublishOptions, ConfirmSelectOptions},
 };
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Duration,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+/// How often a message is published that the broker fails on, or does not take.
+const TRIES: u32 = 3;
 /// Messages that wait for the channel at most; more wait in their senders.
 const WAITING: usize = 1_024;
 
@@ -27,12 +32,14 @@ pub struct Outgoing {
     pub mandatory: bool,
 }
 
-/// What the broker has confirmed.
+/// What the broker has made of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Published {
     Routed,
     /// Its queue is not there.
     Unroutable,
+    /// Its queue is full, or its name is one that the broker fails on.
+    Refused,
 }
 
 struct Job {
@@ -40,6 +47,8 @@ struct Job {
     id: Uuid,
     message: Outgoing,
     done: oneshot::Sender<Published>,
+    /// Tries that failed, and by this message's own fault.
+    failures: u32,
 }
 
 /// A handle on the publishing task.
@@ -49,10 +58,11 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Starts the task; it ends when every handle is dropped, or at `stop`.
-    pub fn start(config: BrokerConfig, stop: CancellationToken) -> Self {
+    /// Starts the task; it ends when every handle is dropped, or at `stop`. `purpose` names its connection.
+    pub fn start(config: BrokerConfig, purpose: &'static str, stop: CancellationToken) -> Self {
         let (jobs, queue) = mpsc::channel(WAITING);
-        tokio::spawn(async move { stop.run_until_cancelled(run(config, queue)).await });
+        let line = Line { config, purpose, later: jobs.downgrade(), again: VecDeque::new() };
+        tokio::spawn(async move { stop.run_until_cancelled(line.run(queue)).await });
         Self { jobs }
     }
 
@@ -62,111 +72,161 @@ impl Publisher {
         let (done, confirmed) = oneshot::channel();
         let id = Uuid::now_v7();
         message.properties = message.properties.with_message_id(id.to_string().into());
-        self.jobs.send(Job { id, message, done }).await.map_err(|_| Trouble::Stopping)?;
+        self.jobs.send(Job { id, message, done, failures: 0 }).await.map_err(|_| Trouble::Stopping)?;
         confirmed.await.map_err(|_| Trouble::Stopping)
     }
 }
 
-type Confirms = FuturesUnordered<BoxFuture<'static, (Job, Result<Confirmation, lapin::Error>)>>;
+type Confirmed = (Job, Result<Confirmation, lapin::Error>);
+type Confirms = FuturesUnordered<BoxFuture<'static, Confirmed>>;
 
-async fn run(config: BrokerConfig, mut queue: mpsc::Receiver<Job>) {
-    let mut again = Vec::new();
-    let mut pause = Duration::from_millis(100);
-    loop {
-        match open(&config).await {
-            Ok((connection, channel)) => {
-                pause = Duration::from_millis(100);
-                let ended = pump(&channel, &mut queue, &mut again).await;
-                let _ = connection.close(200, "done".into()).await;
-                if ended {
-                    return;
+/// The task's side: connections come and go, what is unconfirmed stays.
+struct Line {
+    config: BrokerConfig,
+    purpose: &'static str,
+    /// For what is tried again after a pause.
+    later: mpsc::WeakSender<Job>,
+    /// Unconfirmed when the last channel was lost.
+    again: VecDeque<Job>,
+}
+
+impl Line {
+    async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+        let mut pause = Duration::from_millis(100);
+        let mut told = false;
+        loop {
+            match self.open().await {
+                Ok((connection, channel)) => {
+                    (told, pause) = (false, Duration::from_millis(100));
+                    let ended = self.pump(&channel, &mut queue).await;
+                    let _ = connection.close(200, "done".into()).await;
+                    if ended {
+                        return;
+                    }
+                    let unconfirmed = self.again.len();
+                    tracing::warn!(
+                        purpose = self.purpose,
+                        unconfirmed,
+                        "the connection for publishing is lost"
+                    );
                 }
-                tracing::warn!(unconfirmed = again.len(), "the broker's connection for publishing is lost");
+                Err(error) if !told => {
+                    told = true;
+                    tracing::warn!(purpose = self.purpose, %error, "not publishing; connecting again until it works");
+                }
+                Err(_) => {}
             }
-            Err(error) => tracing::debug!(%error, "the connection for publishing cannot be opened yet"),
+            tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
         }
-        tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
-        pause = (pause * 2).min(Duration::from_secs(5));
     }
-}
 
-async fn open(config: &BrokerConfig) -> Result<(lapin::Connection, Channel), Unusable> {
-    let connection = connect(config, "publisher").await?;
-    let channel = connection.create_channel().await?;
-    channel.confirm_select(ConfirmSelectOptions::default()).await?;
-    Ok((connection, channel))
-}
+    async fn open(&self) -> Result<(lapin::Connection, Channel), Unusable> {
+        let connection = connect(&self.config, self.purpose).await?;
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok((connection, channel))
+    }
 
-/// Publishes until the channel fails (`false`, the unconfirmed are in `again`) or no handle is left (`true`).
-///
-/// One task reads all confirms, in the order in which the client resolved them: a return always comes before
-/// the confirm of its message, though perhaps on another's.
-async fn pump(channel: &Channel, queue: &mut mpsc::Receiver<Job>, again: &mut Vec<Job>) -> bool {
-    let mut confirms = Confirms::new();
-    let mut returned = HashSet::new();
-    let mut failed = false;
-    for job in std::mem::take(again) {
-        failed |= !publish(channel, job, &mut confirms, again).await;
-    }
-    while !failed {
-        tokio::select! {
-            biased;
-            Some((job, confirmed)) = confirms.next() => failed = !settle(job, confirmed, &mut returned, again),
-            job = queue.recv() => match job {
-                Some(job) => failed = !publish(channel, job, &mut confirms, again).await,
-                None => return true,
-            },
+    /// Publishes until the channel fails (`false`, the unconfirmed are in `again`) or no handle is left (`true`).
+    async fn pump(&mut self, channel: &Channel, queue: &mut mpsc::Receiver<Job>) -> bool {
+        let (mut confirms, mut returned) = (Confirms::new(), HashSet::new());
+        // One by one: if the broker fails on one of them, that one fails alone, and is given up in the end.
+        while let Some(mut job) = self.again.pop_front() {
+            job.failures += 1;
+            let published = self.publish(channel, job, &mut confirms).await;
+            if !published || !self.settle(&mut confirms, &mut returned).await {
+                return false;
+            }
         }
-    }
-    while let Some((job, confirmed)) = confirms.next().await {
-        settle(job, confirmed, &mut returned, again);
-    }
-    false
-}
-
-/// Whether the channel took it.
-async fn publish(channel: &Channel, job: Job, confirms: &mut Confirms, again: &mut Vec<Job>) -> bool {
-    let Outgoing { queue, body, properties, mandatory } = &job.message;
-    let options = BasicPublishOptions { mandatory: *mandatory, ..BasicPublishOptions::default() };
-    match channel.basic_publish("".into(), queue.as_str().into(), options, body, properties.clone()).await {
-        Ok(confirm) => {
-            confirms.push(confirm.map(|confirmed| (job, confirmed)).boxed());
-            true
+        let mut works = true;
+        while works {
+            tokio::select! {
+                biased;
+                settled = self.settle(&mut confirms, &mut returned), if !confirms.is_empty() => works = settled,
+                job = queue.recv() => match job {
+                    Some(job) => works = self.publish(channel, job, &mut confirms).await,
+                    None => return true,
+                },
+            }
         }
-        Err(error) => {
-            tracing::debug!(%error, "a message could not be published");
-            again.push(job);
-            false
+        while !confirms.is_empty() {
+            self.settle(&mut confirms, &mut returned).await;
         }
-    }
-}
-
-/// Whether the channel still works.
-fn settle(
-    job: Job,
-    confirmed: Result<Confirmation, lapin::Error>,
-    returned: &mut HashSet<String>,
-    again: &mut Vec<Job>,
-) -> bool {
-    let (acked, back) = match confirmed {
-        Ok(Confirmation::Ack(back)) => (true, back),
-        Ok(Confirmation::Nack(back)) => (false, back),
-        Ok(Confirmation::NotRequested) | Err(_) => {
-            again.push(job);
-            return false;
-        }
-    };
-    if let Some(id) = back.as_ref().and_then(|message| message.properties.message_id().as_ref()) {
-        returned.insert(id.to_string());
-    }
-    let published =
-        if returned.remove(&job.id.to_string()) { Published::Unroutable } else { Published::Routed };
-    if acked {
-        let _ = job.done.send(published);
-        true
-    } else {
-        // The broker could not keep it (a queue without a leader, or a full one): a new channel, after a pause.
-        again.push(job);
         false
+    }
+
+    /// Whether the channel took it.
+    async fn publish(&mut self, channel: &Channel, job: Job, confirms: &mut Confirms) -> bool {
+        let Outgoing { queue, body, properties, mandatory } = &job.message;
+        let options = BasicPublishOptions { mandatory: *mandatory, ..BasicPublishOptions::default() };
+        let queue = queue.as_str().into();
+        match channel.basic_publish("".into(), queue, options, body, properties.clone()).await {
+            Ok(confirm) => {
+                confirms.push(confirm.map(|confirmed| (job, confirmed)).boxed());
+                true
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a message could not be published");
+                self.lost(job);
+                false
+            }
+        }
+    }
+
+    /// Waits for a confirm, and takes all that have come by then: whether the channel still works. A return may come
+    /// on another message's confirm, so all returns are read before any message counts as routed.
+    async fn settle(&mut self, confirms: &mut Confirms, returned: &mut HashSet<String>) -> bool {
+        let mut ready: Vec<Confirmed> = confirms.next().await.into_iter().collect();
+        while let Some(Some(more)) = confirms.next().now_or_never() {
+            ready.push(more);
+        }
+        for (_, confirmed) in &ready {
+            if let Ok(Confirmation::Ack(Some(back)) | Confirmation::Nack(Some(back))) = confirmed {
+                returned.extend(back.properties.message_id().as_ref().map(ToString::to_string));
+            }
+        }
+        let mut works = true;
+        for (job, confirmed) in ready {
+            let came_back = returned.remove(&job.id.to_string());
+            match confirmed {
+                _ if came_back => drop(job.done.send(Published::Unroutable)),
+                Ok(Confirmation::Ack(_)) => drop(job.done.send(Published::Routed)),
+                Ok(Confirmation::Nack(_)) => self.not_taken(job),
+                Ok(Confirmation::NotRequested) | Err(_) => {
+                    self.lost(job);
+                    works = false;
+                }
+            }
+        }
+        if confirms.is_empty() {
+            returned.clear();
+        }
+        works
+    }
+
+    /// The channel was lost before the confirm. A message that has been alone with it so often is what ends it.
+    fn lost(&mut self, job: Job) {
+        if job.failures >= TRIES {
+            let _ = job.done.send(Published::Refused);
+        } else {
+            self.again.push_back(job);
+        }
+    }
+
+    /// The broker could not keep it (a full queue, or one without a leader), which says nothing of the channel.
+    fn not_taken(&self, mut job: Job) {
+        job.failures += 1;
+        if job.failures >= TRIES {
+            let _ = job.done.send(Published::Refused);
+            return;
+        }
+        let later = self.later.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(300) * job.failures).await;
+            if let Some(jobs) = later.upgrade() {
+                let _ = jobs.send(job).await;
+            }
+        });
     }
 }

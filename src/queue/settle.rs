@@ -14,9 +14,14 @@ use lapin::{
     message::Delivery,
     types::{AMQPValue, FieldTable},
 };
+use std::time::Duration;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
+/// What RabbitMQ makes of a requester's `amq.rabbitmq.reply-to` begins so
+/// (<https://www.rabbitmq.com/docs/direct-reply-to>).
+const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to.";
+/// How long a message waits before it goes back for want of a dead-letter queue.
+const WITHOUT_DEAD: Duration = Duration::from_secs(2);
 
 impl Consumer {
     /// Publishes the reply; one whose queue is gone is set aside with the reason.
@@ -31,13 +36,19 @@ impl Consumer {
             properties: reply_properties(envelope, reply, trace),
             mandatory: !direct,
         };
-        let published = self.publisher.publish(message.clone()).await?;
-        if published == Published::Unroutable {
-            tracing::warn!(queue = %queue.escape_debug(), "a reply's queue is not there; it is set aside");
-            let reason = format!("unroutable: the queue {queue} is not there");
-            self.publish_dead(message, "reply", &reason, reply.code.unwrap_or_default()).await?;
+        if direct {
+            // At most once by its nature: there is nobody to keep it for. A name that somebody made up can end the
+            // connection, so these have one of their own.
+            return self.direct.publish(message).await.map(drop);
         }
-        Ok(())
+        let why = match self.publisher.publish(message.clone()).await? {
+            Published::Routed => return Ok(()),
+            Published::Unroutable => "unroutable: it is not there",
+            Published::Refused => "refused by the broker: it may be full",
+        };
+        tracing::warn!(queue = %queue.escape_debug(), why, "a reply cannot go to its queue; it is set aside");
+        let reason = format!("the queue {queue} is {why}");
+        self.publish_dead(message, "reply", &reason, reply.code.unwrap_or_default()).await
     }
 
     pub(super) async fn set_aside(
@@ -65,6 +76,12 @@ impl Consumer {
     ) -> Result<(), Trouble> {
         let mut headers = message.properties.headers().clone().unwrap_or_default();
         let now = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
+        // The broker's count of the deliveries before this one.
+        let attempts = match headers.inner().get("x-delivery-count") {
+            Some(AMQPValue::LongLongInt(before)) => before.saturating_add(1),
+            Some(AMQPValue::LongInt(before)) => i64::from(*before) + 1,
+            _ => 1,
+        };
         let id = message.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
         let texts = [
             ("x-kind", kind),
@@ -78,7 +95,7 @@ impl Consumer {
         for (name, value) in texts {
             headers.insert(name.into(), AMQPValue::LongString(value.into()));
         }
-        headers.insert("x-attempts".into(), AMQPValue::LongLongInt(1));
+        headers.insert("x-attempts".into(), AMQPValue::LongLongInt(attempts));
         message.properties = message.properties.with_headers(headers);
         message.queue.clone_from(&self.names.dead);
         message.mandatory = true;
@@ -87,11 +104,10 @@ impl Consumer {
                 metrics::dead_letter(kind);
                 Ok(())
             }
-            Published::Unroutable => {
-                tracing::error!(
-                    queue = self.names.dead,
-                    "the dead-letter queue is gone; the message goes back"
-                );
+            Published::Unroutable | Published::Refused => {
+                let queue = &self.names.dead;
+                tracing::error!(queue, "the dead-letter queue is gone or full; the message goes back");
+                tokio::time::sleep(WITHOUT_DEAD).await;
                 Err(Trouble::Stopping)
             }
         }

@@ -39,11 +39,17 @@ pub struct Sessions {
 
 /// A session to open: what it is about, and how its key becomes a text.
 pub struct Opening<'a> {
-    pub about: About,
-    pub asked: Asked,
+    pub about: &'a About,
+    pub asked: &'a Asked,
     pub key_length: u8,
     pub ttl: Duration,
     pub text: &'a (dyn Fn(&SessionKey, &Token) -> String + Sync),
+}
+
+impl std::fmt::Debug for Opening<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opening").field("about", &self.about).finish_non_exhaustive()
+    }
 }
 
 /// A session that is begun: its row is there, and its text is ours to send, once.
@@ -60,16 +66,17 @@ pub struct Session {
     ttl: Duration,
 }
 
-impl std::fmt::Debug for Opening<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Opening").field("about", &self.about).finish_non_exhaustive()
-    }
-}
-
 /// What stands in the table after [`Sessions::open`].
 #[derive(Debug)]
 pub enum Opened {
     New(Session),
+    /// Another row answers for the message id: see [`Sessions::repeat`].
+    Taken,
+}
+
+/// What a message id that was used before stands for.
+#[derive(Debug)]
+pub enum Repeated {
     /// The request was answered before; this is its answer.
     Finished(Outcome),
     /// The id belongs to a request with another content.
@@ -125,11 +132,10 @@ impl Sessions {
         persist("acknowledge", &self.stop, || statements::acknowledge(&self.pool, requests)).await
     }
 
-    /// Begins a session under a key that nobody in its group holds, or finds what its message id stands for.
-    pub async fn open(&self, opening: Opening<'_>) -> Result<Opened, Trouble> {
-        let Opening { about, asked, key_length, ttl, text } = opening;
-        let phone = asked.phone.clone().unwrap_or_default();
-        let id = Uuid::now_v7();
+    /// Begins a session under a key that nobody in its group holds, unless its message id is taken.
+    pub async fn open(&self, opening: &Opening<'_>) -> Result<Opened, Trouble> {
+        let &Opening { about, asked, key_length, ttl, text } = opening;
+        let (id, begun) = (Uuid::now_v7(), Instant::now());
         for draw in 0..DRAWS_AT_MOST {
             let (key, token) = (SessionKey::draw(key_length, draw), Token::draw());
             let text = text(&key, &token);
@@ -141,59 +147,64 @@ impl Sessions {
             };
             let row =
                 NewRow { id, about: about.clone(), asked: asked.clone(), owns_message_id: true, content };
-            let inserted = self.insert.run(row).await?;
-            if let Some(expires_at) = inserted.and_then(|times| times.expires_at) {
-                let session = Session {
-                    id,
-                    group: about.group.get(),
-                    key,
-                    text,
-                    phone,
-                    expires_at,
-                    begun: Instant::now(),
-                    ttl,
-                };
-                return Ok(Opened::New(session));
-            }
-            // A lost connection may have hidden the commit of our own row: then it is ours after all.
-            if let Some(expires_at) = self.by_id(id).await?.and_then(|row| row.expires_at) {
-                let session = Session {
-                    id,
-                    group: about.group.get(),
-                    key,
-                    text,
-                    phone,
-                    expires_at,
-                    begun: Instant::now(),
-                    ttl,
-                };
-                return Ok(Opened::New(session));
-            }
-            if let Some(opened) = self.repeat(&about, &asked).await? {
-                return Ok(opened);
-            }
-            tracing::debug!(group = %about.group, draw, "a session key was taken, or an id released; again");
+            let inserted = self.insert.run(row).await?.and_then(|times| times.expires_at);
+            let expires_at = match inserted {
+                Some(expires_at) => expires_at,
+                // Either a lost connection has hidden the commit of our own row, which is ours to send for as long as
+                // nobody has settled it, or what we drew is taken.
+                None => match self.by_id(id).await? {
+                    Some(row) if row.in_hand() && !row.lease_over => {
+                        row.expires_at.unwrap_or_else(OffsetDateTime::now_utc)
+                    }
+                    Some(_) => return Ok(Opened::Taken),
+                    None if self.is_taken(about, asked).await? => return Ok(Opened::Taken),
+                    None => {
+                        tracing::debug!(group = %about.group, draw, "a session key was taken; drawing another");
+                        continue;
+                    }
+                },
+            };
+            let phone = asked.phone.clone().unwrap_or_default();
+            return Ok(Opened::New(Session {
+                id,
+                group: about.group.get(),
+                key,
+                text,
+                phone,
+                expires_at,
+                begun,
+                ttl,
+            }));
         }
         Err(Trouble::Defect(format!("{DRAWS_AT_MOST} session keys in a row were taken")))
     }
 
     /// Stores a refusal that does not depend on the message id: the row answers for the id if no text exists for it.
-    pub async fn refuse(&self, about: About, asked: Asked, refusal: Refusal) -> Result<Outcome, Trouble> {
-        if !self.insert_refusal(&about, &asked, &refusal, true).await? {
-            let released = self.release_for(&about, &asked).await?;
-            self.insert_refusal(&about, &asked, &refusal, released).await?;
+    pub async fn refuse(&self, about: &About, asked: &Asked, refusal: Refusal) -> Result<Outcome, Trouble> {
+        let id = Uuid::now_v7();
+        let mut owns = true;
+        while !self.insert_refusal(id, about, asked, &refusal, owns).await? && self.by_id(id).await?.is_none()
+        {
+            owns = self.release_for(about, asked).await?;
         }
         Ok(Outcome::Refused(refusal))
     }
 
     /// Stores a refusal that comes after the look at the message id: a repeat gets its stored answer instead.
-    pub async fn refuse_new(&self, about: About, asked: Asked, refusal: Refusal) -> Result<Opened, Trouble> {
+    pub async fn refuse_new(
+        &self,
+        about: &About,
+        asked: &Asked,
+        refusal: Refusal,
+    ) -> Result<Repeated, Trouble> {
+        let id = Uuid::now_v7();
         loop {
-            if self.insert_refusal(&about, &asked, &refusal, true).await? {
-                return Ok(Opened::Finished(Outcome::Refused(refusal)));
+            let stored = self.insert_refusal(id, about, asked, &refusal, true).await?;
+            if stored || self.by_id(id).await?.is_some() {
+                return Ok(Repeated::Finished(Outcome::Refused(refusal)));
             }
-            if let Some(opened) = self.repeat(&about, &asked).await? {
-                return Ok(opened);
+            if let Some(repeated) = self.repeat(about, asked).await? {
+                return Ok(repeated);
             }
         }
     }
@@ -231,33 +242,42 @@ impl Sessions {
     /// Answers whether the row went in; it does not if its message id is taken.
     async fn insert_refusal(
         &self,
+        id: Uuid,
         about: &About,
         asked: &Asked,
         refusal: &Refusal,
         owns_message_id: bool,
     ) -> Result<bool, Trouble> {
         let (about, asked, content) = (about.clone(), asked.clone(), Content::Refused(refusal.clone()));
-        let row = NewRow { id: Uuid::now_v7(), about, asked, owns_message_id, content };
+        let row = NewRow { id, about, asked, owns_message_id, content };
         Ok(self.insert.run(row).await?.is_some())
     }
 
-    /// What a repeated message id stands for; `None` when it is free again.
-    async fn repeat(&self, about: &About, asked: &Asked) -> Result<Option<Opened>, Trouble> {
+    /// What a taken message id stands for, waited for while it is in hand; `None` when it is free again.
+    pub async fn repeat(&self, about: &About, asked: &Asked) -> Result<Option<Repeated>, Trouble> {
         let Some(message_id) = &about.message_id else { return Ok(None) };
         let Some(row) = self.owner(about.group, message_id, &asked.session_params).await? else {
             return Ok(None);
         };
         if row.released_id() {
             if about.redelivered && row.came_from(&about.request_sha256) {
-                return self.outcome_of(row).await.map(|outcome| Some(Opened::Finished(outcome)));
+                return self.outcome_of(row).await.map(|outcome| Some(Repeated::Finished(outcome)));
             }
             self.release(row.id).await?;
             return Ok(None);
         }
         if !row.asks_the_same(asked) {
-            return Ok(Some(Opened::Conflict));
+            return Ok(Some(Repeated::Conflict));
         }
-        self.outcome_of(row).await.map(|outcome| Some(Opened::Finished(outcome)))
+        self.outcome_of(row).await.map(|outcome| Some(Repeated::Finished(outcome)))
+    }
+
+    /// Whether another row answers for the message id.
+    async fn is_taken(&self, about: &About, asked: &Asked) -> Result<bool, Trouble> {
+        match &about.message_id {
+            Some(id) => Ok(self.owner(about.group, id, &asked.session_params).await?.is_some()),
+            None => Ok(false),
+        }
     }
 
     /// Frees a message id after which surely no text exists; answers whether it was free to take.

@@ -8,6 +8,7 @@ mod cli;
 mod credentials;
 mod groups;
 mod happy;
+mod hostile;
 mod idempotency;
 mod neighbours;
 mod observe;

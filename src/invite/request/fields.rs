@@ -168,9 +168,16 @@ fn scalar(raw: &str) -> Result<Option<String>, &'static str> {
             if value.contains('\0') { Err("must not hold U+0000") } else { Ok(Some(quoted(&value))) }
         }
         Some(b'-' | b'0'..=b'9') => {
-            // A double is what every reader of JSON has; PostgreSQL's numeric would refuse 1e999999.
-            let finite = raw.parse::<f64>().is_ok_and(f64::is_finite);
-            if finite { Ok(Some(raw.to_owned())) } else { Err("must be a number that a double can hold") }
+            // A double is what every reader of JSON has; PostgreSQL's numeric would refuse 1e999999 and 1e-99999.
+            let digits = raw.split(['e', 'E']).next().unwrap_or_default();
+            let is_zero = !digits.bytes().any(|b| (b'1'..=b'9').contains(&b));
+            let held =
+                raw.parse::<f64>().is_ok_and(|double| double.is_finite() && (double != 0.0 || is_zero));
+            if !held {
+                return Err("must be a number that a double can hold");
+            }
+            // A zero needs no exponent, which could be any.
+            Ok(Some(if is_zero { digits.to_owned() } else { raw.to_owned() }))
         }
         _ => Err("must be a string, a number, true or false"),
     }

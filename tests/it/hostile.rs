@@ -1,0 +1,118 @@
+//! What one sender can put on the queue, or behind a `reply_to`, must not stop the worker for the others.
+
+use crate::support::{Message, Setup, Tunnel, World, broker_server, until};
+use lapin::{
+    Connection, ConnectionProperties,
+    options::{QueueDeclareOptions, QueueDeleteOptions},
+    types::{AMQPValue, FieldTable},
+};
+use serde_json::json;
+
+#[tokio::test]
+async fn headers_of_any_size_are_taken() {
+    let world = World::start().await;
+    world
+        .broker
+        .request(Message::bytes("{}").text_header("junk", &"x".repeat(60_000)).correlation("junk"))
+        .await;
+    for n in 0..5 {
+        world.broker.request(Message::json(&world.request()).correlation(&format!("good{n}"))).await;
+    }
+    world.broker.reply("junk").await.refused("rejected", "credential_missing", 401);
+    for n in 0..5 {
+        world.broker.reply(&format!("good{n}")).await.sent();
+    }
+}
+
+#[tokio::test]
+async fn a_made_up_direct_reply_queue_ends_nobody_elses_replies() {
+    let world = World::start().await;
+    for made_up in ["g1h2AA==.xyz", "g2dkAApyYWJiaXRAbG9jYWxob3N0AAA.key", "garbage", ""] {
+        let queue = format!("amq.rabbitmq.reply-to.{made_up}");
+        world.broker.publish(Message::bytes("{}").reply_to(&queue)).await;
+    }
+    for n in 0..5 {
+        world.broker.request(Message::json(&world.request()).correlation(&format!("good{n}"))).await;
+    }
+    for n in 0..5 {
+        world.broker.reply(&format!("good{n}")).await.sent();
+    }
+    // All of them are answered or given up in the end.
+    until("nothing is in hand", || async {
+        let metrics = world.get("/metrics").await.text().await.expect("text");
+        metrics.lines().any(|line| line == "session_invite_in_hand 0").then_some(())
+    })
+    .await;
+    assert!(world.broker.left().is_empty(), "one reply each");
+}
+
+#[tokio::test]
+async fn a_reply_to_a_full_queue_is_set_aside_and_holds_up_nobody() {
+    let world = World::start().await;
+    let connection = Connection::connect(&broker_server(), ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let mut full = FieldTable::default();
+    full.insert("x-max-length".into(), AMQPValue::LongInt(0));
+    full.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+    let queue = format!("full-{}", world.broker.queue("x"));
+    channel.queue_declare(queue.as_str().into(), QueueDeclareOptions::default(), full).await.unwrap();
+
+    world.broker.publish(Message::bytes("{}").reply_to(&queue)).await;
+    world.invite(&world.request()).await.sent();
+    let dead = world.broker.take("dead").await;
+    assert_eq!(dead.header("x-kind").as_deref(), Some("reply"));
+    assert!(dead.header("x-reason").unwrap().contains("refused by the broker"), "{dead:?}");
+    channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn numbers_that_postgres_would_refuse_are_invalid_fields() {
+    let world = World::start().await;
+    for number in ["1e-99999", "1e999", "-4e-400"] {
+        let body = world.request_with(json!({"sessionParams": {"z": 0}})).to_string();
+        let body = body.replace("{\"z\":0}", &format!("{{\"z\":{number}}}"));
+        let reply = world.ask(Message::bytes(body)).await;
+        assert_eq!(reply.refused("rejected", "field_invalid", 400)["field"], "sessionParams.z");
+    }
+    let body = world.request_with(json!({"sessionParams": {"z": 0}})).to_string();
+    world.ask(Message::bytes(body.replace("{\"z\":0}", "{\"z\":0e-99999}"))).await.sent();
+}
+
+#[tokio::test]
+async fn a_stop_while_the_broker_is_away_finishes_the_text_in_hand() {
+    let world = Setup::default().set("SHUTDOWN_GRACE", "3s").without_worker().await;
+    let tunnel = Tunnel::closed(&broker_server());
+    tunnel.open();
+    world.run(&["migrate"]).ok();
+    world.add_group(72, &[]);
+    let mut worker = world.spawn(&[("AMQP_URL", &tunnel.url)]);
+    worker.ready().await;
+    world.provider.set(json!({"latency_ms": 1_000})).await;
+    world.broker.request(Message::json(&world.request()).id("in-hand").correlation("in-hand")).await;
+    until("the provider has it", || async { (world.provider.posts().await == 1).then_some(()) }).await;
+    tunnel.close();
+    assert!(worker.stop().success());
+    assert_eq!(world.database.session().await["status"], "sent");
+
+    // The reply could not be published: the next worker gives it, from the row.
+    let mut next = world.start_worker().await;
+    world.broker.reply("in-hand").await.sent();
+    assert_eq!(world.provider.posts().await, 1);
+    assert!(next.stop().success());
+}
+
+#[tokio::test]
+async fn a_repeat_that_waits_for_its_outcome_takes_nobodys_place_at_the_provider() {
+    let world = Setup::default().set("SMS_CONCURRENCY", "2").set("SMS_TIMEOUT", "3s").start().await;
+    world.provider.next(&["hang"]).await;
+    for _ in 0..10 {
+        world.broker.request(Message::json(&world.request()).id("slow").correlation("slow")).await;
+    }
+    until("the first is with the provider", || async { (world.provider.posts().await == 1).then_some(()) })
+        .await;
+    world.invite(&world.request()).await.sent();
+    world.broker.reply("slow").await.refused("failed", "outcome_unknown", 504);
+    for _ in 1..10 {
+        world.broker.reply("slow").await.refused("failed", "outcome_unknown", 504);
+    }
+}
