@@ -24,7 +24,7 @@ command_up() {
     say "Up. Inbox: $SANDBOX_URL/   readiness: http://$HTTP_ADDR/readyz   logs: .dev/up/*.log"
     say "For your shell:"
     print_exports
-    say "Then, for example (the ports change with each ./dev up: export again):"
+    say "Then, for example (the ports change with each ./dev up: export again after it):"
     say "    $(program) groups add 72"
     say "    $(program) send --group 72 --user 12345 --phone 111-000-0000"
 }
@@ -34,6 +34,11 @@ command_down() {
     [[ $WIPE == yes ]] && mode=wipe
     if [[ ! -s $DEV_DIR/up/undo ]]; then
         say "Nothing is up"
+        return
+    fi
+    # What is left then is data alone.
+    if [[ $mode == keep ]] && ! grep -qv '^kept-' "$DEV_DIR/up/undo"; then
+        say "Nothing is up; its data stays until ./dev down --wipe"
         return
     fi
     undo_run "$DEV_DIR/up" "$mode"

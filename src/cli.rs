@@ -21,6 +21,17 @@ Examples:
 Every flag that stands for a setting has an environment variable of the same name (--database-url, DATABASE_URL);
 a .env file in the working directory is read.";
 
+const WORKER_EXAMPLES: &str = "\
+Examples:
+  With every setting in .env or the environment:
+    session-invite worker
+
+  Fewer invites in hand, and a log for machines:
+    session-invite worker --prefetch 100 --log-format json
+
+  Against the local sandbox, which needs no --public-url:
+    session-invite worker --sms-base-url http://127.0.0.1:8081";
+
 /// Turns an invite from RabbitMQ into one session, at most one text, and always an answer
 #[derive(Debug, Parser)]
 #[command(name = "session-invite", version, after_help = EXAMPLES, max_term_width = 110)]
@@ -34,6 +45,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the main job: it migrates and declares what it needs
+    #[command(after_help = WORKER_EXAMPLES)]
     Worker(Box<WorkerArgs>),
     /// Bring the database's schema up to date
     Migrate(migrate::Args),

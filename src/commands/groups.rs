@@ -45,6 +45,17 @@ Examples:
     session-invite groups rotate-key 72
     session-invite groups rotate-key 72 --finish";
 
+const ADD_EXAMPLES: &str = "\
+Examples:
+  An API key and a JWT secret are made, and shown this once:
+    session-invite groups add 72
+
+  With the partner's own key from a file, and texts to two countries only:
+    session-invite groups add 72 --api-key @key.txt --countries US,CA";
+
+/// How soon a worker sees a change: it asks for the settings' version about once a second.
+const FOLLOWS: &str = "Workers follow within a second or two.";
+
 /// Groups: who may ask for sessions, and how theirs are made
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -56,6 +67,7 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Add a group
+    #[command(after_help = ADD_EXAMPLES)]
     Add(Box<Add>),
     /// List the groups
     List {
@@ -101,6 +113,10 @@ struct Add {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(
+    mut_group("OptionArgs", |options| options.required(true)),
+    override_usage = "session-invite groups set [OPTIONS] <GROUP>"
+)]
 struct Set {
     #[command(flatten)]
     one: One,
@@ -153,14 +169,14 @@ async fn execute(
             store::disable(pool, group).await?;
             format.done(
                 &json!({"groupid": group.get(), "enabled": false}),
-                &format!("Group {group} is disabled."),
+                &format!("Group {group} is disabled. {FOLLOWS}"),
             )
         }
         Command::Enable(One { group, format }) => {
             store::enable(pool, group).await?;
             format.done(
                 &json!({"groupid": group.get(), "enabled": true}),
-                &format!("Group {group} is enabled."),
+                &format!("Group {group} is enabled. {FOLLOWS}"),
             )
         }
         Command::RotateKey(args) => rotate_key(args, pool, &key()?).await,
@@ -182,7 +198,7 @@ async fn add(args: Add, pool: &PgPool, secrets: &SecretsKey, public_url: &str) -
 
     let jwt = NewSecret { kid: args.jwt_kid, secret: jwt_secret.secret().clone() };
     store::add(pool, secrets, group, &options, api_key.secret(), Some(&jwt)).await?;
-    tell_made(format, group, "is added", Some(&api_key), Some(&jwt_secret))
+    tell_made(format, group, "is added.", Some(&api_key), Some(&jwt_secret))
 }
 
 async fn set(args: Set, pool: &PgPool, public_url: &str) -> anyhow::Result<()> {
@@ -192,7 +208,7 @@ async fn set(args: Set, pool: &PgPool, public_url: &str) -> anyhow::Result<()> {
         Wording::check(&options.template, options.link.as_deref(), public_url).map(drop)
     })
     .await?;
-    format.done(&json!({"groupid": group.get()}), &format!("Group {group} is changed."))
+    format.done(&json!({"groupid": group.get()}), &format!("Group {group} is changed. {FOLLOWS}"))
 }
 
 async fn rotate_key(args: RotateKey, pool: &PgPool, secrets: &SecretsKey) -> anyhow::Result<()> {
@@ -200,7 +216,8 @@ async fn rotate_key(args: RotateKey, pool: &PgPool, secrets: &SecretsKey) -> any
     if args.finish {
         let revoked = keys::revoke_old(pool, group).await?;
         let object = json!({"groupid": group.get(), "revoked": revoked});
-        return format.done(&object, &format!("Group {group}: old keys and secrets revoked: {revoked}."));
+        return format
+            .done(&object, &format!("Group {group}: old keys and secrets revoked: {revoked}. {FOLLOWS}"));
     }
     let old = if args.revoke_old { Old::Revoke } else { Old::Keep };
     if args.jwt || args.jwt_secret.is_some() || args.jwt_kid.is_some() {
@@ -208,11 +225,11 @@ async fn rotate_key(args: RotateKey, pool: &PgPool, secrets: &SecretsKey) -> any
         warn_if_short(&secret);
         let jwt = NewSecret { kid: args.jwt_kid, secret: secret.secret().clone() };
         keys::rotate_jwt_secret(pool, secrets, group, &jwt, old).await?;
-        tell_made(format, group, "has a new JWT secret", None, Some(&secret))
+        tell_made(format, group, &format!("has a new JWT secret. {FOLLOWS}"), None, Some(&secret))
     } else {
         let key = Secret::read_or_make("--api-key", args.api_key.as_ref())?;
         keys::rotate_api_key(pool, secrets, group, key.secret(), old).await?;
-        tell_made(format, group, "has a new API key", Some(&key), None)
+        tell_made(format, group, &format!("has a new API key. {FOLLOWS}"), Some(&key), None)
     }
 }
 
@@ -225,7 +242,7 @@ fn tell_made(
     jwt_secret: Option<&Secret>,
 ) -> anyhow::Result<()> {
     let mut object = json!({"groupid": group.get()});
-    let mut lines = vec![format!("Group {group} {what}.")];
+    let mut lines = vec![format!("Group {group} {what}")];
     for (field, name, secret) in [("apiKey", "API key", api_key), ("jwtSecret", "JWT secret", jwt_secret)] {
         if let Some(made) = secret.and_then(Secret::made) {
             object[field] = made.into();

@@ -36,7 +36,7 @@ pub struct Args {
     /// The user that asks
     #[arg(long, default_value = "12345")]
     user: String,
-    /// Whom to text, in any format
+    /// Whom to text: with + and country code, or as dialled within the group's region
     #[arg(long)]
     phone: String,
     /// The session's type; 1 is the visitor's mobile camera
@@ -108,7 +108,7 @@ async fn ask(
     body: &Value,
     id: &str,
     wait: Duration,
-) -> anyhow::Result<Value> {
+) -> anyhow::Result<String> {
     let direct = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
     let reply_to = "amq.rabbitmq.reply-to";
     let mut replies =
@@ -130,26 +130,27 @@ async fn ask(
     }
     let reply = tokio::time::timeout(wait, replies.next()).await.map_err(|_| {
         let waited = humantime::format_duration(wait);
-        anyhow!("no reply within {waited}; is a worker running? The invite waits in the queue, or goes on: `sessions list` shows it")
+        anyhow!(
+            "no reply within {waited}; is a worker running? The invite waits in the queue, or goes on; \
+             `sessions list` shows it once a worker has taken it"
+        )
     })?;
     let reply = reply.context("the broker closed the line before the reply came")??;
-    serde_json::from_slice(&reply.data).context("the reply is not JSON")
+    String::from_utf8(reply.data).context("the reply is not UTF-8")
 }
 
-fn print(reply: &Value, json: bool) -> anyhow::Result<()> {
+fn print(body: &str, json: bool) -> anyhow::Result<()> {
+    let reply: Value = serde_json::from_str(body).context("the reply is not JSON")?;
     if json {
-        output::print(&reply.to_string())?;
+        output::print(body)?;
     } else {
-        output::print(&serde_json::to_string_pretty(reply)?)?;
+        output::print(&serde_json::to_string_pretty(&reply)?)?;
     }
+    let code = reply["error"]["code"].as_str().unwrap_or("no code");
     match reply["status"].as_str() {
         Some("sent") => Ok(()),
-        status => {
-            let code = reply["error"]["code"].as_str().unwrap_or("no code");
-            match status {
-                Some("rejected") => bail!("the invite was rejected: {code}"),
-                _ => bail!("the invite failed: {code}"),
-            }
-        }
+        Some("rejected") => bail!("the invite was rejected: {code}"),
+        Some("failed") => bail!("the invite failed: {code}"),
+        _ => bail!("the reply has no status that is known here"),
     }
 }

@@ -75,14 +75,14 @@ pub struct ProviderArgs {
     /// Requests to the provider at a time [default: 256]
     #[arg(long, env = "SMS_CONCURRENCY", hide_env_values = true, value_name = "N")]
     pub sms_concurrency: Option<String>,
-    /// Tries for one text at most [default: 5]
+    /// Tries for one text at most; not used yet: there is one try [default: 5]
     #[arg(long, env = "SMS_MAX_ATTEMPTS", hide_env_values = true, value_name = "N")]
     pub sms_max_attempts: Option<String>,
-    /// How long the provider's list may lag behind what it accepted [default: 30s]
+    /// How long the provider's list may lag behind what it accepted; not used yet [default: 30s]
     #[arg(long, env = "SMS_SETTLE", hide_env_values = true, value_name = "DURATION")]
     pub sms_settle: Option<String>,
     /// What to do when a text may have gone out and the provider's list does not show it: look, fail or
-    /// resend [default: look]
+    /// resend; not used yet: it is always fail [default: look]
     #[arg(long, env = "SMS_WHEN_UNSURE", hide_env_values = true, value_name = "WHAT")]
     pub sms_when_unsure: Option<String>,
 }
@@ -133,7 +133,7 @@ pub struct WorkerArgs {
     #[arg(long, env = "INVITE_REQUIRE_TIMESTAMP", hide_env_values = true, value_name = "BOOL", help_heading = "Worker",
           num_args = 0..=1, default_missing_value = "true")]
     pub invite_require_timestamp: Option<String>,
-    /// How long ended sessions are kept [default: 2y]
+    /// How long ended sessions are kept; not used yet: nothing is deleted [default: 2y]
     #[arg(long, env = "RETENTION", hide_env_values = true, value_name = "DURATION", help_heading = "Worker")]
     pub retention: Option<String>,
     /// How long a stopping worker finishes what it has in hand [default: 25s]

@@ -62,13 +62,13 @@ pub(super) struct OptionArgs {
     /// How long the key of an ended session is not given out again, 0s to 365days [default: 24h]
     #[arg(long, value_name = "DURATION", value_parser = |text: &str| seconds(text, 0..=31_536_000))]
     key_rest: Option<Duration>,
-    /// Texts to one number in a window; 0 for no limit [default: 10/1h]
+    /// Texts to one number in a window; 0 for no limit; not used yet [default: 10/1h]
     #[arg(long, value_name = "N/WINDOW")]
     per_number: Option<PerNumber>,
-    /// Invites of the group in a minute; '' or 0 for no limit [default: none]
+    /// Invites of the group in a minute; '' or 0 for no limit; not used yet [default: none]
     #[arg(long, value_name = "N", value_parser = per_minute)]
     per_minute: Option<Clearable<u32>>,
-    /// Where the visitor's page leads; '' for nowhere
+    /// Where the visitor's page leads; '' for nowhere; not used yet
     #[arg(long, value_name = "URL", value_parser = clearable(options::web_url))]
     join_url: Option<Clearable<String>>,
 }
