@@ -47,6 +47,7 @@ fn wrong_usage_ends_with_2_and_a_hint() {
         &["send"],
         &["groups", "add", "seventy"],
         &["groups", "add", "0"],
+        &["groups", "set", "72"],
         &["groups", "set", "72", "--key-length", "3"],
         &["groups", "set", "72", "--per-number", "many"],
         &["sessions", "list", "--status", "gone"],
