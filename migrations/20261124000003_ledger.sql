@@ -5,7 +5,7 @@
 
 alter table sessions
     add column text_state  text check (text_state in ('begun', 'waiting', 'unknown', 'accepted', 'refused')),
-    add column fence       integer not null default 0,
+    add column fence       bigint not null default 0,
     add column ticket      uuid not null default gen_random_uuid(),
     add column unsure_from timestamptz,
     add column looks       integer not null default 0,
@@ -15,7 +15,7 @@ alter table sessions
     add column deadline_at timestamptz;
 
 comment on column sessions.text_state is 'What is known of the text: begun (a try is under way, or its worker died), waiting (surely not taken, to be tried again), unknown (a try may have been taken; being looked up, or never settled), accepted, refused; null when none was begun.';
-comment on column sessions.fence is 'Counts the claims on this row: only the worker with the newest may record what came of its try.';
+comment on column sessions.fence is 'Names the newest claim on this row (0: the worker that wrote it): only that one may record what came of its try.';
 comment on column sessions.ticket is 'Random; proves that a message about this row, in a retry queue, comes from a worker.';
 comment on column sessions.unsure_from is 'When the last try has surely ended: from then on the provider''s list is looked at, if its outcome is not known.';
 comment on column sessions.looks is 'Looks at the provider''s list that missed the text of the last try.';
