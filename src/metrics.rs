@@ -48,7 +48,10 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     describe_histogram!(STAGE_SECONDS, Unit::Seconds, "How long an invite takes in one stage of its way.");
     describe_counter!(LATER, "Messages that went to a retry queue, for a try, a look or an outcome.");
     describe_counter!(RETRIES, "Further tries that were begun, by why the one before did not do.");
-    describe_counter!(LOOKS, "Looks at the provider's list for a text whose answer was lost, by their result.");
+    describe_counter!(
+        LOOKS,
+        "Looks at the provider's list for a text whose answer was lost, by their result."
+    );
     describe_counter!(UNSURE, "Texts whose answer was lost, by how that was settled.");
     describe_counter!(OVERTAKEN, "Tries whose claim was over when their outcome came.");
     describe_counter!(TWICE, "Visitors who were texted twice, as far as it is known.");

@@ -37,8 +37,8 @@ pub struct Policy {
 pub enum Step {
     /// It has its outcome, which is answered.
     Answer,
-    /// Another worker is at it, or was a moment ago.
-    InHand,
+    /// Another worker is at it, or was; for so long at the most.
+    InHand(Duration),
     /// Nothing can be done before that time is over.
     Wait(Duration),
     /// Look for the text of the last try in the provider's list.
@@ -69,7 +69,7 @@ pub fn next_step(row: &Standing, policy: &Policy) -> Step {
     }
     // Begun by a worker that may be at it still, or unknown.
     if row.unsure_for < 0.0 {
-        return Step::InHand;
+        return Step::InHand(seconds(-row.unsure_for));
     }
     match policy.when_unsure {
         _ if over => Step::Close(Fate::Unknown(unknown())),

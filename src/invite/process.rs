@@ -14,7 +14,8 @@ use crate::{
     metrics::{self, Stage},
     refusal::{Code, Refusal},
     sessions::{
-        About, Asked, Fate, Opened, Opening, Recorded, Repeated, SessionKey, Sessions, Standing, Token, too_late,
+        About, Asked, Fate, Opened, Opening, Recorded, Repeated, SessionKey, Sessions, Standing, Token,
+        too_late,
     },
     sms::Sms,
     suspects::Suspects,

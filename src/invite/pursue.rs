@@ -33,11 +33,11 @@ pub async fn pursue(ctx: &Context, envelope: &Envelope, mut row: Standing) -> Re
                 let lost = || Trouble::Defect("a session's row lost its outcome".to_owned());
                 return Ok(Reply::to(&row.outcome().ok_or_else(lost)?).into());
             }
-            Step::InHand if begun.elapsed() < SOON => {
+            Step::InHand(_) if begun.elapsed() < SOON => {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_millis(500));
             }
-            Step::InHand => return Ok(Progress::Later(row.resume_after(NOT_SOON))),
+            Step::InHand(left) => return Ok(Progress::Later(row.resume_after(left.min(NOT_SOON)))),
             Step::Wait(after) => return Ok(Progress::Later(row.resume_after(after))),
             Step::Close(fate) => {
                 metrics::closed(&row, &fate);
@@ -133,8 +133,9 @@ async fn look(ctx: &Context, row: &Standing) -> Result<bool, Trouble> {
 /// The group of a row, as it is now: its sender may have been mended since.
 fn group(ctx: &Context, row: &Standing) -> Result<Arc<Group>, Trouble> {
     let id = GroupId::new(row.group_id);
-    id.and_then(|id| ctx.groups.snapshot().group(id).cloned())
-        .ok_or_else(|| Trouble::Defect(format!("the group {} is gone, or its templates are unusable", row.group_id)))
+    id.and_then(|id| ctx.groups.snapshot().group(id).cloned()).ok_or_else(|| {
+        Trouble::Defect(format!("the group {} is gone, or its templates are unusable", row.group_id))
+    })
 }
 
 fn message<'a>(ctx: &Context, envelope: &Envelope, group: &'a Group, session: &'a Session) -> Text<'a> {

@@ -18,7 +18,9 @@ use futures::StreamExt;
 use lapin::{
     Consumer as Deliveries,
     message::Delivery,
-    options::{BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, ConfirmSelectOptions},
+    options::{
+        BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, ConfirmSelectOptions,
+    },
     types::FieldTable,
 };
 use std::{sync::Arc, time::Duration};
@@ -236,7 +238,10 @@ impl Consumer {
             match (mode, is_suspect(&delivery)) {
                 (Mode::Many, false) => drop(self.in_hand.spawn(self.take(delivery, &line.hold))),
                 (Mode::Many, true) => {
-                    tracing::info!(queue = self.queue(), "a message came for the third time; it is worked alone");
+                    tracing::info!(
+                        queue = self.queue(),
+                        "a message came for the third time; it is worked alone"
+                    );
                     give_back(delivery).await;
                     cancel(line, deliveries, |delivery| self.take_or_give_back(delivery, line)).await;
                     return Ok(Turn::To(Mode::Alone));
@@ -271,7 +276,11 @@ impl Consumer {
 }
 
 /// No further delivery is taken from the broker; what it had sent already goes to `rest`.
-async fn cancel<F: Future<Output = ()>>(line: &Line, mut deliveries: Deliveries, rest: impl Fn(Delivery) -> F) {
+async fn cancel<F: Future<Output = ()>>(
+    line: &Line,
+    mut deliveries: Deliveries,
+    rest: impl Fn(Delivery) -> F,
+) {
     let cancelled = line.channel.basic_cancel(deliveries.tag(), BasicCancelOptions::default()).await;
     if cancelled.is_ok() {
         while let Some(Ok(delivery)) = deliveries.next().await {

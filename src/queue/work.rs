@@ -52,14 +52,15 @@ impl Consumer {
 
     async fn work(&self, delivery: Delivery, mut envelope: Envelope, acked: mpsc::Sender<[u8; 32]>) {
         let _counted = InHand::begin(&self.consuming, delivery.redelivered);
-        failpoint::hit("delivered");
+        failpoint::hit_by("delivered", envelope.message_id.as_deref());
         let unfit =
             (self.source == Source::Dropped).then(|| self.why_dropped(&delivery, &mut envelope)).flatten();
         let result = match unfit {
             Some(trouble) => Err(trouble),
-            None => AssertUnwindSafe(self.try_it(&delivery, &mut envelope)).catch_unwind().await.unwrap_or_else(
-                |panic| Err(Trouble::Defect(format!("a panic: {}", said(&*panic)))),
-            ),
+            None => AssertUnwindSafe(self.try_it(&delivery, &mut envelope))
+                .catch_unwind()
+                .await
+                .unwrap_or_else(|panic| Err(Trouble::Defect(format!("a panic: {}", said(&*panic))))),
         };
         let (verdict, decided) = (verdict(result), Instant::now());
         // Only such a row waits for its acknowledgement.
@@ -74,7 +75,9 @@ impl Consumer {
             Verdict::Return => Err(Trouble::Stopping),
             Verdict::Answer(reply) => self.answer(&envelope, &reply).await,
             Verdict::Later(resume) => self.hand_on(&delivery, &envelope, resume).await,
-            Verdict::SetAside { reply, reason } => self.set_aside(&delivery, &envelope, &reply, &reason).await,
+            Verdict::SetAside { reply, reason } => {
+                self.set_aside(&delivery, &envelope, &reply, &reason).await
+            }
         };
         metrics::took(Stage::Reply, decided);
         if settled.is_err() {

@@ -103,15 +103,22 @@ pub enum Repeated {
 /// What became of a claim on a session's text.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fate {
-    Accepted { provider_message_id: String },
+    Accepted {
+        provider_message_id: String,
+    },
     /// Surely no text, and none to come.
     Refused(Refusal),
     /// A text may have gone out, and nobody will know.
     Unknown(Refusal),
     /// Surely not taken; to be handed over again after that.
-    Waiting { after: Duration },
+    Waiting {
+        after: Duration,
+    },
     /// Perhaps taken. Nobody hands it over again in `rest`; it is looked at `again`.
-    Unsure { rest: Duration, again: Duration },
+    Unsure {
+        rest: Duration,
+        again: Duration,
+    },
 }
 
 /// What stands in the row once a claim's end was recorded.
@@ -411,7 +418,9 @@ impl Session {
     }
 
     fn until(&self, limit: Option<Duration>) -> Duration {
-        limit.map_or(self.session_left, |left| left.min(self.session_left)).saturating_sub(self.begun.elapsed())
+        limit
+            .map_or(self.session_left, |left| left.min(self.session_left))
+            .saturating_sub(self.begun.elapsed())
     }
 
     /// Until when, by this process's own clock, its text may be written to the provider's line: a request that begins
@@ -445,7 +454,9 @@ fn ended(id: Uuid, fence: i64, fate: &Fate) -> Ended {
     let (status, text_state, sid, refusal, rest) = match fate {
         Fate::Accepted { provider_message_id } => ("sent", "accepted", Some(provider_message_id), None, None),
         Fate::Unknown(refusal) => ("unknown", "unknown", None, Some(refusal), None),
-        Fate::Refused(refusal) if refusal.code.is_failure() => ("failed", "refused", None, Some(refusal), None),
+        Fate::Refused(refusal) if refusal.code.is_failure() => {
+            ("failed", "refused", None, Some(refusal), None)
+        }
         Fate::Refused(refusal) => ("rejected", "refused", None, Some(refusal), None),
         Fate::Waiting { after } => ("sending", "waiting", None, None, Some(*after)),
         Fate::Unsure { rest, .. } => ("sending", "unknown", None, None, Some(*rest)),

@@ -166,7 +166,10 @@ impl Standing {
 
     /// Whether it is as its own worker wrote it, and within that worker's time.
     pub fn is_untouched(&self) -> bool {
-        self.in_hand() && self.fence == 0 && self.unsure_for < 0.0 && self.text_state.as_deref() == Some("begun")
+        self.in_hand()
+            && self.fence == 0
+            && self.unsure_for < 0.0
+            && self.text_state.as_deref() == Some("begun")
     }
 
     /// Whether the worker of the last try died with it, or has yet to say what came of it.

@@ -177,10 +177,16 @@ impl Statement for Record {
 pub enum Which<'a> {
     Id(Uuid),
     /// The one that answers for a message id; `params` is what a repeat asks for, as compact JSON.
-    Owner { group: GroupId, message_id: &'a str, params: &'a str },
+    Owner {
+        group: GroupId,
+        message_id: &'a str,
+        params: &'a str,
+    },
     /// One of a request without a message id whose acknowledgement is not sure. Of several that were equal, one whose
     /// outcome is open comes first. None after a day, so that a lost mark holds up no later request for ever.
-    Unacknowledged { request_sha256: &'a [u8; 32] },
+    Unacknowledged {
+        request_sha256: &'a [u8; 32],
+    },
 }
 
 /// The row that is meant, if it is there.
@@ -225,7 +231,12 @@ pub async fn find(pool: &PgPool, which: Which<'_>) -> Result<Option<Standing>, s
 
 /// Claims a row for one more try, which is counted before it is made; `None` when it is another's, or over. `fence` is
 /// the claim's new name: the same claim made again is the same claim.
-pub async fn claim(pool: &PgPool, row: &Standing, fence: i64, lease: Lease) -> Result<Option<Claimed>, sqlx::Error> {
+pub async fn claim(
+    pool: &PgPool,
+    row: &Standing,
+    fence: i64,
+    lease: Lease,
+) -> Result<Option<Claimed>, sqlx::Error> {
     sqlx::query_as!(
         Claimed,
         r#"

@@ -194,7 +194,10 @@ fn unanswered(error: &reqwest::Error, written: Written) -> Answer {
 }
 
 /// The body of an answer; `None` for one that is longer than `limit` bytes.
-pub(super) async fn read_whole(response: &mut reqwest::Response, limit: usize) -> reqwest::Result<Option<Vec<u8>>> {
+pub(super) async fn read_whole(
+    response: &mut reqwest::Response,
+    limit: usize,
+) -> reqwest::Result<Option<Vec<u8>>> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {
         if body.len() + chunk.len() > limit {

@@ -38,7 +38,11 @@ impl Guard {
     }
 
     pub fn body(&self, content: String) -> reqwest::Body {
-        reqwest::Body::wrap(Guarded { content: content.into(), until: self.until, written: self.written.clone() })
+        reqwest::Body::wrap(Guarded {
+            content: content.into(),
+            until: self.until,
+            written: self.written.clone(),
+        })
     }
 
     pub fn written(&self) -> Written {
