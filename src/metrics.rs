@@ -39,6 +39,7 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
         "Invites answered, by status and by the refusal's code; repeats count as well."
     );
     describe_gauge!(IN_HAND, "Invites in hand now.");
+    gauge!(IN_HAND).set(0.0);
     describe_histogram!(SECONDS, Unit::Seconds, "From a delivery to its settled message.");
     describe_counter!(TEXTS, "Tries to hand over a text, by what the provider's answer means.");
     describe_histogram!(TEXT_SECONDS, Unit::Seconds, "How long the provider takes for one try.");

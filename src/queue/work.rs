@@ -52,7 +52,6 @@ impl Consumer {
 
     async fn work(&self, delivery: Delivery, mut envelope: Envelope, acked: mpsc::Sender<[u8; 32]>) {
         let _counted = InHand::begin(&self.consuming, delivery.redelivered);
-        failpoint::hit_by("delivered", envelope.message_id.as_deref());
         let unfit =
             (self.source == Source::Dropped).then(|| self.why_dropped(&delivery, &mut envelope)).flatten();
         let result = match unfit {
@@ -112,6 +111,7 @@ impl Consumer {
                 return Err(Trouble::Defect(what));
             }
         }
+        failpoint::hit_by("delivered", envelope.message_id.as_deref());
         process(&self.invites, envelope).await
     }
 
