@@ -71,20 +71,20 @@ pub fn next_step(row: &Standing, policy: &Policy) -> Step {
     if row.unsure_for < 0.0 {
         return Step::InHand(seconds(-row.unsure_for));
     }
+    let never_settled = Step::Close(Fate::Unknown(unknown()));
+    if over {
+        return never_settled;
+    }
     match policy.when_unsure {
-        _ if over => Step::Close(Fate::Unknown(unknown())),
-        WhenUnsure::Fail => Step::Close(Fate::Unknown(unknown())),
-        WhenUnsure::Resend if row.is_late() || has_no_try_left(row.attempts, policy) => {
-            Step::Close(Fate::Unknown(unknown()))
-        }
+        WhenUnsure::Fail => never_settled,
+        WhenUnsure::Resend if row.is_late() || has_no_try_left(row.attempts, policy) => never_settled,
         WhenUnsure::Resend if row.lease_left > AS_GOOD_AS_DUE => Step::Wait(seconds(row.lease_left)),
-        WhenUnsure::Resend => Step::Send,
         WhenUnsure::Look if !row.is_absent() => look_or_wait(row),
         WhenUnsure::Look if row.is_late() => Step::Close(closed(row.unsettled, too_late())),
         WhenUnsure::Look if has_no_try_left(row.attempts, policy) => {
             Step::Close(closed(row.unsettled, unavailable(None)))
         }
-        WhenUnsure::Look => Step::Send,
+        WhenUnsure::Resend | WhenUnsure::Look => Step::Send,
     }
 }
 

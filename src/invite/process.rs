@@ -14,8 +14,7 @@ use crate::{
     metrics::{self, Stage},
     refusal::{Code, Refusal},
     sessions::{
-        About, Asked, Fate, Opened, Opening, Recorded, Repeated, SessionKey, Sessions, Standing, Token,
-        too_late,
+        About, Asked, Fate, Opening, Recorded, Repeated, SessionKey, Sessions, Standing, Token, too_late,
     },
     sms::Sms,
     suspects::Suspects,
@@ -115,15 +114,13 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Tro
         let since = Instant::now();
         let opened = ctx.sessions.open(&opening).await?;
         metrics::took(Stage::Insert, since);
-        match opened {
-            Opened::New(session) => break (place, session),
-            Opened::Taken => {
-                // Whoever waits for another's outcome takes nobody's place.
-                drop(place);
-                if let Some(repeated) = ctx.sessions.repeat(&about, &asked).await? {
-                    return repeat(ctx, envelope, repeated, &about, &asked).await;
-                }
-            }
+        if let Some(session) = opened {
+            break (place, session);
+        }
+        // Whoever waits for another's outcome takes nobody's place.
+        drop(place);
+        if let Some(repeated) = ctx.sessions.repeat(&about, &asked).await? {
+            return repeat(ctx, envelope, repeated, &about, &asked).await;
         }
     };
     failpoint::hit("begun");

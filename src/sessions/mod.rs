@@ -78,17 +78,9 @@ pub struct Session {
     /// The claim's name.
     fence: i64,
     pub ticket: Uuid,
-    session_left: Duration,
+    ttl_left: Duration,
     deadline_left: Option<Duration>,
     own_limit_left: Option<Duration>,
-}
-
-/// What stands in the table after [`Sessions::open`].
-#[derive(Debug)]
-pub enum Opened {
-    New(Session),
-    /// Another row answers for the message id: see [`Sessions::repeat`].
-    Taken,
 }
 
 /// What a message id that was used before stands for.
@@ -175,8 +167,9 @@ impl Sessions {
         persist("acknowledge", &self.stop, || statements::acknowledge(&self.pool, requests)).await
     }
 
-    /// Begins a session under a key that nobody in its group holds, unless its message id is taken.
-    pub async fn open(&self, opening: &Opening<'_>) -> Result<Opened, Trouble> {
+    /// Begins a session under a key that nobody in its group holds; `None` when another row answers for its message id:
+    /// see [`Self::repeat`].
+    pub async fn open(&self, opening: &Opening<'_>) -> Result<Option<Session>, Trouble> {
         let &Opening { about, asked, key_length, ttl, text } = opening;
         let (id, begun) = (Uuid::now_v7(), Instant::now());
         for draw in 0..DRAWS_AT_MOST {
@@ -196,15 +189,15 @@ impl Sessions {
                 // nobody has claimed it, or what we drew is taken.
                 None => match self.by_id(id).await? {
                     Some(row) if row.is_untouched() => (row.expires_at, row.ticket),
-                    Some(_) => return Ok(Opened::Taken),
-                    None if self.is_taken(about, asked).await? => return Ok(Opened::Taken),
+                    Some(_) => return Ok(None),
+                    None if self.is_taken(about, asked).await? => return Ok(None),
                     None => {
                         tracing::debug!(group = %about.group, draw, "a session key was taken; drawing another");
                         continue;
                     }
                 },
             };
-            return Ok(Opened::New(Session {
+            return Ok(Some(Session {
                 id,
                 group: about.group.get(),
                 key: key.into(),
@@ -216,7 +209,7 @@ impl Sessions {
                 begun,
                 fence: 0,
                 ticket,
-                session_left: ttl,
+                ttl_left: ttl,
                 deadline_left: about.deadline,
                 own_limit_left: about.own_limit,
             }));
@@ -273,9 +266,9 @@ impl Sessions {
             begun,
             fence,
             ticket: row.ticket,
-            session_left: span(claimed.session_left),
-            deadline_left: claimed.deadline_left.map(span),
-            own_limit_left: claimed.own_limit_left.map(span),
+            ttl_left: span(claimed.session_left),
+            deadline_left: claimed.deadline.map(span),
+            own_limit_left: claimed.own_limit.map(span),
         }))
     }
 
@@ -418,9 +411,7 @@ impl Session {
     }
 
     fn until(&self, limit: Option<Duration>) -> Duration {
-        limit
-            .map_or(self.session_left, |left| left.min(self.session_left))
-            .saturating_sub(self.begun.elapsed())
+        limit.map_or(self.ttl_left, |left| left.min(self.ttl_left)).saturating_sub(self.begun.elapsed())
     }
 
     /// Until when, by this process's own clock, its text may be written to the provider's line: a request that begins

@@ -249,8 +249,8 @@ pub async fn claim(
          where id = $1 and status = 'sending' and expires_at > now()
            and (fence = $3 or (fence = $2 and coalesce(lease_until, now()) <= now() + interval '0.3 s'))
         returning extract(epoch from expires_at - now())::float8 as "session_left!",
-                  extract(epoch from deadline_at - now())::float8 as deadline_left,
-                  extract(epoch from valid_until - now())::float8 as own_limit_left
+                  extract(epoch from deadline_at - now())::float8 as deadline,
+                  extract(epoch from valid_until - now())::float8 as own_limit
         "#,
         row.id,
         row.fence,
@@ -269,8 +269,8 @@ pub async fn claim(
 #[derive(Debug)]
 pub struct Claimed {
     pub session_left: f64,
-    pub deadline_left: Option<f64>,
-    pub own_limit_left: Option<f64>,
+    pub deadline: Option<f64>,
+    pub own_limit: Option<f64>,
 }
 
 /// Counts a look at the provider's list that missed the text of the claim's try.
