@@ -187,10 +187,18 @@ impl Consumer {
                 }
             }
         };
-        let ended = tokio::select! {
-            ended = consuming => ended,
-            error = watching => Err(error),
-            () = self.queues_gone.notified() => Err(Unusable::lost("a queue of ours is gone")),
+        tokio::pin!(watching, consuming);
+        let ended = loop {
+            tokio::select! {
+                ended = &mut consuming => break ended,
+                error = &mut watching => break Err(error),
+                () = self.queues_gone.notified() => {
+                    tracing::warn!("a queue of ours is gone; the queues are declared again");
+                    if let Err(error) = topology::declare(&line.channel, &self.names).await {
+                        break Err(error);
+                    }
+                }
+            }
         };
         if ended.is_ok() {
             // What is in hand is finished, and still acknowledged on this line.

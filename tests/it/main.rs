@@ -14,6 +14,7 @@ mod idempotency;
 mod looks;
 mod neighbours;
 mod observe;
+mod outage;
 mod provider;
 mod replies;
 mod request;
