@@ -3,7 +3,7 @@
 use super::{
     consume::Consumer,
     delivery::{self, FIRST_AT, SESSION, TICKET},
-    publish::{Outgoing, Published},
+    publish::{Name, Outgoing, Published},
 };
 use crate::{
     failpoint,
@@ -50,6 +50,7 @@ impl Consumer {
             body: reply.body.clone(),
             properties: reply_properties(envelope, reply, trace),
             mandatory: !direct,
+            name: Name::MessageId,
         };
         if direct {
             // At most once by its nature: there is nobody to keep it for. A name that somebody made up can end the
@@ -100,6 +101,7 @@ impl Consumer {
                 .with_content_type("application/json".into())
                 .with_headers(headers),
             mandatory: true,
+            name: Name::Header,
         };
         match self.publish_to_our_own(copy).await? {
             Published::Routed => {
@@ -122,7 +124,8 @@ impl Consumer {
         // In the dead-letter queue nothing may expire.
         let properties = without_expiration(&delivery.properties);
         let queue = self.names.requests.clone();
-        let message = Outgoing { queue, body: envelope.body.clone(), properties, mandatory: true };
+        let body = envelope.body.clone();
+        let message = Outgoing { queue, body, properties, mandatory: true, name: Name::Header };
         let dead = Dead {
             kind: "request",
             reason,
@@ -151,6 +154,7 @@ impl Consumer {
         message.properties = message.properties.with_headers(headers);
         message.queue.clone_from(&self.names.dead);
         message.mandatory = true;
+        message.name = Name::Header;
         match self.publish_to_our_own(message).await? {
             Published::Routed => {
                 metrics::dead_letter(dead.kind);
@@ -166,7 +170,7 @@ impl Consumer {
 
     /// One of our queues may be gone for a moment, until the consumer has declared it again, or full.
     async fn publish_to_our_own(&self, message: Outgoing) -> Result<Published, Trouble> {
-        let mut published = self.publisher.publish_as_it_is(message.clone()).await?;
+        let mut published = self.publisher.publish(message.clone()).await?;
         for _ in 1..TRIES {
             if published == Published::Routed {
                 break;
@@ -175,7 +179,7 @@ impl Consumer {
                 self.queues_gone.notify_one();
             }
             tokio::time::sleep(BETWEEN_TRIES).await;
-            published = self.publisher.publish_as_it_is(message.clone()).await?;
+            published = self.publisher.publish(message.clone()).await?;
         }
         Ok(published)
     }

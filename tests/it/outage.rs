@@ -34,7 +34,7 @@ async fn behind(world: &mut World, broker: &Tunnel, database: &Tunnel) -> Worker
     worker
 }
 
-async fn tunnels(world: &World) -> (Tunnel, Tunnel) {
+fn tunnels(world: &World) -> (Tunnel, Tunnel) {
     let (broker, database) = (Tunnel::closed(&broker_server()), Tunnel::closed(&world.database.url));
     broker.open();
     database.open();
@@ -43,8 +43,8 @@ async fn tunnels(world: &World) -> (Tunnel, Tunnel) {
 
 #[tokio::test]
 async fn lines_that_are_cut_in_a_burst_lose_nothing_and_double_nothing() {
-    let mut world = Setup::default().hurried().set("SMS_CONCURRENCY", "2").set("RUST_LOG","debug,hyper=info,sqlx=info").start().await;
-    let (broker, database) = tunnels(&world).await;
+    let mut world = Setup::default().hurried().set("SMS_CONCURRENCY", "2").start().await;
+    let (broker, database) = tunnels(&world);
     let mut worker = behind(&mut world, &broker, &database).await;
     world.provider.set(json!({"latency_ms": 20})).await;
     burst(&world).await;
@@ -162,7 +162,7 @@ async fn a_queue_that_is_deleted_under_the_worker_is_declared_again() {
 #[tokio::test]
 async fn a_line_that_is_silent_is_taken_for_dead() {
     let mut world = Setup::default().hurried().start().await;
-    let (broker, database) = tunnels(&world).await;
+    let (broker, database) = tunnels(&world);
     let mut worker = behind(&mut world, &broker, &database).await;
     world.invite(&world.request()).await.sent();
     // Neither closed nor answering, as when a firewall has forgotten it; new lines work.
@@ -178,7 +178,7 @@ async fn a_line_that_is_silent_is_taken_for_dead() {
 #[tokio::test]
 async fn an_outage_is_told_once_and_not_for_each_try() {
     let mut world = World::start().await;
-    let (broker, database) = tunnels(&world).await;
+    let (broker, database) = tunnels(&world);
     let mut worker = behind(&mut world, &broker, &database).await;
     broker.close();
     worker.says("not consuming").await;
