@@ -184,7 +184,7 @@ async fn a_panic_costs_its_own_invite_only() {
 
 #[tokio::test]
 async fn what_kills_each_worker_is_set_aside_in_the_end_and_takes_nobody_with_it() {
-    let mut world = World::start().await;
+    let mut world = Setup::default().hurried().start().await;
     assert!(world.take_worker().stop().success());
     world.expect_error("it is set aside");
     for n in 0..5 {
@@ -208,7 +208,8 @@ async fn what_kills_each_worker_is_set_aside_in_the_end_and_takes_nobody_with_it
     .await;
     assert!((3..=23).contains(&deaths), "{deaths}");
     for n in 0..5 {
-        world.broker.reply(&format!("good{n}")).await.sent();
+        // One that was being sent when the poison struck has to wait until that try has surely ended.
+        world.broker.reply_within(PATIENCE, &format!("good{n}")).await.sent();
     }
     world.broker.reply("poison").await.refused("failed", "internal_error", 500);
     let dead = world.broker.take("dead").await;
