@@ -64,7 +64,8 @@ impl From<lapin::Error> for Unusable {
     }
 }
 
-fn reply_code(error: &lapin::Error) -> Option<u16> {
+/// AMQP's reply code, if the broker closed the channel or the connection with one.
+pub(super) fn reply_code(error: &lapin::Error) -> Option<u16> {
     match error.kind() {
         ErrorKind::ProtocolError(error) => Some(error.get_id()),
         _ => None,

@@ -2,6 +2,7 @@
 
 use crate::invite::{Envelope, envelope::HeaderValue};
 use lapin::{
+    BasicProperties,
     message::Delivery,
     types::{AMQPValue, FieldTable, ShortString},
 };
@@ -11,10 +12,15 @@ const READ: [&str; 4] = ["authorization", "x-gssnid", "groupid", "traceparent"];
 
 /// Takes the body out of the delivery; the rest is copied as far as it is read.
 pub fn envelope(delivery: &mut Delivery) -> Envelope {
-    let properties = &delivery.properties;
+    let body = std::mem::take(&mut delivery.data);
+    Envelope { redelivered: delivery.redelivered, ..read(&delivery.properties, body) }
+}
+
+/// The envelope of a message that was not delivered before.
+pub fn read(properties: &BasicProperties, body: Vec<u8>) -> Envelope {
     let owned = |text: &Option<ShortString>| text.as_ref().map(|text| text.as_str().to_owned());
     Envelope {
-        body: std::mem::take(&mut delivery.data),
+        body,
         message_id: owned(properties.message_id()),
         correlation_id: owned(properties.correlation_id()),
         reply_to: owned(properties.reply_to()),
@@ -22,7 +28,7 @@ pub fn envelope(delivery: &mut Delivery) -> Envelope {
         timestamp: *properties.timestamp(),
         expiration: owned(properties.expiration()),
         headers: properties.headers().as_ref().map(read_headers).unwrap_or_default(),
-        redelivered: delivery.redelivered,
+        redelivered: false,
         expired_in_queue: false,
         withdrawn: CancellationToken::new(),
     }

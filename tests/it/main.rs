@@ -6,6 +6,7 @@
 mod age;
 mod cli;
 mod credentials;
+mod dead;
 mod groups;
 mod happy;
 mod hostile;
