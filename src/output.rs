@@ -1,8 +1,11 @@
 //! How commands answer: a table for people, JSON for programs.
 
-use comfy_table::{ColumnConstraint, ContentArrangement, Row, Table, presets::NOTHING};
+use comfy_table::{ColumnConstraint, ContentArrangement, Row, Table, Width, presets::NOTHING};
 use serde::Serialize;
 use std::io::{self, Write};
+
+/// Characters that a column keeps when it is cut.
+const CUT_AT_LEAST: u16 = 24;
 
 /// The `--json` of a command.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -47,8 +50,12 @@ impl Format {
             line.max_height(1);
             table.add_row(line);
         }
-        for (_, column) in table.column_iter_mut().enumerate().filter(|(at, _)| *at != cut) {
-            column.set_constraint(ColumnConstraint::ContentWidth);
+        for (at, column) in table.column_iter_mut().enumerate() {
+            column.set_constraint(if at == cut {
+                ColumnConstraint::LowerBoundary(Width::Fixed(CUT_AT_LEAST))
+            } else {
+                ColumnConstraint::ContentWidth
+            });
         }
         print(&table.trim_fmt())
     }

@@ -25,8 +25,8 @@ Examples:
   session-invite dead replay --all --kind reply --rate 20
   session-invite dead drop --all --kind reply --yes
 
-Looking takes nothing out of the queue. An id is the same each time, and its beginning will do. What comes into the
-queue while a command runs is left to the next one, and so is what another command has in hand.";
+Looking takes nothing out of the queue. An id is the same each time, and its beginning will do.
+What comes while a command runs is left to the next one, and so is what another has in hand.";
 
 const LIST_EXAMPLES: &str = "\
 Examples:
@@ -125,7 +125,7 @@ async fn with<T>(
 
 async fn list(config: BrokerConfig, kind: Option<Kind>, limit: u32, format: Format) -> anyhow::Result<()> {
     let mut entries = Vec::new();
-    let (queue, waiting, seen) = with(config, async |dead| {
+    let (queue, waiting, seen, beyond) = with(config, async |dead| {
         while entries.len() < limit as usize
             && let Some(held) = dead.next().await?
         {
@@ -134,24 +134,25 @@ async fn list(config: BrokerConfig, kind: Option<Kind>, limit: u32, format: Form
             }
             dead.keep(held).await?;
         }
-        Ok((dead.names.dead.clone(), dead.waiting, dead.seen))
+        Ok((dead.names.dead.clone(), dead.waiting as usize, dead.seen, dead.beyond()))
     })
     .await?;
-    let all = if seen < waiting && seen == MOST {
-        format!("{waiting} messages in {queue}, of which the first {MOST} were looked at")
-    } else {
-        format!("{} in {queue}", messages(waiting.max(seen) as usize))
-    };
-    let shown = match (kind, entries.len()) {
+    let all = format!("{} in {queue}", messages(waiting.max(entries.len())));
+    let mut shown = match (kind, entries.len()) {
         (_, 0) if seen == 0 => format!("{queue} is empty"),
-        (None, shown) if shown == waiting as usize => all,
-        (None, shown) => format!("the first {shown} of {all}; --limit shows more"),
+        (None, shown) if shown >= waiting => all,
+        (None, shown) => format!("the first {shown} of {all}"),
         (Some(kind), shown) => format!("{shown} of kind {}, of {all}", kind.as_str()),
     };
+    if seen == MOST && beyond > 0 {
+        shown += &not_looked_at(beyond);
+    } else if entries.len() == limit as usize && entries.len() < waiting {
+        shown += "; --limit shows more";
+    }
     if format.json {
         format.lines(Entry::HEADER, Entry::REASON, &entries, Entry::cells)?;
         // Programs read the rest from there.
-        if entries.len() < waiting as usize {
+        if entries.len() < waiting {
             eprintln!("{shown}");
         }
         return Ok(());
@@ -165,17 +166,26 @@ async fn list(config: BrokerConfig, kind: Option<Kind>, limit: u32, format: Form
 
 async fn discard(config: BrokerConfig, which: &Which, format: Format) -> anyhow::Result<()> {
     let mut dropped = Vec::new();
-    let (queue, left) = with(config, async |dead| {
+    let (queue, waiting, beyond) = with(config, async |dead| {
         let mut source = which.open(dead).await?;
         while let Some(held) = source.next(dead).await? {
             dead.drop(&held).await?;
             dropped.push(held.letter.id);
         }
-        Ok((dead.names.dead.clone(), (dead.waiting as usize).saturating_sub(dropped.len())))
+        Ok((dead.names.dead.clone(), dead.waiting as usize, dead.beyond()))
     })
     .await?;
-    let sentence = format!("{} dropped, {left} left in {queue}", messages(dropped.len()));
+    let left = waiting.saturating_sub(dropped.len());
+    let mut sentence = format!("{} dropped, {left} left in {queue}", messages(dropped.len()));
+    if beyond > 0 {
+        sentence += &not_looked_at(beyond);
+    }
     format.done(&json!({ "dropped": dropped.len(), "left": left, "messages": dropped }), &sentence)
+}
+
+/// One command's memory and time are bounded.
+fn not_looked_at(beyond: u32) -> String {
+    format!("; {beyond} behind the first {MOST} were not looked at")
 }
 
 fn messages(count: usize) -> String {

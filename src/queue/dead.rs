@@ -107,9 +107,9 @@ impl DeadLetters {
         Ok(Self { names, waiting, seen: 0, kept: 0, config, connection, channel, publishing: None })
     }
 
-    /// Whether there are more messages than one command looks at.
-    pub fn is_cut(&self) -> bool {
-        self.waiting > MOST
+    /// Messages that this command will not look at, as there are so many.
+    pub fn beyond(&self) -> u32 {
+        self.waiting.saturating_sub(MOST)
     }
 
     /// The next one, in the order of the queue.

@@ -17,7 +17,7 @@ use crate::{
     shutdown,
     trouble::Passing,
 };
-use anyhow::{anyhow, bail};
+use anyhow::{Context, anyhow, bail};
 use sqlx::PgPool;
 use std::{
     collections::HashSet,
@@ -33,9 +33,11 @@ Examples:
   session-invite dead replay --all --dry-run
   session-invite dead replay --all --kind request --rate 5
 
-A request is asked again as of now, with its own message id: mend what stopped it first, and replay it while its
-credential is good. One that had been authenticated (its row in `sessions` says so) goes on from there, without its
-credential. A reply goes to the queue that it was meant for. What cannot be published stays, and the exit code is 1.";
+A request is asked again as of now, with its own message id: mend what stopped it first, and
+replay it while its credential is good. One that had been authenticated (its row in `sessions`
+says so) goes on from there, without its credential. A reply goes to the queue that it was meant
+for. What cannot be published stays, and the exit code is 1. A command that is killed may replay
+one message twice, which a request without a message id takes for two invites.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -116,12 +118,14 @@ impl Round {
             self.one(dead, held).await?;
             self.progress.show(self.report.messages.len(), most);
         }
+        self.report.beyond = dead.beyond();
         Ok(())
     }
 
     async fn one(&mut self, dead: &mut DeadLetters, held: Held) -> anyhow::Result<()> {
         let letter = &held.letter;
         let (id, kind, copy_of) = (letter.id.clone(), letter.kind(), letter.copy_of());
+        let said = format!("the message {id}");
         let plan = self.plan(letter, &dead.names).await?;
         let mut line = Line { id, kind, action: Action::Stay, to: None, session_id: None, why: None };
         match plan {
@@ -138,7 +142,7 @@ impl Round {
                     dead.keep(held).await?;
                     Replayed::Done
                 } else {
-                    dead.replay(held, &replay).await?
+                    dead.replay(held, &replay).await.with_context(|| said)?
                 };
                 line.why = match done {
                     Replayed::Done => None,

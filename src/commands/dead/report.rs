@@ -1,6 +1,6 @@
 //! What a `dead replay` did, or would do.
 
-use super::messages;
+use super::{messages, not_looked_at};
 use crate::queue::dead::Kind;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -53,6 +53,8 @@ pub struct Report {
     replies: usize,
     copies: usize,
     pub stayed: usize,
+    /// Not looked at, as there are so many.
+    pub beyond: u32,
     pub messages: Vec<Line>,
 }
 
@@ -103,6 +105,9 @@ impl Report {
             0 => {}
             1 => _ = write!(said, "; 1 stays in {queue}"),
             more => _ = write!(said, "; {more} stay in {queue}"),
+        }
+        if self.beyond > 0 {
+            said += &not_looked_at(self.beyond);
         }
         for line in self.messages.iter().filter(|line| self.dry_run || line.why.is_some()) {
             let _ = write!(said, "\n  {}  {}", line.id, line.told());

@@ -41,7 +41,7 @@ pub struct Which {
     #[arg(long)]
     all: bool,
     /// With --all: only requests, or only replies
-    #[arg(long, requires = "all")]
+    #[arg(long, requires = "all", conflicts_with = "ids")]
     kind: Option<Kind>,
 }
 
@@ -109,7 +109,7 @@ pub async fn take(dead: &mut DeadLetters, ids: &[Prefix]) -> anyhow::Result<Vec<
     for (_, held) in found {
         dead.keep(held).await?;
     }
-    let looked = if dead.is_cut() { format!(" among the first {MOST}") } else { String::new() };
+    let looked = if dead.beyond() > 0 { format!(" among the first {MOST}") } else { String::new() };
     bail!(
         "{} (in {}{looked}; `dead list` shows the ids); nothing was done",
         faults.join("; "),
