@@ -47,8 +47,11 @@ pub enum Trouble {
         CONFIRM_WITHIN.as_secs()
     )]
     Unconfirmed { id: String },
-    #[error("{queue} does not take a fresh copy of the message {id}; is it full?")]
-    NotKept { queue: String, id: String },
+    #[error(
+        "{queue} does not take a fresh copy of the message {id}, which was looked at {deliveries} times, and RabbitMQ \
+         4.x throws away what was looked at 20 times. Is the broker short of memory or disk? Look again when it is not"
+    )]
+    NotKept { queue: String, id: String, deliveries: i64 },
     #[error(transparent)]
     Broker(#[from] Unusable),
 }
@@ -139,11 +142,13 @@ impl DeadLetters {
         let queue = self.names.dead.clone();
         let properties = held.letter.properties_of_a_copy();
         let copy = Replay { queue, body: held.letter.body.clone(), properties };
-        match self.publish(&held.letter.id, &copy).await? {
-            Replayed::Done => self.drop(&held).await,
-            Replayed::Unroutable | Replayed::Refused => {
-                Err(Trouble::NotKept { queue: copy.queue, id: held.letter.id })
+        match self.publish(&held.letter.id, &copy).await {
+            Ok(Replayed::Done) => self.drop(&held).await,
+            Ok(Replayed::Unroutable | Replayed::Refused) | Err(Trouble::Unconfirmed { .. }) => {
+                let deliveries = held.letter.deliveries();
+                Err(Trouble::NotKept { queue: copy.queue, id: held.letter.id, deliveries })
             }
+            Err(error) => Err(error),
         }
     }
 

@@ -379,6 +379,28 @@ async fn a_reply_goes_to_its_queue_and_one_that_nobody_takes_stays() {
 }
 
 #[tokio::test]
+async fn a_reply_whose_queue_was_gone_is_replayed_once_it_is_there() {
+    let world = World::start().await;
+    let gone = world.broker.queue("gone");
+    world.publish(Message::json(&world.request()).correlation("lost").reply_to(&gone)).await;
+    until("its reply is dead", || async { (world.left().await == 1).then_some(()) }).await;
+    let listed = world.listed();
+    assert_eq!((&listed[0]["kind"], &listed[0]["queue"]), (&json!("reply"), &json!(gone)));
+    assert_eq!(listed[0]["messageId"], Value::Null, "a reply has none");
+    world.dead(&["replay", "--all"]).fails(1);
+
+    let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    world.broker.channel.queue_declare(gone.as_str().into(), exclusive, FieldTable::default()).await.unwrap();
+    world.dead(&["replay", "--all"]).ok();
+    let reply = world.broker.take("gone").await;
+    reply.sent();
+    assert_eq!(reply.correlation().as_deref(), Some("lost"));
+    assert_eq!(property(&reply, "message_id"), None);
+    assert_eq!(reply.properties.kind().as_ref().map(ToString::to_string).as_deref(), Some("invite.sent"));
+    assert_eq!((world.provider.posts().await, world.left().await), (1, 0));
+}
+
+#[tokio::test]
 async fn a_dry_run_or_a_database_that_is_away_changes_nothing() {
     let mut world = World::start().await;
     world.stop_worker();

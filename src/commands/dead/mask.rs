@@ -49,7 +49,7 @@ pub fn header(name: &str, value: &AMQPValue) -> (String, Value) {
         _ if is_added(name) => json(value, &known),
         _ => json(value, &harmless),
     };
-    (harmless(name), shown)
+    (if is_added(name) { plain(name) } else { harmless_name(name) }, shown)
 }
 
 fn json(value: &AMQPValue, text: &dyn Fn(&str) -> String) -> Value {
@@ -76,7 +76,7 @@ fn json(value: &AMQPValue, text: &dyn Fn(&str) -> String) -> Value {
             let fields = table.inner().iter().map(|(name, value)| {
                 let secret = SECRET.iter().any(|part| name.as_str().to_ascii_lowercase().contains(part));
                 let value = if secret { Value::from(MASKED) } else { json(value, text) };
-                (harmless(name.as_str()), value)
+                (harmless_name(name.as_str()), value)
             });
             Value::Object(fields.collect())
         }
@@ -94,12 +94,13 @@ pub fn body(bytes: &[u8]) -> Option<Value> {
 fn field(name: &str, value: Value) -> Value {
     match value {
         Value::Null | Value::Bool(_) => value,
-        Value::Array(items) => items.into_iter().map(|item| field(name, item)).collect(),
+        // No field that is known is an array.
+        Value::Array(items) => items.into_iter().map(|item| field("", item)).collect(),
         Value::Object(fields) => {
             let mut shown = Map::new();
             for (name, value) in fields {
                 let value = field(&name, value);
-                let mut name = harmless(&name);
+                let mut name = harmless_name(&name);
                 while shown.contains_key(&name) {
                     name.push('\'');
                 }
@@ -156,6 +157,11 @@ fn harmless(text: &str) -> String {
     let word = |word: &str| word.chars().count() <= WORD;
     let short = text.len() <= TEXT && text.split([' ', ',', ':', ';', '"', '\'', '(', ')']).all(word);
     if short && !has_digits(text) && !looks_like_a_credential(text) { plain(text) } else { MASKED.to_owned() }
+}
+
+/// Names are of several words.
+fn harmless_name(name: &str) -> String {
+    if harmless(&name.replace(['-', '_'], " ")) == MASKED { MASKED.to_owned() } else { plain(name) }
 }
 
 /// Whether digits follow each other as in a phone number, however it is written.
@@ -216,6 +222,7 @@ fn without_e164(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     const GKEY: &str = "Bearer GKEY 72&12345&$1$1589912963$z5H7IXHSBEkxbAnDO5wlkuNno4ZgkFcqhAyJnJ577iU";
@@ -275,6 +282,56 @@ mod tests {
         assert_eq!(body(b"\xff"), None);
     }
 
+    /// JSON of any shape, with secrets anywhere in it.
+    fn hostile() -> impl Strategy<Value = Value> {
+        let secret =
+            prop::sample::select(vec![GKEY, &GKEY[12..], GJWT, GSSNID, "+12015550100", "(201) 555-0100"]);
+        let text =
+            ("[ -~]{0,12}", secret, "[ -~]{0,12}").prop_map(|(a, secret, b)| format!("{a}{secret}{b}"));
+        let known = [
+            "authorization",
+            "smsPhone",
+            "groupid",
+            "status",
+            "code",
+            "message",
+            "field",
+            "camera",
+            "resolution",
+            "sessionId",
+            "expiresAt",
+            "providerMessageId",
+            "sessionParams",
+            "other",
+        ];
+        let name =
+            prop_oneof![4 => prop::sample::select(known.to_vec()).prop_map(str::to_owned), 1 => text.clone()];
+        let leaf = prop_oneof![
+            text.prop_map(Value::from),
+            Just(json!(12_015_550_100_u64)),
+            Just(json!(2.015_550_1e9))
+        ];
+        leaf.prop_recursive(4, 24, 4, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((name.clone(), inner), 0..4)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_shape_of_a_body_shows_a_secret(shape in hostile()) {
+            let shown = body(shape.to_string().as_bytes()).unwrap().to_string();
+            for part in ["JnJ577iU", "c2lnbmF0", "AAAAAAAA", "5550100", "555-0100", "20155501"] {
+                // A group's id is digits, and shown.
+                let shown = shown.replace("\"groupid\":12015550100", "");
+                prop_assert!(!shown.contains(part), "{shown}");
+            }
+        }
+    }
+
     #[test]
     fn what_helps_is_shown() {
         let shown = |name: &str, text: &str| header(name, &AMQPValue::LongString(text.into())).1;
@@ -286,8 +343,11 @@ mod tests {
             ("groupid", "9007199254740991"),
             ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
             ("app", "crm 1.2"),
+            ("x-first-death-exchange", ""),
+            ("X-Request-Correlation-Id", "a"),
         ] {
             assert_eq!(shown(name, text), text, "{name}");
+            assert_eq!(header(name, &AMQPValue::Void).0, name);
         }
         assert_eq!(header("tries", &AMQPValue::LongInt(3)).1, json!(3));
         assert_eq!(header("number", &AMQPValue::LongLongInt(12_015_550_100)).1, MASKED);

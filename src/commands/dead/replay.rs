@@ -193,7 +193,7 @@ impl Round {
         let request = letter.request();
         let (group, message_id) = named(&request);
         lookup::authenticated(&self.pool, group, message_id, &request.sha256()).await.map_err(|error| {
-            anyhow!("the database cannot be asked ({}); run it again later", error.summary())
+            anyhow!("the database cannot be asked ({}); what is not told as replayed stays", error.summary())
         })
     }
 }
