@@ -289,6 +289,7 @@ async fn a_request_goes_as_it_was_with_a_new_timestamp() {
     let id = world.dead_request(copy).await;
     world.dead(&["replay", &id]).ok();
     let copy = world.broker.take("requests").await;
+    assert_eq!(copy.header("x-first-at").as_deref(), Some("2026-11-23T20:00:00.5Z"), "it goes on counting");
     assert_eq!((copy.bytes.as_slice(), copy.header("x-ticket").as_ref()), (&b"{}"[..], Some(&ids[1])));
     assert_eq!(copy.header("x-session-id").as_ref(), Some(&ids[0]));
 }
@@ -308,6 +309,7 @@ async fn a_request_that_was_authenticated_goes_on_without_its_credential() {
         .text_header("Authorization", &world.credential())
         .header("GroupId", AMQPValue::LongInt(72));
     let mut ids = HashMap::new();
+    let again = named.clone();
     for (name, message) in [("named", &named), ("anonymous", &anonymous)] {
         world.broker.request(message.clone()).await;
         let sent = world.broker.reply(name).await.sent();
@@ -335,6 +337,15 @@ async fn a_request_that_was_authenticated_goes_on_without_its_credential() {
         assert_eq!(copy.header("traceparent").as_deref(), (name == "named").then_some(TRACE));
         assert!(copy.properties.timestamp().unwrap() + 60 > crate::support::now());
     }
+
+    // A worker takes it for the same invite, though its sender would be refused by now.
+    let mut next = world.start_worker().await;
+    world.run(&["groups", "disable", "72"]).ok();
+    world.dead_request(again.reply_to(&here)).await;
+    world.dead(&["replay", "--all"]).ok();
+    assert_eq!(world.broker.reply("named").await.sent()["sessionId"], ids["named"].as_str());
+    assert_eq!(world.provider.posts().await, 2);
+    assert!(next.stop().success());
 
     // The same message id and another content: nobody was authenticated for that.
     let other = world.request_with(json!({"sessiontype": 2}));

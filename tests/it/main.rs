@@ -5,17 +5,21 @@
 
 mod age;
 mod cli;
+mod crash;
 mod credentials;
 mod dead;
 mod groups;
 mod happy;
 mod hostile;
 mod idempotency;
+mod looks;
 mod neighbours;
 mod observe;
+mod outage;
 mod provider;
 mod replies;
 mod request;
+mod retries;
 mod sessions;
 mod set_aside;
 mod shutdown;

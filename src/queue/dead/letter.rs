@@ -3,7 +3,10 @@
 use crate::{
     group::GroupId,
     invite::{Envelope, Request, request},
-    queue::{Names, delivery},
+    queue::{
+        Names,
+        delivery::{self, FIRST_AT, SESSION, TICKET},
+    },
 };
 use lapin::{
     BasicProperties,
@@ -23,7 +26,7 @@ const OURS: [&str; 9] = [
     "x-reason",
     "x-code",
     "x-attempts",
-    "x-first-at",
+    FIRST_AT,
     "x-last-at",
     "x-queue",
     "x-publish-id",
@@ -35,9 +38,6 @@ const BROKERS_BEGIN: [&str; 2] = ["x-first-death-", "x-last-death-"];
 /// RabbitMQ sends a message on to the queues that these name (<https://www.rabbitmq.com/docs/sender-selected>). The
 /// sender's own publish has done that; a copy must not do it again.
 const ROUTING: [&str; 2] = ["CC", "BCC"];
-/// Where a copy from a retry queue says whose it is.
-const SESSION: &str = "x-session-id";
-const TICKET: &str = "x-ticket";
 /// What direct replies' queues begin with (<https://www.rabbitmq.com/docs/direct-reply-to>).
 const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
@@ -182,13 +182,13 @@ impl Letter {
     }
 
     /// The message id as its sender set it. A worker that sends no x-publish-id has put a uuid of its own there, and
-    /// the sender's, or an empty text for none, into x-message-id.
+    /// the sender's, or an empty text for none, into x-message-id; else that header may be the sender's.
     pub fn message_id(&self) -> Option<ShortString> {
-        let kept = self.text("x-message-id");
-        match kept.filter(|id| !id.is_empty() || self.publish_id().is_none()) {
+        let property = self.properties.message_id().clone();
+        match self.text("x-message-id").filter(|_| self.publish_id().is_none()) {
             Some(id) if id.is_empty() => None,
-            Some(id) => ShortString::try_new(id).ok().or_else(|| self.properties.message_id().clone()),
-            None => self.properties.message_id().clone(),
+            Some(id) => ShortString::try_new(id).ok().or(property),
+            None => property,
         }
     }
 
@@ -211,8 +211,10 @@ impl Letter {
         } else if let Some(id) = self.message_id() {
             properties = properties.with_message_id(id);
         }
+        let copy = self.is_of_a_session();
+        let was_there = |name: &str| !is_added(name) || (copy && name == FIRST_AT);
         let headers =
-            self.headers().filter(|(name, _)| !is_added(name) && !ROUTING.contains(name)).collect::<Vec<_>>();
+            self.headers().filter(|(name, _)| was_there(name) && !ROUTING.contains(name)).collect::<Vec<_>>();
         with_headers(properties, headers)
     }
 
@@ -244,6 +246,9 @@ impl Letter {
         };
         insert(SESSION, session.to_string());
         insert(TICKET, ticket.to_string());
+        if let Some(first_at) = self.text(FIRST_AT) {
+            insert(FIRST_AT, first_at);
+        }
         if let Some(trace) = self.request().traceparent() {
             insert("traceparent", trace.to_string());
         }
@@ -375,6 +380,7 @@ mod tests {
         assert_eq!(id(&[], Some("m")).as_deref(), Some("m"));
         assert_eq!(id(&[("x-message-id", "m"), ("x-publish-id", "u")], Some("m")).as_deref(), Some("m"));
         assert_eq!(id(&[("x-message-id", ""), ("x-publish-id", "u")], None), None);
+        assert_eq!(id(&[("x-message-id", "theirs"), ("x-publish-id", "u")], Some("m")).as_deref(), Some("m"));
         // Set aside by a worker that puts its own id into the property.
         assert_eq!(id(&[("x-message-id", "m")], Some("u")).as_deref(), Some("m"));
         assert_eq!(id(&[("x-message-id", "")], Some("u")), None);
