@@ -4,7 +4,8 @@ use clap::Parser;
 use session_invite::{
     cli::{Cli, Command},
     commands::{
-        addresses, completions, groups, migrate, ready, send, sessions, sms_sandbox, tokens, topology, worker,
+        addresses, completions, dead, groups, migrate, ready, send, sessions, sms_sandbox, tokens, topology,
+        worker,
     },
     config::Faults,
     sandbox::BadSetting,
@@ -54,6 +55,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Tokens(all) => tokens::run(all.args, &all.database, &all.secrets).await,
         Command::Send(args) => send::run(args).await,
         Command::Sessions(args) => sessions::run(args).await,
+        Command::Dead(args) => Box::pin(dead::run(args)).await,
         Command::SmsSandbox(args) => sms_sandbox::run(args).await,
         Command::Completions(args) => completions::run(&args),
         Command::Topology(args) => topology::run(args).await,

@@ -5,7 +5,7 @@ use crate::{
     config::DatabaseArgs,
     group::GroupId,
     invite::reply::to_the_second,
-    output::Format,
+    output::{Format, plain},
     sessions::lookup::{self, Filter, Row},
 };
 use anyhow::Context;
@@ -125,9 +125,4 @@ fn lines(row: &Row) -> Vec<(&'static str, String)> {
 
 fn shown(text: Option<impl AsRef<str>>) -> String {
     text.map_or_else(|| "-".to_owned(), |text| plain(text.as_ref()))
-}
-
-/// Without control characters: what senders wrote must not drive the terminal.
-fn plain(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
 }

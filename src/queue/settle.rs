@@ -2,7 +2,7 @@
 
 use super::{
     consume::Consumer,
-    delivery::{self, FIRST_AT, SESSION, TICKET},
+    delivery::{self, FIRST_AT, ROUTING, SESSION, TICKET},
     publish::{Name, Outgoing, Published},
 };
 use crate::{
@@ -97,7 +97,7 @@ impl Consumer {
         let copy = Outgoing {
             queue: self.names.retry_for(resume.after).to_owned(),
             body: json!({ "sessionId": resume.session }).to_string().into_bytes(),
-            properties: without_expiration(&delivery.properties)
+            properties: kept(&delivery.properties)
                 .with_content_type("application/json".into())
                 .with_headers(headers),
             mandatory: true,
@@ -122,7 +122,7 @@ impl Consumer {
     ) -> Result<(), Trouble> {
         tracing::error!(reason, "an invite could not be finished; it is set aside");
         // In the dead-letter queue nothing may expire.
-        let properties = without_expiration(&delivery.properties);
+        let properties = kept(&delivery.properties);
         let queue = self.names.requests.clone();
         let body = envelope.body.clone();
         let message = Outgoing { queue, body, properties, mandatory: true, name: Name::Header };
@@ -227,13 +227,19 @@ fn reply_properties(envelope: &Envelope, reply: &Reply, trace: Option<TraceParen
     properties
 }
 
-fn without_expiration(properties: &BasicProperties) -> BasicProperties {
-    let mut kept = BasicProperties::default().with_delivery_mode(2);
+/// What a copy keeps: it may not expire, and goes to no further queues.
+fn kept(properties: &BasicProperties) -> BasicProperties {
+    let mut copy = BasicProperties::default().with_delivery_mode(2);
     macro_rules! keep {
-        ($($get:ident => $with:ident),+) => { $(if let Some(value) = properties.$get().clone() { kept = kept.$with(value); })+ };
+        ($($get:ident => $with:ident),+) => { $(if let Some(value) = properties.$get().clone() { copy = copy.$with(value); })+ };
     }
-    keep!(content_type => with_content_type, content_encoding => with_content_encoding, headers => with_headers,
-          priority => with_priority, correlation_id => with_correlation_id, reply_to => with_reply_to,
+    keep!(content_type => with_content_type, content_encoding => with_content_encoding, priority => with_priority, correlation_id => with_correlation_id, reply_to => with_reply_to,
           message_id => with_message_id, timestamp => with_timestamp, kind => with_type, app_id => with_app_id);
-    kept
+    let mut headers = FieldTable::default();
+    for (name, value) in properties.headers().iter().flat_map(FieldTable::inner) {
+        if !ROUTING.contains(&name.as_str()) {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+    copy.with_headers(headers)
 }

@@ -97,3 +97,43 @@ pub async fn by_key(pool: &PgPool, group: GroupId, key: &str) -> Result<Option<R
     .fetch_optional(pool)
     .await
 }
+
+/// What a copy of a request's names its session by, without the request's credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket {
+    pub session: Uuid,
+    /// Proves that the copy is ours.
+    pub ticket: Uuid,
+}
+
+/// The row of exactly this request, which shows that its sender was authenticated: by the group and message id that it
+/// answers for; for a request without a message id among those of the last day whose acknowledgement is not sure.
+pub async fn authenticated(
+    pool: &PgPool,
+    group: Option<GroupId>,
+    message_id: Option<&str>,
+    request_sha256: &[u8; 32],
+) -> Result<Option<Ticket>, sqlx::Error> {
+    let Some(message_id) = message_id else {
+        return sqlx::query_as!(
+            Ticket,
+            "select id as session, ticket from sessions
+              where request_sha256 = $1 and not acknowledged and created_at > now() - interval '1 day'
+              order by id desc limit 1",
+            request_sha256.as_slice()
+        )
+        .fetch_optional(pool)
+        .await;
+    };
+    let Some(group) = group else { return Ok(None) };
+    sqlx::query_as!(
+        Ticket,
+        "select id as session, ticket from sessions
+          where group_id = $1 and message_id = $2 and owns_message_id and request_sha256 = $3",
+        group.get(),
+        message_id,
+        request_sha256.as_slice()
+    )
+    .fetch_optional(pool)
+    .await
+}

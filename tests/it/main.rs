@@ -7,6 +7,7 @@ mod age;
 mod cli;
 mod crash;
 mod credentials;
+mod dead;
 mod groups;
 mod happy;
 mod hostile;

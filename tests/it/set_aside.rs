@@ -2,6 +2,7 @@
 
 use crate::support::{Message, World, gkey_until, now, run};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use lapin::types::AMQPValue;
 use serde_json::json;
 
 /// A data error of the database's for one number only.
@@ -76,4 +77,23 @@ async fn a_sender_whose_key_we_lost_is_not_refused() {
     assert!(dead.header("x-reason").unwrap().contains("SECRETS_KEY does not open all keys"), "{dead:?}");
     // Nobody else suffers.
     world.invite(&world.request()).await.sent();
+}
+
+#[tokio::test]
+async fn a_request_that_names_further_queues_is_set_aside_once() {
+    let world = World::start().await;
+    world.database.execute(REFUSE_ONE).await;
+    world.expect_error("it is set aside");
+    let request = Message::json(&world.request_with(json!({ "smsPhone": "201-555-0100" })));
+    // RabbitMQ sends a message on to the queues that CC names: also a copy of ours, if it kept the header.
+    let requests = AMQPValue::LongString(world.broker.queue("requests").into());
+    let carbon = AMQPValue::FieldArray(vec![requests].into());
+    // The sender's own publish goes there twice.
+    let asked = world.ask(request.header("CC", carbon).id("copied")).await;
+    asked.refused("failed", "internal_error", 500);
+    for _ in 0..2 {
+        let dead = world.broker.take("dead").await;
+        assert!(!format!("{:?}", dead.properties.headers()).contains("CC"), "{dead:?}");
+    }
+    world.broker.quiet().await;
 }
