@@ -21,6 +21,11 @@ pub struct Row {
     pub message_id: Option<String>,
     pub correlation_id: Option<String>,
     pub attempts: i32,
+    /// What is known of the text: see docs/DELIVERY.md.
+    pub text_state: Option<String>,
+    pub looks: i32,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub lease_until: Option<OffsetDateTime>,
     pub provider_message_id: Option<String>,
     pub error_code: Option<String>,
     pub error: Option<serde_json::Value>,
@@ -54,7 +59,7 @@ pub async fn list(pool: &PgPool, filter: &Filter) -> Result<Vec<Row>, sqlx::Erro
     sqlx::query_as!(
         Row,
         "select id, group_id, session_key, status, session_type, session_params, phone, invitation_text, requested_by,
-                message_id, correlation_id, attempts, provider_message_id, error_code, error, created_at, sent_at,
+                message_id, correlation_id, attempts, text_state, looks, lease_until, provider_message_id, error_code, error, created_at, sent_at,
                 delivered_at, joined_at, ended_at, expires_at, updated_at
            from sessions
           where ($1::bigint is null or group_id = $1) and ($2::text is null or status = $2)
@@ -73,7 +78,7 @@ pub async fn show(pool: &PgPool, id: Uuid) -> Result<Option<Row>, sqlx::Error> {
     sqlx::query_as!(
         Row,
         "select id, group_id, session_key, status, session_type, session_params, phone, invitation_text, requested_by,
-                message_id, correlation_id, attempts, provider_message_id, error_code, error, created_at, sent_at,
+                message_id, correlation_id, attempts, text_state, looks, lease_until, provider_message_id, error_code, error, created_at, sent_at,
                 delivered_at, joined_at, ended_at, expires_at, updated_at
            from sessions where id = $1",
         id
@@ -87,7 +92,7 @@ pub async fn by_key(pool: &PgPool, group: GroupId, key: &str) -> Result<Option<R
     sqlx::query_as!(
         Row,
         "select id, group_id, session_key, status, session_type, session_params, phone, invitation_text, requested_by,
-                message_id, correlation_id, attempts, provider_message_id, error_code, error, created_at, sent_at,
+                message_id, correlation_id, attempts, text_state, looks, lease_until, provider_message_id, error_code, error, created_at, sent_at,
                 delivered_at, joined_at, ended_at, expires_at, updated_at
            from sessions
           where id = (select id from live_sessions where group_id = $1 and session_key = $2)",
