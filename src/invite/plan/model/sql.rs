@@ -1,6 +1,9 @@
 //! The statements that move the row, each like its original: a line of SQL, and then the line that it is here.
 
-use super::world::{Broken, Claim, Config, Ended, MARGIN, Row, Seen, State, Status, TIMEOUT, TextState, Time, Why};
+use super::{
+    row::{Row, Status, TextState, Why},
+    world::{Broken, Claim, Config, Ended, MARGIN, Seen, State, TIMEOUT, Time},
+};
 use crate::sessions::{self, Fate};
 use std::time::Duration;
 use uuid::Uuid;
@@ -60,10 +63,10 @@ pub fn insert_refused(state: &mut State, config: &Config, why: Why) -> bool {
 }
 
 /// `statements::claim`. The fence is random; here, as good a name is the number of the try.
-pub fn claim(row: &mut Row, seen: &Seen, write_by: Time, now: Time, config: &Config) -> Option<Claim> {
+pub fn claim(row: &mut Row, seen: Seen, write_by: Time, now: Time, config: &Config) -> Option<Claim> {
     let fence = seen.attempts + 1;
     let fenced = row.fence == seen.fence || config.is(Broken::ClaimIgnoresTheFence);
-    let over = row.lease_until.unwrap_or(now) <= now || config.is(Broken::ClaimIgnoresTheLease);
+    let over = row.lease_until.unwrap_or(now) <= now;
     // where id = $1 and status = 'sending' and expires_at > now()
     //   and (fence = $3 or (fence = $2 and coalesce(lease_until, now()) <= now() + interval '0.3 s'))
     if !(row.status == Status::Sending && row.expires_at > now && fenced && over) {
@@ -109,7 +112,7 @@ fn steps(span: Duration) -> Time {
 }
 
 /// `statements::Record`: answers whether it was this claim's row still.
-pub fn record(row: &mut Row, ended: &Ended, now: Time, config: &Config) -> bool {
+pub fn record(row: &mut Row, ended: Ended, now: Time, config: &Config) -> bool {
     let fenced = row.fence == ended.fence || config.is(Broken::RecordIgnoresTheFence);
     // where s.id = o.id and s.fence = o.fence and s.status = 'sending'
     if !(fenced && row.status == Status::Sending) {
@@ -134,8 +137,9 @@ pub fn record(row: &mut Row, ended: &Ended, now: Time, config: &Config) -> bool 
     true
 }
 
-/// `statements::missed`.
-pub fn missed(row: &mut Row, seen: &Seen, now: Time, config: &Config) {
+/// `statements::missed`. FIXME: it says `looked_at = now()` still, which is `LookCountsWhenRecorded`; the moment has to be
+/// that of the row's reading.
+pub fn missed(row: &mut Row, seen: Seen, now: Time, config: &Config) {
     // where id = $1 and fence = $2 and status = 'sending'
     if row.fence == seen.fence && row.status == Status::Sending {
         // set looks = $3, looked_at = …
@@ -149,8 +153,13 @@ pub fn accepted(row: &mut Row) {
     // where id = $1 and status in ('sending', 'unknown') and provider_message_id is null
     if matches!(row.status, Status::Sending | Status::Unknown) && !row.sid {
         // set status = 'sent', text_state = 'accepted', provider_message_id = $2, lease_until = null
-        *row =
-            Row { status: Status::Sent, text_state: TextState::Accepted, sid: true, lease_until: None, ..*row };
+        *row = Row {
+            status: Status::Sent,
+            text_state: TextState::Accepted,
+            sid: true,
+            lease_until: None,
+            ..*row
+        };
     }
 }
 

@@ -1,15 +1,11 @@
 //! What there is in the model: the row, the messages of one invite, the workers, and the texts at the provider.
 
-use super::super::Policy;
-use crate::{
-    config::WhenUnsure,
-    refusal::{Code, Refusal},
-    sessions::{Outcome, Session, Standing},
+use super::{
+    super::Policy,
+    row::{Row, Status, TextState, Told, Why},
 };
-use sqlx::types::Json;
+use crate::{config::WhenUnsure, sessions::Session};
 use std::time::Duration;
-use time::OffsetDateTime;
-use uuid::Uuid;
 
 /// Seconds: a moment, or a span. The row is inserted at 0.
 pub type Time = i8;
@@ -41,12 +37,13 @@ pub struct Config {
 pub enum Broken {
     NoCheckBeforeTheWrite,
     RecordIgnoresTheFence,
-    ClaimIgnoresTheLease,
     ClaimIgnoresTheFence,
     /// A look counts from when it was written down, and not from when it was made.
     LookCountsWhenRecorded,
     /// A delivery that was taken back before its row was there counts as a new publish.
     TakenBackIsPublishedAnew,
+    /// The invite has none, so that nothing keeps a second row out.
+    NoMessageId,
 }
 
 impl Config {
@@ -65,180 +62,6 @@ impl Config {
     /// From here on, time changes nothing: the session is over, and so is each try.
     pub fn end(&self) -> Time {
         self.ttl + MARGIN + TIMEOUT
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Status {
-    Sending,
-    Sent,
-    Unknown,
-    Rejected,
-    Failed,
-}
-
-impl Status {
-    pub fn of(name: &str) -> Self {
-        match name {
-            "sending" => Self::Sending,
-            "sent" => Self::Sent,
-            "unknown" => Self::Unknown,
-            "rejected" => Self::Rejected,
-            "failed" => Self::Failed,
-            other => unreachable!("{other}"),
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Sending => "sending",
-            Self::Sent => "sent",
-            Self::Unknown => "unknown",
-            Self::Rejected => "rejected",
-            Self::Failed => "failed",
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum TextState {
-    Begun,
-    Waiting,
-    Unknown,
-    Accepted,
-    Refused,
-}
-
-impl TextState {
-    pub fn of(name: &str) -> Self {
-        match name {
-            "begun" => Self::Begun,
-            "waiting" => Self::Waiting,
-            "unknown" => Self::Unknown,
-            "accepted" => Self::Accepted,
-            "refused" => Self::Refused,
-            other => unreachable!("{other}"),
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Begun => "begun",
-            Self::Waiting => "waiting",
-            Self::Unknown => "unknown",
-            Self::Accepted => "accepted",
-            Self::Refused => "refused",
-        }
-    }
-}
-
-/// The columns that decide.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Row {
-    pub status: Status,
-    pub text_state: TextState,
-    pub fence: u8,
-    pub attempts: u8,
-    pub looks: u8,
-    pub looked_at: Option<Time>,
-    pub unsettled: bool,
-    pub abandoned: u8,
-    pub unsure_from: Time,
-    pub lease_until: Option<Time>,
-    pub expires_at: Time,
-    pub deadline_at: Option<Time>,
-    pub error: Option<Why>,
-    pub sid: bool,
-}
-
-impl Row {
-    /// `statements::find`.
-    pub fn standing(&self, now: Time) -> Standing {
-        // extract(epoch from … - now())
-        let until = |at: Time| f64::from(at - now);
-        let text = |text: &str| Some(text.to_owned());
-        Standing {
-            id: Uuid::nil(),
-            group_id: 72,
-            status: self.status.name().to_owned(),
-            text_state: text(self.text_state.name()),
-            fence: self.fence.into(),
-            ticket: Uuid::nil(),
-            attempts: self.attempts.into(),
-            looks: self.looks.into(),
-            unsettled: self.unsettled,
-            abandoned: self.abandoned.into(),
-            session_key: text("123456"),
-            token: text("abcdefghijklmnop"),
-            session_type: Some(1),
-            phone: text("+11110000000"),
-            invitation_text: text("code 123456"),
-            provider_message_id: self.sid.then(|| "SM1".to_owned()),
-            created_at: OffsetDateTime::UNIX_EPOCH,
-            expires_at: Some(OffsetDateTime::UNIX_EPOCH),
-            error: self.error.map(|why| Json(why.refusal())),
-            request_sha256: None,
-            same_params: true,
-            // coalesce(lease_until - now(), 0)
-            lease_left: self.lease_until.map_or(0.0, until),
-            // coalesce(now() - coalesce(unsure_from, lease_until), 0)
-            unsure_for: -until(self.unsure_from),
-            looked_ago: self.looked_at.map(|at| -until(at)),
-            session_left: until(self.expires_at),
-            deadline_left: self.deadline_at.map(until),
-        }
-    }
-}
-
-/// The codes of refusals that come up here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Why {
-    Rejected,
-    Unavailable,
-    Expired,
-    Unknown,
-}
-
-impl Why {
-    pub fn of(refusal: &Refusal) -> Self {
-        match refusal.code {
-            Code::ProviderRejected => Self::Rejected,
-            Code::ProviderUnavailable => Self::Unavailable,
-            Code::InviteExpired => Self::Expired,
-            Code::OutcomeUnknown => Self::Unknown,
-            other => unreachable!("{other:?}"),
-        }
-    }
-
-    pub fn refusal(self) -> Refusal {
-        let code = match self {
-            Self::Rejected => Code::ProviderRejected,
-            Self::Unavailable => Code::ProviderUnavailable,
-            Self::Expired => Code::InviteExpired,
-            Self::Unknown => Code::OutcomeUnknown,
-        };
-        Refusal::new(code, "")
-    }
-}
-
-/// What a reply says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Told {
-    Sent,
-    Refused(Why),
-}
-
-impl Told {
-    pub fn of(outcome: &Outcome) -> Self {
-        match outcome {
-            Outcome::Sent(_) => Self::Sent,
-            Outcome::Refused(refusal) => Self::Refused(Why::of(refusal)),
-        }
-    }
-
-    /// Whether it says that surely nobody was texted.
-    pub fn denies_a_text(self) -> bool {
-        !matches!(self, Self::Sent | Self::Refused(Why::Unknown))
     }
 }
 
@@ -266,7 +89,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    pub fn session(&self, left: Time) -> Session {
+    pub fn session(self, left: Time) -> Session {
         let left = Duration::from_secs(left.max(0).unsigned_abs().into());
         Session::claimed(self.attempts.into(), self.unsettled, left)
     }
@@ -289,7 +112,9 @@ pub enum Next {
     Nothing,
     /// `Sessions::open` is to be called.
     Open,
-    Insert { write_by: Time },
+    Insert {
+        write_by: Time,
+    },
     Read,
     Look(Seen),
     Missed(Seen),
@@ -297,11 +122,17 @@ pub enum Next {
     Accept,
     /// `Sessions::claim` is to be called.
     BeginClaim(Seen),
-    Claim { seen: Seen, write_by: Time },
+    Claim {
+        seen: Seen,
+        write_by: Time,
+    },
     Close(Ended),
     Write(Claim),
     /// The provider has its request until then.
-    Answer { claim: Claim, until: Time },
+    Answer {
+        claim: Claim,
+        until: Time,
+    },
     Record(Ended),
     Reply(Told),
     Copy,
@@ -317,7 +148,9 @@ pub enum Held {
     /// A redelivery, or a copy.
     Again,
     /// Its line was lost: the broker has given it to another.
-    TakenBack { first: bool },
+    TakenBack {
+        first: bool,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -409,9 +242,44 @@ impl State {
         self.texts += 1;
     }
 
-    /// Two workers are as good as each other.
-    pub fn sorted(mut self) -> Self {
+    /// One of all the states that can go on in the same ways.
+    pub fn canonical(mut self, config: &Config) -> Self {
+        // Two workers are as good as each other.
         self.workers.sort_unstable();
+        if self.texts == 0 || self.accepted_at + config.lag <= self.now {
+            self.accepted_at = -config.lag;
+        }
+        // Once there is an outcome, no statement asks for more than these.
+        let Some(row) = self.row.as_mut().filter(|row| row.status != Status::Sending) else { return self };
+        let &mut Row { status, attempts, error, sid, expires_at, .. } = row;
+        *row = Row {
+            status,
+            attempts,
+            error,
+            sid,
+            expires_at,
+            text_state: TextState::Accepted,
+            fence: 0,
+            looks: 0,
+            looked_at: None,
+            unsettled: false,
+            abandoned: 0,
+            unsure_from: 0,
+            lease_until: None,
+            deadline_at: None,
+        };
+        // Nor does time change anything but for a text that may yet be written.
+        let may_write = |worker: &Worker| {
+            matches!(
+                worker.next,
+                Next::Insert { .. } | Next::Write(_) | Next::Answer { .. } | Next::Claim { .. }
+            )
+        };
+        if self.orphan.is_none() && !self.workers.iter().any(may_write) {
+            self.now = config.end();
+            self.deadline = None;
+            self.accepted_at = -config.lag;
+        }
         self
     }
 }
