@@ -117,9 +117,10 @@ fn a_guard_that_is_taken_away_is_missed() {
     breaks("no fence on claim", &without(&[Broken::ClaimIgnoresTheFence]), check::NOT_COUNTED);
 }
 
-/// What the search found in the code as it was.
+/// What the search found in the code. The first two stand in the statements until they are mended (FIXME in `sql.rs` and
+/// `worker.rs`): elsewhere, the model has them as they are to be.
 #[test]
-fn what_was_wrong_once_is_found_again() {
+fn what_the_code_does_wrong_is_found() {
     let few = Config { crashes: 0, ..USUAL };
     let without = |broken| Config { broken, ..few };
     let late = Config { settle: 7, lag: 7, ..without(&[Broken::LookCountsWhenRecorded]) };
