@@ -423,6 +423,27 @@ impl Session {
         self.begun + LEASE_MARGIN
     }
 
+    /// One whose claim has just begun, for tests of what is decided by it.
+    #[cfg(test)]
+    pub(crate) fn claimed(attempts: i32, unsettled: bool, left: Duration) -> Self {
+        Self {
+            id: Uuid::nil(),
+            group: 72,
+            key: "123456".to_owned(),
+            text: "code 123456".to_owned(),
+            phone: "+11110000000".to_owned(),
+            expires_at: OffsetDateTime::UNIX_EPOCH,
+            attempts,
+            unsettled,
+            begun: Instant::now(),
+            fence: 0,
+            ticket: Uuid::nil(),
+            ttl_left: left,
+            deadline_left: None,
+            own_limit_left: None,
+        }
+    }
+
     fn sent(self, provider_message_id: String) -> Sent {
         Sent {
             session_id: self.id,
@@ -444,7 +465,7 @@ impl Lease {
 }
 
 /// How a claim's end is written down.
-fn ended(id: Uuid, fence: i64, fate: &Fate) -> Ended {
+pub(crate) fn ended(id: Uuid, fence: i64, fate: &Fate) -> Ended {
     let (status, text_state, sid, refusal, rest) = match fate {
         Fate::Accepted { provider_message_id } => ("sent", "accepted", Some(provider_message_id), None, None),
         Fate::Unknown(refusal) => ("unknown", "unknown", None, Some(refusal), None),
