@@ -40,6 +40,7 @@ impl Consumer {
 
     fn begin(&self, mut delivery: Delivery, hold: &Hold) -> impl Future<Output = ()> + use<> {
         let mut envelope = delivery::envelope(&mut delivery);
+        envelope.received = Some(Instant::now());
         envelope.withdrawn = hold.lost.clone();
         let hold = hold.clone();
         let trace = envelope.traceparent().map(|trace| tracing::field::display(trace.trace_id()));

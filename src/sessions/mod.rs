@@ -349,11 +349,15 @@ impl Sessions {
     /// What a taken message id stands for; `None` when it is free again.
     pub async fn repeat(&self, about: &About, asked: &Asked) -> Result<Option<Repeated>, Trouble> {
         let Some(message_id) = &about.message_id else { return Ok(None) };
+        let in_hand_for = about.received.elapsed();
         let Some(row) = self.owner(about.group, message_id, &asked.session_params).await? else {
             return Ok(None);
         };
         if row.released_id() {
-            if about.redelivered && row.came_from(&about.request_sha256) {
+            // The broker may have given the same message to another while it was in hand here: what that one wrote since
+            // then is its outcome.
+            let answered_meanwhile = row.age <= in_hand_for.as_secs_f64();
+            if (about.redelivered || answered_meanwhile) && row.came_from(&about.request_sha256) {
                 return Ok(Some(Repeated::Same(Box::new(row))));
             }
             self.release(row.id).await?;

@@ -33,6 +33,8 @@ fn row(text_state: &str) -> Standing {
         error: None,
         request_sha256: None,
         same_params: true,
+        read_at: OffsetDateTime::UNIX_EPOCH,
+        age: 0.0,
         lease_left: -10.0,
         unsure_for: 40.0,
         looked_ago: None,

@@ -120,6 +120,8 @@ impl Row {
             error: self.error.map(|why| Json(why.refusal())),
             request_sha256: None,
             same_params: true,
+            read_at: OffsetDateTime::UNIX_EPOCH,
+            age: 0.0,
             // coalesce(lease_until - now(), 0)
             lease_left: self.lease_until.map_or(0.0, until),
             // coalesce(now() - coalesce(unsure_from, lease_until), 0)

@@ -137,12 +137,11 @@ pub fn record(row: &mut Row, ended: Ended, now: Time, config: &Config) -> bool {
     true
 }
 
-/// `statements::missed`. FIXME: it says `looked_at = now()` still, which is `LookCountsWhenRecorded`; the moment has to be
-/// that of the row's reading.
+/// `statements::missed`.
 pub fn missed(row: &mut Row, seen: Seen, now: Time, config: &Config) {
     // where id = $1 and fence = $2 and status = 'sending'
     if row.fence == seen.fence && row.status == Status::Sending {
-        // set looks = $3, looked_at = …
+        // set looks = $3, looked_at = $4
         row.looks = seen.looks + 1;
         row.looked_at = Some(if config.is(Broken::LookCountsWhenRecorded) { now } else { seen.at });
     }

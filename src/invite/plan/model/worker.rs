@@ -212,8 +212,8 @@ fn does(state: &State, i: usize, config: &Config, each: &mut impl FnMut(Event, S
     }
 }
 
-/// `Sessions::repeat`, when a row stands for the id. FIXME: it goes by `redelivered` alone still, which is
-/// `TakenBackIsPublishedAnew`; a row that is younger than the delivery answers for it.
+/// `Sessions::repeat`, when a row stands for the id. A row that is younger than the delivery answers for it, as one does for
+/// a redelivery.
 fn repeat(state: &mut State, i: usize, inserted: bool, config: &Config) {
     let released = state.row.is_some_and(|row| matches!(row.status, Status::Rejected | Status::Failed));
     let first = matches!(state.workers[i].held, Held::First | Held::TakenBack { first: true });
