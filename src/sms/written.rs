@@ -102,9 +102,13 @@ mod tests {
         net::TcpListener,
     };
 
+    fn client() -> reqwest::Client {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        reqwest::Client::builder().no_proxy().build().unwrap()
+    }
+
     /// Posts a text to a server that answers 204, and says what that server read.
     async fn post(until: Instant) -> (Written, String) {
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let server = tokio::spawn(async move {
@@ -122,8 +126,7 @@ mod tests {
             request
         });
         let guard = Guard::until(until);
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let sent = client.post(url).body(guard.body("Body=x".to_owned())).send().await;
+        let sent = client().post(url).body(guard.body("Body=x".to_owned())).send().await;
         assert_eq!(sent.is_ok(), guard.written() == Written::Perhaps);
         (guard.written(), server.await.unwrap())
     }
@@ -140,7 +143,7 @@ mod tests {
 
     #[tokio::test]
     async fn after_its_time_nothing_of_the_text_is_written() {
-        let (written, request) = post(Instant::now() - Duration::from_millis(1)).await;
+        let (written, request) = post(Instant::now().checked_sub(Duration::from_millis(1)).unwrap()).await;
         assert_eq!(written, Written::Withheld);
         assert!(!request.contains("Body"), "{request}");
     }
@@ -149,8 +152,7 @@ mod tests {
     async fn where_nobody_listens_nothing_is_written() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let guard = Guard::until(Instant::now() + Duration::from_mins(1));
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        client
+        client()
             .post(format!("http://{free}/"))
             .body(guard.body("Body=x".to_owned()))
             .send()
