@@ -6,7 +6,7 @@
 alter table sessions
     add column text_state  text check (text_state in ('begun', 'waiting', 'unknown', 'accepted', 'refused')),
     add column fence       bigint not null default 0,
-    add column ticket      uuid not null default gen_random_uuid(),
+    add column ticket      uuid,
     add column unsure_from timestamptz,
     add column looks       integer not null default 0,
     add column looked_at   timestamptz,
@@ -15,9 +15,13 @@ alter table sessions
     add column deadline_at timestamptz,
     add column valid_until timestamptz;
 
+-- In two steps: a random default for the rows that are there would rewrite the table.
+alter table sessions alter column ticket set default gen_random_uuid();
+update sessions set ticket = gen_random_uuid() where key_held and status = 'sending';
+
 comment on column sessions.text_state is 'What is known of the text: begun (a try is under way, or its worker died), waiting (surely not taken, to be tried again), unknown (a try may have been taken; being looked up, or never settled), accepted, refused; null when none was begun.';
 comment on column sessions.fence is 'Names the newest claim on this row (0: the worker that wrote it): only that one may record what came of its try.';
-comment on column sessions.ticket is 'Random; proves that a message about this row, in a retry queue, comes from a worker.';
+comment on column sessions.ticket is 'Random; proves that a message about this row, in a retry queue, comes from a worker. Null in rows from before there were such.';
 comment on column sessions.unsure_from is 'When the last try has surely ended: from then on the provider''s list is looked at, if its outcome is not known.';
 comment on column sessions.looks is 'Looks at the provider''s list that missed the text of the last try.';
 comment on column sessions.looked_at is 'When the last of those looks was.';
@@ -30,6 +34,9 @@ comment on column sessions.attempts is 'Tries to hand the text to the provider t
 
 -- Whose is a text in the provider's list: looked up by number. Neither column is ever updated.
 create index sessions_phone on sessions (phone, id);
+
+-- Rows that answer for their message id no more, or never did: a redelivery of theirs is still answered from them.
+create index sessions_former_message_id on sessions (group_id, message_id) where not owns_message_id and message_id is not null;
 
 create table suspects (
     request_sha256 bytea primary key check (octet_length(request_sha256) = 32),

@@ -125,7 +125,13 @@ pub async fn has_schema(pool: &PgPool) -> Result<bool, sqlx::Error> {
 
 /// Brings the schema up to date; safe when many start at once, as the migrator takes an advisory lock.
 pub async fn migrate(pool: &PgPool) -> Result<(), Unusable> {
-    MIGRATIONS.run(pool).await.map_err(|error| match error {
+    let mut connection = pool.acquire().await.map_err(Unusable::Away)?;
+    // A large table takes longer than an invite's statement may.
+    sqlx::query("set statement_timeout = 0").execute(&mut *connection).await.map_err(Unusable::Away)?;
+    let migrated = MIGRATIONS.run(&mut *connection).await;
+    // Not to be used with that setting.
+    let _ = connection.close().await;
+    migrated.map_err(|error| match error {
         MigrateError::VersionMissing(version) => Unusable::SchemaNewer(version),
         other => Unusable::Migration(other),
     })

@@ -75,14 +75,14 @@ pub struct ProviderArgs {
     /// Requests to the provider at a time [default: 256]
     #[arg(long, env = "SMS_CONCURRENCY", hide_env_values = true, value_name = "N")]
     pub sms_concurrency: Option<String>,
-    /// Tries for one text at most; not used yet: there is one try [default: 5]
+    /// Tries for one text at most [default: 5]
     #[arg(long, env = "SMS_MAX_ATTEMPTS", hide_env_values = true, value_name = "N")]
     pub sms_max_attempts: Option<String>,
-    /// How long the provider's list may lag behind what it accepted; not used yet [default: 30s]
+    /// How long the provider's list may lag behind what it accepted [default: 30s]
     #[arg(long, env = "SMS_SETTLE", hide_env_values = true, value_name = "DURATION")]
     pub sms_settle: Option<String>,
     /// What to do when a text may have gone out and the provider's list does not show it: look, fail or
-    /// resend; not used yet: it is always fail [default: look]
+    /// resend [default: look]
     #[arg(long, env = "SMS_WHEN_UNSURE", hide_env_values = true, value_name = "WHAT")]
     pub sms_when_unsure: Option<String>,
 }

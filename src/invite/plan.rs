@@ -83,10 +83,11 @@ pub fn next_step(row: &Standing, policy: &Policy) -> Step {
         return never_settled;
     }
     match policy.when_unsure {
-        WhenUnsure::Fail => never_settled,
         WhenUnsure::Resend if row.is_late() || has_no_try_left(row.attempts, policy) => never_settled,
         WhenUnsure::Resend if row.lease_left > AS_GOOD_AS_DUE => Step::Wait(seconds(row.lease_left)),
-        WhenUnsure::Look if !row.is_absent() => look_or_wait(row),
+        WhenUnsure::Look | WhenUnsure::Fail if !row.is_absent() => look_or_wait(row),
+        // Absent, as far as the list can be trusted: not far enough to send again.
+        WhenUnsure::Fail => never_settled,
         WhenUnsure::Look if row.is_late() => Step::Close(closed(row.unsettled, too_late())),
         WhenUnsure::Look if has_no_try_left(row.attempts, policy) => {
             Step::Close(closed(row.unsettled, unavailable(None)))
@@ -137,8 +138,7 @@ fn after_try_jittered(answer: Answer, session: &Session, policy: &Policy, jitter
         // The lease was over before a byte was written.
         Answer::Withheld => Fate::Waiting { after: Duration::from_secs(1) },
         Answer::PerhapsSent { .. } => match policy.when_unsure {
-            WhenUnsure::Fail => Fate::Unknown(unknown()),
-            WhenUnsure::Look => Fate::Unsure { rest: policy.settle, again: FIRST_LOOK },
+            WhenUnsure::Look | WhenUnsure::Fail => Fate::Unsure { rest: policy.settle, again: FIRST_LOOK },
             WhenUnsure::Resend => {
                 let after = delay(session.attempts, jitter);
                 if has_no_try_left(session.attempts, policy) || after >= session.left() {

@@ -14,7 +14,8 @@ use crate::{
     metrics::{self, Stage},
     refusal::{Code, Refusal},
     sessions::{
-        About, Asked, Fate, Opening, Recorded, Repeated, SessionKey, Sessions, Standing, Token, too_late,
+        About, Asked, Fate, Opened, Opening, Recorded, Repeated, SessionKey, Sessions, Standing, Token,
+        too_late,
     },
     sms::Sms,
     suspects::Suspects,
@@ -77,7 +78,7 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Tro
     }
 
     // From here on, whatever happens leaves a row.
-    let about = about(ctx, envelope, &caller);
+    let mut about = about(ctx, envelope, &caller);
     let mut asked = Asked { session_params: "{}".to_owned(), ..Asked::default() };
     let wanted = check(ctx, envelope, &request, &caller, groupid, &mut asked);
     let wanted = match wanted {
@@ -96,13 +97,6 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Tro
     let text = |key: &SessionKey, token: &Token| {
         group.wording.render(&Values { key: key.as_str(), token: token.as_str(), group: group.id })
     };
-    let opening = Opening {
-        about: &about,
-        asked: &asked,
-        key_length: group.options.key_length,
-        ttl: group.options.session_ttl,
-        text: &text,
-    };
     let (place, session) = loop {
         // A place at the provider before the row: what is begun is sent at once.
         let since = Instant::now();
@@ -111,11 +105,22 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Tro
         if envelope.withdrawn.is_cancelled() {
             return Err(Trouble::Stopping);
         }
+        // The wait for a place may have been long.
+        (about.deadline, about.own_limit) = limits(ctx, envelope);
+        let opening = Opening {
+            about: &about,
+            asked: &asked,
+            key_length: group.options.key_length,
+            ttl: group.options.session_ttl,
+            text: &text,
+        };
         let since = Instant::now();
         let opened = ctx.sessions.open(&opening).await?;
         metrics::took(Stage::Insert, since);
-        if let Some(session) = opened {
-            break (place, session);
+        match opened {
+            Opened::New(session) => break (place, *session),
+            Opened::Ours(row) => return pursue(ctx, envelope, *row).await,
+            Opened::Taken => {}
         }
         // Whoever waits for another's outcome takes nobody's place.
         drop(place);
@@ -124,13 +129,21 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Tro
         }
     };
     failpoint::hit("begun");
+    if envelope.tries > 0 {
+        // It was worked alone up to here, and ended no process. A copy waits for the provider, so that nobody waits for it.
+        let recorded = ctx.sessions.record(session, Fate::Waiting { after: Duration::ZERO }).await?;
+        return match recorded {
+            Recorded::Open(resume) => Ok(Progress::Later(resume)),
+            Recorded::Outcome(_) | Recorded::Lost => Err(Trouble::Stopping),
+        };
+    }
     if envelope.withdrawn.is_cancelled() {
         // The message is another worker's by now, which may have had it before the row was there. Surely not handed over:
         // whoever finds the row begins where this one has ended.
         ctx.sessions.record(session, Fate::Waiting { after: Duration::ZERO }).await?;
         return Err(Trouble::Stopping);
     }
-    // The wait for a place, or for the database, may have been long.
+    // So may have been the wait for the database.
     if is_too_old(ctx, envelope) {
         let (id, ticket) = (session.id, session.ticket);
         return match ctx.sessions.record(session, Fate::Refused(too_late())).await? {
@@ -187,6 +200,7 @@ fn check(
 fn about(ctx: &Context, envelope: &Envelope, caller: &Caller) -> About {
     // Text in PostgreSQL holds no U+0000; other control characters would trouble whoever reads the table.
     let plain = |id: &str| id.replace(char::is_control, "\u{fffd}");
+    let (deadline, own_limit) = limits(ctx, envelope);
     About {
         group: caller.group.id,
         requested_by: caller.requested_by.clone(),
@@ -195,25 +209,27 @@ fn about(ctx: &Context, envelope: &Envelope, caller: &Caller) -> About {
         request_sha256: envelope.sha256(),
         redelivered: envelope.came_before(),
         received: envelope.received.unwrap_or_else(Instant::now),
-        deadline: deadline(ctx, envelope),
-        own_limit: own_limit(envelope, envelope.age(SystemTime::now())),
+        deadline,
+        own_limit,
     }
 }
 
 fn is_too_old(ctx: &Context, envelope: &Envelope) -> bool {
-    envelope.expired_in_queue || deadline(ctx, envelope).is_some_and(|left| left.is_zero())
+    envelope.expired_in_queue || limits(ctx, envelope).0.is_some_and(|left| left.is_zero())
 }
 
-/// Until the invite is too old: its own limit, and the operator's for one whose age is known.
-fn deadline(ctx: &Context, envelope: &Envelope) -> Option<Duration> {
+/// Until the invite is too old, and until its own limit. The operator's limit is for one whose age is known.
+fn limits(ctx: &Context, envelope: &Envelope) -> (Option<Duration>, Option<Duration>) {
     let age = envelope.age(SystemTime::now());
     let max_age = age.map(|age| ctx.age.max_age.saturating_sub(age));
-    [own_limit(envelope, age), max_age].into_iter().flatten().min()
+    let own = own_limit(envelope, age);
+    ([own, max_age].into_iter().flatten().min(), own)
 }
 
-/// Until the request's own expiration, which counts from when it was written; or, if that is not known, from now.
+/// Until the request's own expiration, which counts from when it was written; or, if that is not known, from when it came.
 fn own_limit(envelope: &Envelope, age: Option<Duration>) -> Option<Duration> {
-    envelope.own_limit().map(|limit| limit.saturating_sub(age.unwrap_or_default()))
+    let in_hand = envelope.received.map(|at| at.elapsed()).unwrap_or_default();
+    envelope.own_limit().map(|limit| limit.saturating_sub(age.unwrap_or(in_hand)))
 }
 
 /// A request whose message id was used before.

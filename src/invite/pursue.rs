@@ -24,6 +24,9 @@ const SOON: Duration = Duration::from_secs(2);
 /// Between two looks at the outcome of another worker, whose try takes longer.
 const NOT_SOON: Duration = Duration::from_secs(5);
 
+/// Before the copy of a message that was worked alone goes on among the others.
+const ALONE: Duration = Duration::from_secs(1);
+
 /// Goes on with a row until it has an outcome, or until nothing can be done for a while.
 pub async fn pursue(ctx: &Context, envelope: &Envelope, mut row: Standing) -> Result<Progress, Trouble> {
     let (begun, mut pause) = (Instant::now(), Duration::from_millis(20));
@@ -32,6 +35,10 @@ pub async fn pursue(ctx: &Context, envelope: &Envelope, mut row: Standing) -> Re
             Step::Answer => {
                 let lost = || Trouble::Defect("a session's row lost its outcome".to_owned());
                 return Ok(Reply::to(&row.outcome().ok_or_else(lost)?).into());
+            }
+            // Whoever is worked alone waits for nobody, lest all others wait for it: a copy of it does.
+            Step::InHand(_) | Step::Look | Step::Send if envelope.tries > 0 => {
+                return Ok(Progress::Later(row.resume_after(ALONE)));
             }
             Step::InHand(_) if begun.elapsed() < SOON => {
                 tokio::time::sleep(pause).await;
@@ -105,7 +112,8 @@ async fn look(ctx: &Context, row: &Standing) -> Result<bool, Trouble> {
     let place = ctx.sms.place().await?;
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let (to, key, token) = (text(&row.phone), text(&row.session_key), text(&row.token));
-    let wanted = Wanted { to: &to, key: &key, token: &token, since: row.created_at };
+    let whole = text(&row.invitation_text);
+    let wanted = Wanted { to: &to, key: &key, token: &token, text: &whole, since: row.created_at };
     let found = match place.look(&wanted).await {
         Ok(found) => ctx.sessions.not_taken(row, found).await?,
         Err(error) => {

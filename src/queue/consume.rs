@@ -273,6 +273,7 @@ impl Consumer {
         self.consuming.shown();
         loop {
             let next = tokio::select! {
+                biased;
                 () = stop.cancelled() => {
                     cancel(line, deliveries, |delivery| line.hold.give_back(delivery)).await;
                     return Ok(Turn::Stopped);

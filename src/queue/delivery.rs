@@ -80,6 +80,11 @@ pub fn read(properties: &BasicProperties, body: Vec<u8>) -> Envelope {
     }
 }
 
+/// Whether a header is one that an invite is read from.
+pub fn is_read(header: &str) -> bool {
+    READ.iter().any(|read| header.eq_ignore_ascii_case(read))
+}
+
 fn read_headers(table: &FieldTable) -> Vec<(String, HeaderValue)> {
     let known = table.inner().iter().filter_map(|(name, value)| {
         let name = READ.into_iter().find(|read| name.as_str().eq_ignore_ascii_case(read))?;

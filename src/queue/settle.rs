@@ -18,12 +18,14 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use serde_json::json;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// What RabbitMQ makes of a requester's `amq.rabbitmq.reply-to` begins so
 /// (<https://www.rabbitmq.com/docs/direct-reply-to>).
 const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to.";
+/// Bytes of a sender's headers that are kept beside ours: a frame has 128 KiB at the most, and may have less.
+const LARGEST_HEADERS: usize = 64 * 1024;
 /// How often a message is published to a queue of ours that does not take it.
 const TRIES: u32 = 4;
 /// In between, the consumer may have declared the queue again.
@@ -122,13 +124,24 @@ impl Consumer {
     ) -> Result<(), Trouble> {
         tracing::error!(reason, "an invite could not be finished; it is set aside");
         // In the dead-letter queue nothing may expire.
-        let properties = kept(&delivery.properties);
+        let mut properties = kept(&delivery.properties);
+        let mut reason = reason.to_owned();
+        // With ours added, they would not fit in a frame any more, and the broker would end the connection.
+        if let Some(headers) = properties.headers().as_ref().filter(|headers| size(headers) > LARGEST_HEADERS)
+        {
+            let read = headers.inner().iter().filter(|(name, value)| {
+                delivery::is_read(name.as_str()) && format!("{value:?}").len() < LARGEST_HEADERS / 8
+            });
+            let read = read.map(|(name, value)| (name.clone(), value.clone())).collect::<BTreeMap<_, _>>();
+            properties = properties.with_headers(read.into());
+            reason.push_str("; its other headers were too large to be kept");
+        }
         let queue = self.names.requests.clone();
         let body = envelope.body.clone();
         let message = Outgoing { queue, body, properties, mandatory: true, name: Name::Header };
         let dead = Dead {
             kind: "request",
-            reason,
+            reason: &reason,
             code: reply.code.unwrap_or_default(),
             attempts: (envelope.deliveries + 1).max(envelope.tries.into()),
             first_at: first_at(delivery, envelope),
@@ -197,6 +210,11 @@ impl Consumer {
             }
         }
     }
+}
+
+/// About how many bytes the headers have in a frame, and not less.
+fn size(headers: &FieldTable) -> usize {
+    format!("{headers:?}").len()
 }
 
 /// When the invite was first worked on: a copy of ours says it, our count of a suspect's tries, or else it is now.

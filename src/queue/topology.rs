@@ -45,11 +45,12 @@ impl Names {
             || self.retries.iter().any(|(_, own)| own == queue)
     }
 
-    /// The retry queue whose delay is nearest: not longer than `after` by more than a quarter. What is left of a longer
-    /// time is waited for in another round.
+    /// The retry queue whose delay is nearest: longer than `after` by a second at the most. What is left of a longer time is
+    /// waited for in another round.
     pub fn retry_for(&self, after: Duration) -> &str {
         let after = after.as_secs_f64();
-        let fits = self.retries.iter().rev().find(|(delay, _)| f64::from(*delay) <= after * 1.25);
+        let fits =
+            self.retries.iter().rev().find(|(delay, _)| f64::from(*delay) <= after + (after / 4.0).min(1.0));
         // The first is the shortest.
         fits.or(self.retries.first()).map_or(&self.requests, |(_, name)| name)
     }
@@ -125,9 +126,10 @@ mod tests {
             (4_100, "x.retry.5s"),
             (6_000, "x.retry.5s"),
             (23_000, "x.retry.5s"),
-            (24_100, "x.retry.30s"),
-            (90_000, "x.retry.30s"),
-            (100_000, "x.retry.120s"),
+            (28_900, "x.retry.5s"),
+            (29_100, "x.retry.30s"),
+            (118_000, "x.retry.30s"),
+            (119_500, "x.retry.120s"),
             (9_000_000, "x.retry.120s"),
         ] {
             assert_eq!(names.retry_for(Duration::from_millis(millis)), queue, "{millis} ms");

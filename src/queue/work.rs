@@ -46,12 +46,17 @@ impl Consumer {
         let trace = envelope.traceparent().map(|trace| tracing::field::display(trace.trace_id()));
         // Debug, as it escapes: no sender forges a line of the log.
         let span = tracing::info_span!("invite", message_id = ?envelope.message_id, trace);
+        // From here on, whatever it waits for.
+        let counted = InHand::begin(&self.consuming, delivery.redelivered);
         let consumer = self.clone();
-        async move { consumer.work(delivery, envelope, hold).await }.instrument(span)
+        async move {
+            consumer.work(delivery, envelope, hold).await;
+            drop(counted);
+        }
+        .instrument(span)
     }
 
     async fn work(&self, delivery: Delivery, mut envelope: Envelope, hold: Hold) {
-        let _counted = InHand::begin(&self.consuming, delivery.redelivered);
         let unfit =
             (self.source == Source::Dropped).then(|| self.why_dropped(&delivery, &mut envelope)).flatten();
         let result = match unfit {
@@ -64,7 +69,6 @@ impl Consumer {
         let (verdict, decided) = (verdict(result), Instant::now());
         // Only such a row waits for its acknowledgement.
         let waits = envelope.is_anonymous()
-            && envelope.ticket.is_none()
             && match &verdict {
                 Verdict::Answer(reply) => reply.has_row,
                 Verdict::Later(_) => true,

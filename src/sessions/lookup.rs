@@ -122,9 +122,9 @@ pub async fn authenticated(
     let Some(message_id) = message_id else {
         return sqlx::query_as!(
             Ticket,
-            "select id as session, ticket from sessions
-              where request_sha256 = $1 and not acknowledged and created_at > now() - interval '1 day'
-              order by id desc limit 1",
+            r#"select id as session, ticket as "ticket!" from sessions
+                where request_sha256 = $1 and not acknowledged and created_at > now() - interval '1 day'
+                order by id desc limit 1"#,
             request_sha256.as_slice()
         )
         .fetch_optional(pool)
@@ -133,8 +133,8 @@ pub async fn authenticated(
     let Some(group) = group else { return Ok(None) };
     sqlx::query_as!(
         Ticket,
-        "select id as session, ticket from sessions
-          where group_id = $1 and message_id = $2 and owns_message_id and request_sha256 = $3",
+        r#"select id as session, ticket as "ticket!" from sessions
+            where group_id = $1 and message_id = $2 and owns_message_id and request_sha256 = $3 and ticket is not null"#,
         group.get(),
         message_id,
         request_sha256.as_slice()

@@ -16,7 +16,7 @@ use crate::{
     group::GroupId,
     metrics,
     refusal::{Code, Refusal},
-    trouble::{Trouble, persist},
+    trouble::{Passing, Trouble, persist},
 };
 use batch::Grouped;
 use row::{Content, NewRow};
@@ -83,6 +83,16 @@ pub struct Session {
     own_limit_left: Option<Duration>,
 }
 
+/// What stands in the table after [`Sessions::open`].
+#[derive(Debug)]
+pub enum Opened {
+    New(Box<Session>),
+    /// Our own row is there, but a lost connection hid it for so long that it is not ours alone any more.
+    Ours(Box<Standing>),
+    /// Another row answers for the message id: see [`Sessions::repeat`].
+    Taken,
+}
+
 /// What a message id that was used before stands for.
 #[derive(Debug)]
 pub enum Repeated {
@@ -143,16 +153,19 @@ impl Sessions {
         message_id: Option<&str>,
         request_sha256: &[u8; 32],
     ) -> Result<Option<Standing>, Trouble> {
-        let which = match message_id {
-            Some(message_id) => Which::Owner { group, message_id, params: "{}" },
-            None => Which::Unacknowledged { request_sha256 },
+        let Some(message_id) = message_id else {
+            return self.find(Which::Unacknowledged { request_sha256 }).await;
         };
-        Ok(self.find(which).await?.filter(|row| row.came_from(request_sha256)))
+        let owner = self.find(Which::Owner { group, message_id, params: "{}" }).await?;
+        match owner.filter(|row| row.came_from(request_sha256)) {
+            Some(row) => Ok(Some(row)),
+            None => self.find(Which::Former { group, message_id, request_sha256 }).await,
+        }
     }
 
     /// The row that a copy of ours goes on with. `None` if the ticket is not the row's: then it is not our copy.
     pub async fn resume(&self, session: Uuid, ticket: Uuid) -> Result<Option<Standing>, Trouble> {
-        Ok(self.by_id(session).await?.filter(|row| row.ticket == ticket))
+        Ok(self.by_id(session).await?.filter(|row| row.ticket == ticket && !ticket.is_nil()))
     }
 
     /// The row as it stands now.
@@ -164,12 +177,13 @@ impl Sessions {
     /// The broker has surely taken the acknowledgements of these requests, none of which has a message id: one that
     /// equals them is a request of its own.
     pub async fn acknowledged(&self, requests: &[[u8; 32]]) -> Result<(), Trouble> {
-        persist("acknowledge", &self.stop, || statements::acknowledge(&self.pool, requests)).await
+        // Once only: made again, it might mark the row of an equal request that is still in hand. A mark that is lost leaves
+        // the request unsure, which is safe.
+        statements::acknowledge(&self.pool, requests).await.map_err(|error| Trouble::Defect(error.summary()))
     }
 
-    /// Begins a session under a key that nobody in its group holds; `None` when another row answers for its message id:
-    /// see [`Self::repeat`].
-    pub async fn open(&self, opening: &Opening<'_>) -> Result<Option<Session>, Trouble> {
+    /// Begins a session under a key that nobody in its group holds, unless its message id is taken.
+    pub async fn open(&self, opening: &Opening<'_>) -> Result<Opened, Trouble> {
         let &Opening { about, asked, key_length, ttl, text } = opening;
         let (id, begun) = (Uuid::now_v7(), Instant::now());
         for draw in 0..DRAWS_AT_MOST {
@@ -189,15 +203,15 @@ impl Sessions {
                 // nobody has claimed it, or what we drew is taken.
                 None => match self.by_id(id).await? {
                     Some(row) if row.is_untouched() => (row.expires_at, row.ticket),
-                    Some(_) => return Ok(None),
-                    None if self.is_taken(about, asked).await? => return Ok(None),
+                    Some(row) => return Ok(Opened::Ours(Box::new(row))),
+                    None if self.is_taken(about, asked).await? => return Ok(Opened::Taken),
                     None => {
                         tracing::debug!(group = %about.group, draw, "a session key was taken; drawing another");
                         continue;
                     }
                 },
             };
-            return Ok(Some(Session {
+            return Ok(Opened::New(Box::new(Session {
                 id,
                 group: about.group.get(),
                 key: key.into(),
@@ -212,7 +226,7 @@ impl Sessions {
                 ttl_left: ttl,
                 deadline_left: about.deadline,
                 own_limit_left: about.own_limit,
-            }));
+            })));
         }
         Err(Trouble::Defect(format!("{DRAWS_AT_MOST} session keys in a row were taken")))
     }
@@ -398,7 +412,7 @@ impl Sessions {
     }
 
     async fn find(&self, which: Which<'_>) -> Result<Option<Standing>, Trouble> {
-        persist("find a session", &self.stop, || statements::find(&self.pool, which)).await
+        persist("find a session", &self.stop, || statements::find(&self.pool, which, self.lease.settle)).await
     }
 
     async fn release(&self, id: Uuid) -> Result<(), Trouble> {

@@ -58,7 +58,7 @@ impl Statement for Insert {
                          correlation_id, request_sha256, owns_message_id, session_key, token, invitation_text,
                          error_code, error, ttl, text_state, deadline, own_limit)
             on conflict do nothing
-            returning id, expires_at, ticket
+            returning id, expires_at, ticket as "ticket!"
             "#,
             &column(rows, |row| row.id),
             &column(rows, |row| row.about.group.get()),
@@ -124,7 +124,18 @@ impl Statement for Record {
     type Answer = bool;
     const NAME: &'static str = "record outcomes";
 
-    async fn run(&self, rows: &[Ended]) -> Result<Vec<bool>, sqlx::Error> {
+    async fn run(&self, all: &[Ended]) -> Result<Vec<bool>, sqlx::Error> {
+        // An update takes one of several values for a row, whichever: so it gets one only, and the provider's word first.
+        let mut chosen: HashMap<Uuid, usize> = HashMap::with_capacity(all.len());
+        for (place, row) in all.iter().enumerate() {
+            let first = chosen.entry(row.id).or_insert(place);
+            if row.provider_message_id.is_some() && all[*first].provider_message_id.is_none() {
+                *first = place;
+            }
+        }
+        let is_chosen = |place: usize| chosen.get(&all[place].id) == Some(&place);
+        let rows: Vec<&Ended> =
+            all.iter().enumerate().filter(|(place, _)| is_chosen(*place)).map(|(_, row)| row).collect();
         let recorded = sqlx::query_scalar!(
             r#"
             update sessions s
@@ -168,7 +179,7 @@ impl Statement for Record {
         .fetch_all(&self.pool)
         .await?;
         let recorded: std::collections::HashSet<Uuid> = recorded.into_iter().collect();
-        Ok(rows.iter().map(|row| recorded.contains(&row.id)).collect())
+        Ok((0..all.len()).map(|place| is_chosen(place) && recorded.contains(&all[place].id)).collect())
     }
 }
 
@@ -182,6 +193,12 @@ pub enum Which<'a> {
         message_id: &'a str,
         params: &'a str,
     },
+    /// The newest that was written for this very request and does not answer for its message id, any more or ever.
+    Former {
+        group: GroupId,
+        message_id: &'a str,
+        request_sha256: &'a [u8; 32],
+    },
     /// One of a request without a message id whose acknowledgement is not sure. Of several that were equal, one whose
     /// outcome is open comes first. None after a day, so that a lost mark holds up no later request for ever.
     Unacknowledged {
@@ -190,22 +207,35 @@ pub enum Which<'a> {
 }
 
 /// The row that is meant, if it is there.
-pub async fn find(pool: &PgPool, which: Which<'_>) -> Result<Option<Standing>, sqlx::Error> {
+///
+/// `settle` is how long the provider's list may lag.
+pub async fn find(
+    pool: &PgPool,
+    which: Which<'_>,
+    settle: Duration,
+) -> Result<Option<Standing>, sqlx::Error> {
     let (mut id, mut owner, mut sha256) = (None, None, None);
     match which {
         Which::Id(given) => id = Some(given),
         Which::Owner { group, message_id, params } => owner = Some((group.get(), message_id, params)),
+        Which::Former { group, message_id, request_sha256 } => {
+            owner = Some((group.get(), message_id, "{}"));
+            sha256 = Some(request_sha256.as_slice());
+        }
         Which::Unacknowledged { request_sha256 } => sha256 = Some(request_sha256.as_slice()),
     }
     sqlx::query_as!(
         Standing,
         r#"
-        select id, group_id, status, text_state, fence, ticket, attempts, looks, unsettled, abandoned, session_key, token,
+        select id, group_id, status, text_state, fence,
+               coalesce(ticket, '00000000-0000-0000-0000-000000000000') as "ticket!", attempts, looks, unsettled, abandoned, session_key, token,
                session_type, phone, invitation_text, provider_message_id, created_at, expires_at,
                error as "error: Json<Refusal>", request_sha256,
                coalesce(session_params = $4::text::jsonb, true) as "same_params!",
                now() as "read_at!", extract(epoch from now() - created_at)::float8 as "age!",
-               coalesce(extract(epoch from lease_until - now()), 0)::float8 as "lease_left!",
+               -- An old worker's lease ends with its try: the list has its time after that.
+               coalesce(extract(epoch from lease_until - now()) + case when unsure_from is null then $6::float8 else 0 end,
+                        0)::float8 as "lease_left!",
                coalesce(extract(epoch from now() - coalesce(unsure_from, lease_until)), 0)::float8 as "unsure_for!",
                extract(epoch from now() - looked_at)::float8 as looked_ago,
                coalesce(extract(epoch from expires_at - now()), 0)::float8 as "session_left!",
@@ -213,6 +243,10 @@ pub async fn find(pool: &PgPool, which: Which<'_>) -> Result<Option<Standing>, s
           from sessions
          where id = case
                    when $1::uuid is not null then $1
+                   when $3::text is not null and $5::bytea is not null then
+                       (select f.id from sessions f
+                         where f.group_id = $2 and f.message_id = $3 and f.request_sha256 = $5 and not f.owns_message_id
+                         order by f.id desc limit 1)
                    when $3::text is not null then
                        (select o.id from sessions o where o.group_id = $2 and o.message_id = $3 and o.owns_message_id)
                    else (select u.id from sessions u
@@ -225,6 +259,7 @@ pub async fn find(pool: &PgPool, which: Which<'_>) -> Result<Option<Standing>, s
         owner.map(|(_, message_id, _)| message_id),
         owner.map(|(.., params)| params),
         sha256,
+        settle.as_secs_f64(),
     )
     .fetch_optional(pool)
     .await

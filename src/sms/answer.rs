@@ -4,6 +4,10 @@
 use crate::refusal::{Code, Refusal};
 use serde::Deserialize;
 use std::time::Duration;
+use time::{OffsetDateTime, format_description::well_known::Rfc2822};
+
+/// Seconds: a time that no session outlasts.
+const LONGEST: f64 = 1e9;
 
 /// What is known after one try to hand over a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +59,8 @@ pub fn read(status: u16, retry_after: Option<&str>, body: &[u8]) -> Answer {
     let code = serde_json::from_slice::<Fault>(body).ok().and_then(|fault| fault.code);
     let refused = |by: Code, message: &str| Answer::Refused(Refusal::new(by, message).provider_code(code));
     match (code, status) {
+        // Whatever else it says: a server's own error may have come after it took the text, and a redirect is no answer.
+        (_, 500.. | 300..400) | (Some(20_500 | 20_503), _) => perhaps(status, code),
         (Some(20_429 | 21_611 | 30_001 | 30_022 | 63_017), _) => {
             Answer::Later { retry_after: retry_after.and_then(seconds), why: Later::Throttled }
         }
@@ -62,8 +68,6 @@ pub fn read(status: u16, retry_after: Option<&str>, body: &[u8]) -> Answer {
             Code::ProviderUnavailable,
             "the provider's daily limit is reached; it takes no more texts today",
         ),
-        // Whatever else it says, a server's own error may have come after it took the text.
-        (Some(20_500 | 20_503), _) | (_, 500..) => perhaps(status, code),
         (Some(21_211 | 21_614 | 21_217 | 30_005 | 30_006), _) => {
             number("is not one that can take a text", code)
         }
@@ -104,9 +108,14 @@ fn is_sid(sid: &str) -> bool {
     (1..=64).contains(&sid.len()) && sid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
-/// `Retry-After` in seconds; its date form is not used by this provider.
+/// `Retry-After` (RFC 9110, section 10.2.3): seconds, or a date.
 fn seconds(header: &str) -> Option<Duration> {
-    header.trim().parse::<f64>().ok().filter(|s| (0.0..=86_400.0).contains(s)).map(Duration::from_secs_f64)
+    let header = header.trim();
+    if let Ok(seconds) = header.parse::<f64>() {
+        return (seconds >= 0.0).then(|| Duration::from_secs_f64(seconds.min(LONGEST)));
+    }
+    let at = OffsetDateTime::parse(header, &Rfc2822).ok()?;
+    Some((at - OffsetDateTime::now_utc()).try_into().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -180,18 +189,26 @@ mod tests {
         for unsure in [100, 301, 302, 307, 500, 502, 503, 504, 599] {
             assert!(matches!(plain(unsure), Answer::PerhapsSent { .. }), "{unsure}");
         }
-        assert!(matches!(fault(500, 21_211), Answer::PerhapsSent { .. }));
+        for (status, code) in [(500, 21_211), (503, 20_429), (302, 21_211), (502, 63_038)] {
+            assert!(matches!(fault(status, code), Answer::PerhapsSent { .. }), "{status} {code}");
+        }
     }
 
     #[test]
-    fn retry_after_is_read_in_seconds() {
+    fn retry_after_is_read_in_seconds_or_as_a_date() {
         let after = |header| match read(429, Some(header), b"") {
             Answer::Later { retry_after, .. } => retry_after,
             other => panic!("{other:?}"),
         };
         assert_eq!(after("7"), Some(Duration::from_secs(7)));
         assert_eq!(after(" 0.5 "), Some(Duration::from_millis(500)));
-        for none in ["-1", "soon", "NaN", "1e99", "Wed, 21 Oct 2026 07:28:00 GMT"] {
+        assert_eq!(after("100000"), Some(Duration::from_secs(100_000)));
+        assert_eq!(after("1e99"), Some(Duration::from_secs(1_000_000_000)));
+        assert_eq!(after("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
+        let soon = OffsetDateTime::now_utc() + Duration::from_mins(1);
+        let soon = soon.format(&Rfc2822).unwrap().replace("+0000", "GMT");
+        assert!(after(&soon).is_some_and(|after| (58..=60).contains(&after.as_secs())), "{soon}");
+        for none in ["-1", "soon", "NaN", ""] {
             assert_eq!(after(none), None, "{none}");
         }
     }

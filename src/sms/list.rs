@@ -24,6 +24,8 @@ pub struct Wanted<'a> {
     pub to: &'a str,
     pub key: &'a str,
     pub token: &'a str,
+    /// The whole text, as it was handed over.
+    pub text: &'a str,
     /// Before its first try.
     pub since: OffsetDateTime,
 }
@@ -56,7 +58,12 @@ impl Place {
         let mut url = self.sms.url.clone();
         url.query_pairs_mut().append_pair("To", wanted.to).append_pair("PageSize", PAGE_SIZE);
         for _ in 0..PAGES {
-            let page = self.page(url.clone()).await?;
+            let page = match self.page(url.clone()).await {
+                Ok(page) => page,
+                // Found is found, whatever the older pages are like; but what was not seen is not absent.
+                Err(_) if !found.is_empty() => return Ok(found),
+                Err(failed) => return Err(failed),
+            };
             for message in &page.messages {
                 if wanted.is_it(message) {
                     found.extend(message.sid.clone());
@@ -64,11 +71,14 @@ impl Place {
             }
             let older = page.messages.iter().any(|message| message.is_before(wanted.since - CLOCKS_APART));
             match page.next_page_uri.filter(|next| !next.is_empty()) {
-                Some(next) if !older => url = self.on_our_origin(&next)?,
+                Some(next) if !older => match self.on_our_origin(&next) {
+                    Ok(next) => url = next,
+                    Err(_) if !found.is_empty() => return Ok(found),
+                    Err(failed) => return Err(failed),
+                },
                 _ => return Ok(found),
             }
         }
-        // Found is found; but what was not seen is not absent.
         if found.is_empty() { Err(LookFailed(format!("it has more than {PAGES} pages"))) } else { Ok(found) }
     }
 
@@ -104,7 +114,13 @@ impl Wanted<'_> {
             return false;
         }
         let by_token = !self.token.is_empty() && body.contains(self.token);
-        by_token || (holds_number(body, self.key) && !message.is_before(self.since - CLOCKS_APART))
+        by_token || (self.is_by_key(body) && !message.is_before(self.since - CLOCKS_APART))
+    }
+
+    /// As a number of its own, unless the group's wording has it beside other digits.
+    fn is_by_key(&self, body: &str) -> bool {
+        let stands_alone = holds_number(self.text, self.key);
+        holds_number(body, self.key) || (!stands_alone && !self.key.is_empty() && body.contains(self.key))
     }
 }
 
@@ -133,6 +149,7 @@ mod tests {
         to: "+12015550123",
         key: "123456",
         token: "abcdefghijklmnop",
+        text: "code 123456 https://x/s/abcdefghijklmnop",
         since: datetime!(2026-11-24 12:00 UTC),
     };
 
@@ -160,6 +177,13 @@ mod tests {
         let bare = Listed { to: None, date_created: None, ..listed("123456", now) };
         assert!(WANTED.is_it(&bare));
         assert!(!WANTED.is_it(&Listed { body: None, ..listed("", now) }));
+    }
+
+    #[test]
+    fn a_key_that_the_wording_puts_beside_digits_is_found_there() {
+        let beside = Wanted { text: "code 72123456", ..WANTED };
+        assert!(beside.is_it(&listed("code 72123456", "")) && !beside.is_it(&listed("code 72123457", "")));
+        assert!(!WANTED.is_it(&listed("code 72123456", "")));
     }
 
     #[test]

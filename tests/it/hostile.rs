@@ -103,7 +103,7 @@ async fn a_stop_while_the_broker_is_away_finishes_the_text_in_hand() {
 
 #[tokio::test]
 async fn a_repeat_that_waits_for_its_outcome_takes_nobodys_place_at_the_provider() {
-    let setup = Setup::default().set("SMS_CONCURRENCY", "2").set("SMS_TIMEOUT", "3s").never_looks();
+    let setup = Setup::default().set("SMS_CONCURRENCY", "2").set("SMS_TIMEOUT", "3s");
     let world = setup.start().await;
     world.provider.next(&["hang"]).await;
     for _ in 0..10 {
@@ -112,8 +112,22 @@ async fn a_repeat_that_waits_for_its_outcome_takes_nobodys_place_at_the_provider
     until("the first is with the provider", || async { (world.provider.posts().await == 1).then_some(()) })
         .await;
     world.invite(&world.request()).await.sent();
-    world.broker.reply("slow").await.refused("failed", "outcome_unknown", 504);
+    world.broker.reply("slow").await.sent();
     for _ in 1..10 {
-        world.broker.reply("slow").await.refused("failed", "outcome_unknown", 504);
+        world.broker.reply("slow").await.sent();
     }
+}
+
+#[tokio::test]
+async fn headers_that_leave_no_room_for_ours_are_set_aside_without_them() {
+    let world = World::start().await;
+    world.expect_error("it is set aside");
+    // Straight into the queue of what the broker dropped, where nothing says why.
+    let large = Message::bytes("{}").text_header("junk", &"x".repeat(120_000)).id("large");
+    world.broker.publish_to(&world.broker.queue("dropped"), large).await;
+    let dead = world.broker.take("dead").await;
+    let reason = dead.header("x-reason").unwrap();
+    assert!(reason.contains("too large to be kept") && dead.header("junk").is_none(), "{reason}");
+    assert_eq!(dead.properties.message_id().as_ref().map(ToString::to_string).as_deref(), Some("large"));
+    world.broker.take("replies").await.refused("failed", "internal_error", 500);
 }

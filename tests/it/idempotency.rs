@@ -110,9 +110,9 @@ async fn after_an_outcome_without_a_text_a_new_publish_begins_anew() {
 
 #[tokio::test]
 async fn an_unknown_outcome_holds_the_id() {
-    let world = Setup::default().never_looks().start().await;
+    let world = Setup::default().hurried().never_sends_again().start().await;
     let message = Message::json(&world.request()).id("perhaps");
-    world.provider.next(&["cut"]).await;
+    world.provider.next(&["cut_before"]).await;
     let first = world.ask(message.clone()).await;
     first.refused("failed", "outcome_unknown", 504);
     assert_eq!(world.ask(message).await.bytes, first.bytes);
@@ -256,4 +256,32 @@ async fn a_row_without_an_id_waits_for_its_acknowledgement_and_no_longer() {
         (world.database.value::<i64>(unsure).await == 0).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_redelivery_gets_its_own_outcome_when_its_id_has_a_new_one_since() {
+    let mut world = World::start().await;
+    let wrong = Message::json(&world.request_with(json!({"smsPhone": "x"}))).id("a").correlation("wrong");
+    world.broker.request(wrong.clone()).await;
+    let first = world.broker.reply("wrong").await;
+    first.refused("rejected", "phone_invalid", 400);
+    let sent = Message::json(&world.request()).id("a");
+    world.ask(sent).await.sent();
+    // A conflict as well leaves a row that does not answer for the id.
+    let other = Message::json(&world.request_with(json!({"sessiontype": 7}))).id("a").correlation("other");
+    world.broker.request(other.clone()).await;
+    let conflict = world.broker.reply("other").await;
+    conflict.refused("rejected", "idempotency_conflict", 409);
+    assert!(world.take_worker().stop().success());
+    world.run(&["groups", "disable", "72"]).ok();
+    // As if a worker had died after each reply.
+    for (message, answered) in [(wrong, first), (other, conflict)] {
+        world.broker.request(message).await;
+        world.broker.deliver_and_die("requests").await;
+        let mut next = world.start_worker().await;
+        let correlation = answered.correlation().unwrap();
+        assert_eq!(world.broker.reply(&correlation).await.bytes, answered.bytes);
+        assert!(next.stop().success());
+    }
+    assert_eq!(world.database.sessions().await.len(), 3, "no further row");
 }

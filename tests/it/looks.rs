@@ -119,3 +119,11 @@ async fn resend_does_not_even_look() {
     world.provider.set(json!({"next": ["cut_before", "daily_limit"]})).await;
     world.invite(&world.request()).await.refused("failed", "outcome_unknown", 504);
 }
+
+#[tokio::test]
+async fn a_key_that_the_wording_has_beside_other_digits_is_found() {
+    let world = Setup::default().hurried().group(&["--template", "Code 72{key}"]).start().await;
+    world.provider.next(&["cut"]).await;
+    world.invite(&world.request()).await.sent();
+    assert_eq!(world.provider.posts().await, 1);
+}

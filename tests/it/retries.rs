@@ -177,3 +177,16 @@ async fn a_direct_reply_comes_after_the_retries_as_well() {
     let reply = world.run(&["send", "--group", "72", "--phone", "111-000-0000", "--json"]).json();
     assert_eq!(reply["status"], "sent", "{reply}");
 }
+
+#[tokio::test]
+async fn an_invite_is_not_texted_after_its_own_expiration_however_long_it_waited_here() {
+    let world = Setup::default().set("SMS_CONCURRENCY", "1").set("SMS_TIMEOUT", "5s").start().await;
+    world.provider.next(&["hang"]).await;
+    world.broker.request(Message::json(&world.request()).correlation("slow")).await;
+    until("it has the only place", || async { (world.provider.posts().await == 1).then_some(()) }).await;
+    // Without a timestamp its own time counts from when it came.
+    let short = world.ask(Message::json(&world.request()).expiration("2000")).await;
+    short.refused("failed", "invite_expired", 504);
+    assert_eq!(world.provider.posts().await, 1);
+    world.broker.reply("slow").await.sent();
+}

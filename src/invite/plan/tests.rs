@@ -151,8 +151,8 @@ fn a_try_of_unknown_outcome_is_followed_as_the_operator_says() {
     for text_state in ["begun", "unknown"] {
         let state = || Some(text_state.to_owned());
         for (when_unsure, row, step) in [
-            (Fail, row(text_state), close_unknown()),
-            // Two looks of a time when the operator said otherwise change nothing.
+            // Looked for as well, and not sent again even when it is absent.
+            (Fail, row(text_state), Step::Look),
             (Fail, looked(text_state, 2, 5.0), close_unknown()),
             (Resend, row(text_state), Step::Send),
             (Resend, Standing { text_state: state(), ..resting(0.25) }, Step::Send),
@@ -261,6 +261,7 @@ fn an_answer_of_the_provider_decides_what_becomes_of_a_try() {
     let resent = |seconds| Fate::Unsure { rest: span(seconds), again: span(seconds) };
     let sent = Fate::Accepted { provider_message_id: "SM1".to_owned() };
     let wrong = || Answer::Refused(rejected());
+    let looked_for = || Fate::Unsure { rest: span(30.0), again: span(1.0) };
     let no_line = || Answer::Later { retry_after: None, why: Later::Unreachable };
     for (answer, session, when_unsure, fate) in [
         (Answer::Accepted { sid: "SM1".to_owned() }, session(1, 0), Look, sent.clone()),
@@ -276,13 +277,8 @@ fn an_answer_of_the_provider_decides_what_becomes_of_a_try() {
         (Answer::Withheld, session(3, 0), Fail, waiting(1.0)),
         (Answer::Withheld, unsettled(3), Resend, waiting(1.0)),
         (no_line(), session(2, 500), Fail, waiting(5.0)),
-        (perhaps(), session(1, 500), Fail, Fate::Unknown(unknown())),
-        (
-            perhaps(),
-            session(3, 0),
-            Look,
-            Fate::Unsure { rest: Duration::from_secs(30), again: Duration::from_secs(1) },
-        ),
+        (perhaps(), session(1, 500), Fail, looked_for()),
+        (perhaps(), session(3, 0), Look, looked_for()),
         (perhaps(), session(1, 500), Resend, resent(1.0)),
         (perhaps(), session(2, 500), Resend, resent(5.0)),
         (perhaps(), session(3, 500), Resend, Fate::Unknown(unknown())),

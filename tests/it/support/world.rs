@@ -39,8 +39,8 @@ impl Setup {
         self.set("SMS_MAX_ATTEMPTS", "1")
     }
 
-    /// What may have gone out is not looked for.
-    pub fn never_looks(self) -> Self {
+    /// What may have gone out is looked for, and never sent again.
+    pub fn never_sends_again(self) -> Self {
         self.set("SMS_WHEN_UNSURE", "fail")
     }
 
