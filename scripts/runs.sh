@@ -111,10 +111,12 @@ undo_run() {
 }
 
 # start NAME COMMAND…: in a session of its own, so that a ctrl-C reaches it only through us, once.
-# Its output goes to NAME.log; sets STARTED to its process id.
+# Its output goes to NAME.log, the command to NAME.command, from which the soak starts it again; sets STARTED to its
+# process id.
 start() {
     local name=$1
     shift
+    printf '%q ' "$@" >"$RUN_DIR/$name.command"
     setsid "$@" </dev/null >"$RUN_DIR/$name.log" 2>&1 &
     STARTED=$!
     note process "$name" "$STARTED" "$(process_start "$STARTED")"

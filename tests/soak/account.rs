@@ -1,0 +1,322 @@
+//! Accounts for each invite, by what its publisher heard and what the provider has. The worker's word, its rows, only
+//! has to agree.
+
+use crate::{
+    book::{DeadLetter, Entry},
+    invite::{Expected, Invite, Kind},
+    provider::Accepted,
+    publish::holds_its_id,
+};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// What the run has left behind.
+pub struct Evidence {
+    pub invites: Vec<Invite>,
+    pub entries: Vec<Entry>,
+    pub strays: Vec<String>,
+    pub dead: Vec<DeadLetter>,
+    pub texts: Vec<Accepted>,
+    pub rows: Vec<Value>,
+}
+
+/// What is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wrong {
+    /// Confirmed by the broker, and never answered.
+    Lost,
+    /// More than one text for one invite.
+    Doubled,
+    /// Two answers to one request, or two outcomes of one id.
+    Conflict,
+    /// A text that its sender was told does not exist, or the other way round.
+    Untrue,
+    /// An answer that this invite cannot have.
+    Unexpected,
+    /// A dead letter that is not poison.
+    Dead,
+    /// A row that does not agree.
+    Row,
+    /// A reply or a text of nobody's.
+    Stray,
+}
+
+impl Wrong {
+    pub const ALL: [Self; 8] = [
+        Self::Lost,
+        Self::Doubled,
+        Self::Conflict,
+        Self::Untrue,
+        Self::Unexpected,
+        Self::Dead,
+        Self::Row,
+        Self::Stray,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::Doubled => "texted twice",
+            Self::Conflict => "conflicting replies",
+            Self::Untrue => "told otherwise than texted",
+            Self::Unexpected => "unexpected outcomes",
+            Self::Dead => "dead letters, not poison",
+            Self::Row => "rows that disagree",
+            Self::Stray => "strays",
+        }
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Debug)]
+pub struct Anomaly {
+    pub wrong: Wrong,
+    /// The index of its invite.
+    pub invite: Option<usize>,
+    pub what: String,
+}
+
+/// The account.
+#[derive(Debug, Default)]
+pub struct Account {
+    pub published: usize,
+    pub answered: usize,
+    /// Messages under which invites were published, and the replies to them.
+    pub messages: usize,
+    pub replies: usize,
+    /// Published, without a confirm and without an answer: the broker never had them, as far as anybody knows.
+    pub unconfirmed: usize,
+    /// Invites by their outcome.
+    pub outcomes: BTreeMap<String, usize>,
+    pub texts: usize,
+    pub dead_expected: usize,
+    pub anomalies: Vec<Anomaly>,
+}
+
+impl Account {
+    pub fn count(&self, wrong: Wrong) -> usize {
+        self.anomalies.iter().filter(|anomaly| anomaly.wrong == wrong).count()
+    }
+
+    fn add(&mut self, wrong: Wrong, invite: impl Into<Option<usize>>, what: impl Into<String>) {
+        self.anomalies.push(Anomaly { wrong, invite: invite.into(), what: what.into() });
+    }
+}
+
+/// The sessions, as they are looked for.
+struct Rows<'a> {
+    by_message: HashMap<&'a str, Vec<&'a Value>>,
+    by_correlation: HashMap<&'a str, Vec<&'a Value>>,
+}
+
+pub fn account(evidence: &Evidence) -> Account {
+    let mut account = Account { texts: evidence.texts.len(), ..Account::default() };
+    let mut texts: HashMap<&str, Vec<&Accepted>> = HashMap::new();
+    for text in &evidence.texts {
+        texts.entry(&text.to).or_default().push(text);
+    }
+    let mut rows = Rows { by_message: HashMap::new(), by_correlation: HashMap::new() };
+    for row in &evidence.rows {
+        if let Some(id) = row["message_id"].as_str() {
+            rows.by_message.entry(id).or_default().push(row);
+        }
+        if let Some(id) = row["correlation_id"].as_str() {
+            rows.by_correlation.entry(id).or_default().push(row);
+        }
+    }
+    for (invite, entry) in evidence.invites.iter().zip(&evidence.entries) {
+        if !entry.publishes.is_empty() {
+            invite_is(&mut account, invite, entry, &texts, &rows);
+        }
+    }
+    strays(&mut account, evidence);
+    account
+}
+
+/// One invite.
+fn invite_is(
+    account: &mut Account,
+    invite: &Invite,
+    entry: &Entry,
+    texts: &HashMap<&str, Vec<&Accepted>>,
+    rows: &Rows<'_>,
+) {
+    account.published += 1;
+    account.messages += entry.publishes.len();
+    account.replies += entry.heard.len();
+    let replies = by_publish(account, invite, entry);
+    let none = Vec::new();
+    let own = texts.get(invite.phone.as_str()).filter(|_| invite.kind != Kind::OptedOut).unwrap_or(&none);
+    if replies.is_empty() {
+        // Perhaps the broker never had it. If the provider had, it did.
+        if !own.is_empty() {
+            account.add(Wrong::Lost, invite.index, format!("a text, {}, and no reply", own[0].sid));
+        }
+        return;
+    }
+    account.answered += 1;
+    let mut held = BTreeSet::new();
+    for (publish, body) in &replies {
+        let other = entry.publishes[*publish].phone != invite.phone;
+        if let Some(what) = unexpected(invite, other, body) {
+            account.add(Wrong::Unexpected, invite.index, what);
+        }
+        if holds_its_id(body) {
+            held.insert(*body);
+        }
+    }
+    if held.len() > 1 {
+        account.add(Wrong::Conflict, invite.index, format!("{} outcomes of one id", held.len()));
+    }
+    let last = held.first().copied().unwrap_or_else(|| replies[0].1);
+    let outcome: Value = serde_json::from_slice(last).unwrap_or_default();
+    *account.outcomes.entry(name(&outcome)).or_default() += 1;
+    if invite.kind != Kind::OptedOut {
+        told(account, invite, &outcome, own);
+        if let Some(text) = texts.get(invite.other_phone.as_str()).and_then(|all| all.first()) {
+            let what = format!("{} to the number of a refused use of its id", text.sid);
+            account.add(Wrong::Untrue, invite.index, what);
+        }
+    }
+    row(account, invite, entry, &outcome, rows);
+}
+
+/// Its replies by publish. Each confirmed message has to have one, and each message one at most.
+fn by_publish<'a>(account: &mut Account, invite: &Invite, entry: &'a Entry) -> Vec<(usize, &'a [u8])> {
+    let mut replies = Vec::new();
+    for (place, publish) in entry.publishes.iter().enumerate() {
+        let heard = entry.heard.iter().filter(|heard| heard.publish == place);
+        let bodies: BTreeSet<&[u8]> = heard.clone().map(|heard| heard.body.as_slice()).collect();
+        match bodies.len() {
+            0 if publish.confirmed.is_some() => {
+                account.add(Wrong::Lost, invite.index, format!("no reply to publish {place}"));
+            }
+            0 => account.unconfirmed += 1,
+            1 => {}
+            several => {
+                account.add(Wrong::Conflict, invite.index, format!("{several} replies to publish {place}"));
+            }
+        }
+        if invite.kind != Kind::Orphan && heard.clone().any(|heard| heard.dead) {
+            account.add(Wrong::Dead, invite.index, "a reply among the dead letters");
+        }
+        replies.extend(bodies.into_iter().map(|body| (place, body)));
+    }
+    replies
+}
+
+fn name(outcome: &Value) -> String {
+    let status = outcome["status"].as_str().unwrap_or("no status");
+    outcome["error"]["code"].as_str().map_or(status.to_owned(), |code| format!("{status} {code}"))
+}
+
+/// Why the invite cannot have this reply.
+fn unexpected(invite: &Invite, other_phone: bool, body: &[u8]) -> Option<String> {
+    let Ok(reply) = serde_json::from_slice::<Value>(body) else {
+        return Some(format!("a reply that is not JSON: {}", String::from_utf8_lossy(body)));
+    };
+    let (status, code) = (reply["status"].as_str()?, reply["error"]["code"].as_str());
+    let unlucky = status == "failed" && matches!(code, Some("provider_unavailable" | "outcome_unknown"));
+    let fits = match invite.expected() {
+        Expected::Refusal(wanted) => {
+            (status == "rejected" && code == Some(wanted)) || (invite.kind == Kind::OptedOut && unlucky)
+        }
+        Expected::Text if other_phone => status == "rejected" && code == Some("idempotency_conflict"),
+        Expected::Text => status == "sent" || unlucky,
+    };
+    (!fits).then(|| format!("{:?} was answered {}", invite.kind, name(&reply)))
+}
+
+/// Whether the provider has what the sender was told.
+fn told(account: &mut Account, invite: &Invite, outcome: &Value, texts: &[&Accepted]) {
+    if texts.len() > 1 {
+        let copies: Vec<_> = texts.iter().map(|text| format!("{} at {}", text.sid, text.received)).collect();
+        account.add(Wrong::Doubled, invite.index, copies.join(", "));
+    }
+    let (sent, unknown) = (outcome["status"] == "sent", outcome["error"]["code"] == "outcome_unknown");
+    match texts.first() {
+        None if sent => account.add(Wrong::Untrue, invite.index, "told sent, and there is no text"),
+        Some(text) if !sent && !unknown => {
+            let what = format!("told {}, and there is a text: {}", name(outcome), text.sid);
+            account.add(Wrong::Untrue, invite.index, what);
+        }
+        _ if sent => {
+            let right = |text: &&Accepted| {
+                outcome["providerMessageId"] == text.sid && outcome["invitationText"] == text.body
+            };
+            let key = outcome["sessionKey"].as_str().unwrap_or("no key");
+            if !texts.iter().any(right) || !texts.iter().all(|text| text.body.contains(key)) {
+                account.add(Wrong::Untrue, invite.index, "told another text, or another id of it");
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whether the rows agree with what was told.
+fn row(account: &mut Account, invite: &Invite, entry: &Entry, outcome: &Value, rows: &Rows<'_>) {
+    let (id, correlation) = (invite.id(), crate::book::correlation(invite.index, 0));
+    let found = id
+        .as_deref()
+        .map_or_else(|| rows.by_correlation.get(correlation.as_str()), |id| rows.by_message.get(id));
+    let found = found.map(Vec::as_slice).unwrap_or_default();
+    let of = |status: &'static str| found.iter().filter(move |row| row["status"] == status);
+    let owners = found.iter().filter(|row| row["owns_message_id"] == true).count();
+    if owners > 1 {
+        account.add(Wrong::Row, invite.index, format!("{owners} rows own its id"));
+    }
+    if let Some(unfinished) = of("sending").next() {
+        account.add(Wrong::Row, invite.index, format!("unfinished: {}", unfinished["id"]));
+    }
+    let (sent, unknown) = (of("sent").count(), of("unknown").count());
+    let wanted = match (&outcome["status"], &outcome["error"]["code"]) {
+        (Value::String(status), _) if status == "sent" => (1, 0),
+        (_, Value::String(code)) if code == "outcome_unknown" => (0, 1),
+        _ => (0, 0),
+    };
+    if (sent, unknown) != wanted {
+        let what = format!("{sent} rows are sent and {unknown} unknown, and it was told {}", name(outcome));
+        account.add(Wrong::Row, invite.index, what);
+    }
+    let agrees = |row: &&Value| {
+        row["id"] == outcome["sessionId"]
+            && row["provider_message_id"] == outcome["providerMessageId"]
+            && row["session_key"] == outcome["sessionKey"]
+            && row["phone"] == invite.phone.as_str()
+    };
+    if wanted == (1, 0) && !of("sent").any(|row| agrees(row)) {
+        account.add(Wrong::Row, invite.index, "the sent row is not what was told");
+    }
+    // Each message begins one at most.
+    if found.len() > entry.publishes.len() {
+        let what = format!("{} rows of {} messages", found.len(), entry.publishes.len());
+        account.add(Wrong::Row, invite.index, what);
+    }
+}
+
+/// What belongs to no invite.
+fn strays(account: &mut Account, evidence: &Evidence) {
+    for stray in &evidence.strays {
+        account.add(Wrong::Stray, None, format!("a reply to nothing: {stray}"));
+    }
+    let numbers: BTreeSet<&str> = (evidence.invites.iter())
+        .flat_map(|invite| [invite.phone.as_str(), invite.other_phone.as_str()])
+        .collect();
+    for text in evidence.texts.iter().filter(|text| !numbers.contains(text.to.as_str())) {
+        account.add(Wrong::Stray, None, format!("a text to a number of nobody's: {}", text.sid));
+    }
+    let orphans: BTreeSet<String> = (evidence.invites.iter())
+        .filter(|invite| invite.kind == Kind::Orphan)
+        .map(|invite| invite.index.to_string())
+        .collect();
+    for letter in &evidence.dead {
+        let of_orphan = letter.correlation.split('.').next().is_some_and(|index| orphans.contains(index));
+        if letter.kind == "reply" && of_orphan {
+            account.dead_expected += 1;
+        } else if letter.kind != "reply" {
+            let what = format!("a {} of {:?}: {}", letter.kind, letter.correlation, letter.reason);
+            let invite = letter.correlation.split('.').next().and_then(|index| index.parse().ok());
+            account.add(Wrong::Dead, invite, what);
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! `./dev soak`: random invites from several publishers to several workers, while processes, connections and servers
+//! die and the provider lies. At the end each invite is accounted for.
+//!
+//! A program of its own, which `./dev soak` starts with private servers; it returns at once when something else does.
+
+mod account;
+mod book;
+mod broker;
+mod chaos;
+#[path = "../it/support/credentials.rs"]
+mod credentials;
+mod invite;
+mod options;
+mod plan;
+mod provider;
+mod publish;
+#[path = "../it/support/raw.rs"]
+mod raw;
+mod report;
+mod servers;
+mod stage;
+mod tunnel;
+mod workers;
+
+use clap::Parser;
+use options::{Options, Surroundings};
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+use workers::Places;
+
+fn main() -> ExitCode {
+    // nextest asks every target for its tests; this one has none.
+    if std::env::var_os("SOAK_RUN_DIR").is_none() {
+        return ExitCode::SUCCESS;
+    }
+    let options = Options::parse();
+    if options.check {
+        return ExitCode::SUCCESS;
+    }
+    let surroundings = Surroundings::read().expect("./dev soak tells where the servers are");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(until_signal(options, surroundings))
+}
+
+/// A signal ends it early, and the workers with it. The servers are for `./dev soak` to end.
+async fn until_signal(options: Options, surroundings: Surroundings) -> ExitCode {
+    let mut interrupt = signal(SignalKind::interrupt()).expect("signals can be listened to");
+    let mut terminate = signal(SignalKind::terminate()).expect("signals can be listened to");
+    let workers = Places::default();
+    let code = tokio::select! {
+        code = stage::run(options, surroundings, &workers) => code,
+        _ = interrupt.recv() => ExitCode::from(130),
+        _ = terminate.recv() => ExitCode::from(143),
+    };
+    for place in workers.all() {
+        place.abandon();
+    }
+    code
+}
