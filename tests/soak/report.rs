@@ -2,6 +2,7 @@
 
 use crate::{
     account::{Account, Anomaly, Evidence, Wrong},
+    book::Heard,
     chaos::{Done, Outage},
     plan::{End, Server},
 };
@@ -203,15 +204,15 @@ fn tell(text: &mut String, anomaly: &Anomaly, evidence: &Evidence) {
             publish.at, publish.phone, publish.confirmed
         );
     }
+    let mut copies: BTreeMap<_, Vec<&Heard>> = BTreeMap::new();
     for heard in &entry.heard {
-        let body = String::from_utf8_lossy(&heard.body);
-        let _ = writeln!(
-            text,
-            "  {} reply to {}{}: {body}",
-            heard.at,
-            heard.publish,
-            if heard.dead { ", dead" } else { "" }
-        );
+        copies.entry((heard.publish, &heard.body, heard.dead)).or_default().push(heard);
+    }
+    for ((publish, body, dead), heard) in copies {
+        let (first, last) = (heard[0].at, heard[heard.len() - 1].at);
+        let (body, dead) = (String::from_utf8_lossy(body), if dead { ", dead" } else { "" });
+        let _ =
+            writeln!(text, "  {first} reply to {publish}{dead}, {} times until {last}: {body}", heard.len());
     }
     for accepted in evidence.texts.iter().filter(|t| t.to == invite.phone || t.to == invite.other_phone) {
         let _ = writeln!(
