@@ -2,13 +2,24 @@
 //! has to agree.
 
 use crate::{
+    agree::{Rows, holds_its_id, name, row, told, unexpected},
     book::{DeadLetter, Entry},
-    invite::{Expected, Invite, Kind},
-    provider::Accepted,
-    publish::holds_its_id,
+    invite::{Invite, Kind},
 };
+use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use time::OffsetDateTime;
+
+/// A text that the provider accepted.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Accepted {
+    pub sid: String,
+    pub to: String,
+    pub body: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub received: OffsetDateTime,
+}
 
 /// What the run has left behind.
 pub struct Evidence {
@@ -98,15 +109,9 @@ impl Account {
         self.anomalies.iter().filter(|anomaly| anomaly.wrong == wrong).count()
     }
 
-    fn add(&mut self, wrong: Wrong, invite: impl Into<Option<usize>>, what: impl Into<String>) {
+    pub fn add(&mut self, wrong: Wrong, invite: impl Into<Option<usize>>, what: impl Into<String>) {
         self.anomalies.push(Anomaly { wrong, invite: invite.into(), what: what.into() });
     }
-}
-
-/// The sessions, as they are looked for.
-struct Rows<'a> {
-    by_message: HashMap<&'a str, Vec<&'a Value>>,
-    by_correlation: HashMap<&'a str, Vec<&'a Value>>,
 }
 
 pub fn account(evidence: &Evidence) -> Account {
@@ -115,15 +120,7 @@ pub fn account(evidence: &Evidence) -> Account {
     for text in &evidence.texts {
         texts.entry(&text.to).or_default().push(text);
     }
-    let mut rows = Rows { by_message: HashMap::new(), by_correlation: HashMap::new() };
-    for row in &evidence.rows {
-        if let Some(id) = row["message_id"].as_str() {
-            rows.by_message.entry(id).or_default().push(row);
-        }
-        if let Some(id) = row["correlation_id"].as_str() {
-            rows.by_correlation.entry(id).or_default().push(row);
-        }
-    }
+    let rows = Rows::new(&evidence.rows);
     for (invite, entry) in evidence.invites.iter().zip(&evidence.entries) {
         if !entry.publishes.is_empty() {
             invite_is(&mut account, invite, entry, &texts, &rows);
@@ -203,95 +200,6 @@ fn by_publish<'a>(account: &mut Account, invite: &Invite, entry: &'a Entry) -> V
         replies.extend(bodies.into_iter().map(|body| (place, body)));
     }
     replies
-}
-
-fn name(outcome: &Value) -> String {
-    let status = outcome["status"].as_str().unwrap_or("no status");
-    outcome["error"]["code"].as_str().map_or(status.to_owned(), |code| format!("{status} {code}"))
-}
-
-/// Why the invite cannot have this reply.
-fn unexpected(invite: &Invite, other_phone: bool, body: &[u8]) -> Option<String> {
-    let Ok(reply) = serde_json::from_slice::<Value>(body) else {
-        return Some(format!("a reply that is not JSON: {}", String::from_utf8_lossy(body)));
-    };
-    let (status, code) = (reply["status"].as_str()?, reply["error"]["code"].as_str());
-    let unlucky = status == "failed" && matches!(code, Some("provider_unavailable" | "outcome_unknown"));
-    let fits = match invite.expected() {
-        Expected::Refusal(wanted) => {
-            (status == "rejected" && code == Some(wanted)) || (invite.kind == Kind::OptedOut && unlucky)
-        }
-        Expected::Text if other_phone => status == "rejected" && code == Some("idempotency_conflict"),
-        Expected::Text => status == "sent" || unlucky,
-    };
-    (!fits).then(|| format!("{:?} was answered {}", invite.kind, name(&reply)))
-}
-
-/// Whether the provider has what the sender was told.
-fn told(account: &mut Account, invite: &Invite, outcome: &Value, texts: &[&Accepted]) {
-    if texts.len() > 1 {
-        let copies: Vec<_> = texts.iter().map(|text| format!("{} at {}", text.sid, text.received)).collect();
-        account.add(Wrong::Doubled, invite.index, copies.join(", "));
-    }
-    let (sent, unknown) = (outcome["status"] == "sent", outcome["error"]["code"] == "outcome_unknown");
-    match texts.first() {
-        None if sent => account.add(Wrong::Untrue, invite.index, "told sent, and there is no text"),
-        Some(text) if !sent && !unknown => {
-            let what = format!("told {}, and there is a text: {}", name(outcome), text.sid);
-            account.add(Wrong::Untrue, invite.index, what);
-        }
-        _ if sent => {
-            let right = |text: &&Accepted| {
-                outcome["providerMessageId"] == text.sid && outcome["invitationText"] == text.body
-            };
-            let key = outcome["sessionKey"].as_str().unwrap_or("no key");
-            if !texts.iter().any(right) || !texts.iter().all(|text| text.body.contains(key)) {
-                account.add(Wrong::Untrue, invite.index, "told another text, or another id of it");
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Whether the rows agree with what was told.
-fn row(account: &mut Account, invite: &Invite, entry: &Entry, outcome: &Value, rows: &Rows<'_>) {
-    let (id, correlation) = (invite.id(), crate::book::correlation(invite.index, 0));
-    let found = id
-        .as_deref()
-        .map_or_else(|| rows.by_correlation.get(correlation.as_str()), |id| rows.by_message.get(id));
-    let found = found.map(Vec::as_slice).unwrap_or_default();
-    let of = |status: &'static str| found.iter().filter(move |row| row["status"] == status);
-    let owners = found.iter().filter(|row| row["owns_message_id"] == true).count();
-    if owners > 1 {
-        account.add(Wrong::Row, invite.index, format!("{owners} rows own its id"));
-    }
-    if let Some(unfinished) = of("sending").next() {
-        account.add(Wrong::Row, invite.index, format!("unfinished: {}", unfinished["id"]));
-    }
-    let (sent, unknown) = (of("sent").count(), of("unknown").count());
-    let wanted = match (&outcome["status"], &outcome["error"]["code"]) {
-        (Value::String(status), _) if status == "sent" => (1, 0),
-        (_, Value::String(code)) if code == "outcome_unknown" => (0, 1),
-        _ => (0, 0),
-    };
-    if (sent, unknown) != wanted {
-        let what = format!("{sent} rows are sent and {unknown} unknown, and it was told {}", name(outcome));
-        account.add(Wrong::Row, invite.index, what);
-    }
-    let agrees = |row: &&Value| {
-        row["id"] == outcome["sessionId"]
-            && row["provider_message_id"] == outcome["providerMessageId"]
-            && row["session_key"] == outcome["sessionKey"]
-            && row["phone"] == invite.phone.as_str()
-    };
-    if wanted == (1, 0) && !of("sent").any(|row| agrees(row)) {
-        account.add(Wrong::Row, invite.index, "the sent row is not what was told");
-    }
-    // Each message begins one at most.
-    if found.len() > entry.publishes.len() {
-        let what = format!("{} rows of {} messages", found.len(), entry.publishes.len());
-        account.add(Wrong::Row, invite.index, what);
-    }
 }
 
 /// What belongs to no invite.

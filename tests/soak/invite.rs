@@ -56,8 +56,8 @@ pub struct Invite {
     pub index: usize,
     pub kind: Kind,
     pub group: u64,
-    /// When it is published first, as a share of the run.
-    pub due: f64,
+    /// When it is published first, from the start.
+    pub due: Duration,
     /// E.164, and nobody else's, but for the one that opted out.
     pub phone: String,
     /// For a conflicting use of its id.
@@ -70,22 +70,34 @@ pub struct Invite {
     pub front: bool,
 }
 
-/// The same ones for the same seed.
-pub fn invites(options: &Options, seed: u64) -> Vec<Invite> {
+/// The same ones for the same seed, in the order of their times. Half of them come in crowds, each just before a fault,
+/// so that there is much in hand when it happens; the others come evenly.
+pub fn invites(options: &Options, seed: u64, faults: &[Duration]) -> Vec<Invite> {
     let mut rng = StdRng::seed_from_u64(seed);
     let first = rng.random_range(0..NUMBERS);
     let count = options.invites();
+    let length = Duration::from_secs(options.seconds);
     #[expect(clippy::cast_precision_loss, reason = "small")]
-    let due = |index: usize| index as f64 / count as f64 * 0.98;
-    (0..count)
-        .map(|index| {
+    let evenly = |index: usize| length.mul_f64(index as f64 / count as f64 * 0.98);
+    let mut times: Vec<Duration> = (0..count)
+        .map(|index| match faults.len() {
+            faults_there @ 1.. if rng.random_bool(0.5) => faults[rng.random_range(0..faults_there)]
+                .saturating_sub(Duration::from_millis(rng.random_range(0..400))),
+            _ => evenly(index),
+        })
+        .collect();
+    times.sort_unstable();
+    times
+        .into_iter()
+        .enumerate()
+        .map(|(index, due)| {
             let kind = kind(rng.random_range(0..1_000));
             let place = first + 2 * index as u64;
             Invite {
                 index,
                 kind,
                 group: GROUPS[usize::from(rng.random_bool(0.2))],
-                due: due(index),
+                due,
                 phone: if kind == Kind::OptedOut { "+15005550004".to_owned() } else { number(place) },
                 other_phone: number(place + 1),
                 jwt: rng.random_bool(0.15),

@@ -4,6 +4,7 @@
 //! A program of its own, which `./dev soak` starts with private servers; it returns at once when something else does.
 
 mod account;
+mod agree;
 mod book;
 mod broker;
 mod chaos;
@@ -12,6 +13,7 @@ mod credentials;
 mod invite;
 mod options;
 mod plan;
+mod process;
 mod provider;
 mod publish;
 #[path = "../it/support/raw.rs"]

@@ -1,10 +1,9 @@
 //! The provider: the sandbox, in this process, with faults by share.
 
-use serde::Deserialize;
+use crate::account::Accepted;
 use serde_json::{Value, json};
 use session_invite::sandbox::{Account, Faults, Settings, serve};
 use std::future;
-use time::OffsetDateTime;
 use tokio::net::TcpListener;
 
 pub const ACCOUNT: &str = "AC00000000000000000000000000000001";
@@ -16,20 +15,10 @@ pub struct Provider {
     client: reqwest::Client,
 }
 
-/// A text that the provider accepted.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Accepted {
-    pub sid: String,
-    pub to: String,
-    pub body: String,
-    #[serde(with = "time::serde::rfc3339")]
-    pub received: OffsetDateTime,
-}
-
 /// 5 % are throttled, 5 % end as 5xx (half of them accepted), and 5 % as a cut line (likewise); then the rarer troubles.
 fn faults() -> Value {
     json!({
-        "latency_ms": 15, "list_lag_ms": 700, "retry_after": 1,
+        "latency_ms": 60, "list_lag_ms": 700, "retry_after": 1,
         "throttle": 0.05, "fail": 0.025, "accept_then_fail": 0.025, "cut": 0.025, "cut_before": 0.025,
         "hang": 0.002, "no_sid": 0.005, "garbage": 0.002, "redirect": 0.002,
     })

@@ -1,6 +1,7 @@
 //! Upstream systems: they publish with confirms, and publish again what was not confirmed.
 
 use crate::{
+    agree::holds_its_id,
     book::{Book, correlation},
     broker::{self, AGAIN},
     invite::{Invite, Kind, Secrets},
@@ -9,7 +10,6 @@ use lapin::{
     BasicProperties, Channel, Connection,
     options::{BasicPublishOptions, ConfirmSelectOptions},
 };
-use serde_json::Value;
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -50,12 +50,12 @@ struct Line {
 }
 
 /// Publishes those invites, each at its time, and ends when each has its answers.
-pub async fn run(upstream: Upstream, publisher: usize, invites: Vec<Invite>, length: Duration) {
+pub async fn run(upstream: Upstream, publisher: usize, invites: Vec<Invite>) {
     let publisher = Publisher { upstream, reply_to: broker::reply_queue(publisher), line: Arc::default() };
     let begun = Instant::now();
     let mut stories = JoinSet::new();
     for invite in invites {
-        sleep(length.mul_f64(invite.due).saturating_sub(begun.elapsed())).await;
+        sleep(invite.due.saturating_sub(begun.elapsed())).await;
         let place = publisher.upstream.window.clone().acquire_owned().await.expect("the window stays open");
         stories.spawn(publisher.clone().story(invite, place));
         while stories.try_join_next().is_some() {}
@@ -157,10 +157,4 @@ async fn confirm(channel: &Channel, body: &[u8], properties: BasicProperties) ->
         channel.basic_publish("".into(), broker::queue("requests").into(), options, body, properties).await?;
     let confirmed = confirm.await?;
     Ok(confirmed.is_ack() && confirmed.take_message().is_none())
-}
-
-/// Whether a text may exist by this reply, so that its `message_id` stands for it.
-pub fn holds_its_id(reply: &[u8]) -> bool {
-    let reply: Value = serde_json::from_slice(reply).unwrap_or_default();
-    reply["status"] == "sent" || reply["error"]["code"] == "outcome_unknown"
 }

@@ -89,7 +89,10 @@ impl Findings {
         table.row(
             "invites",
             account.published,
-            format!("{} messages, {} never confirmed", account.messages, account.unconfirmed),
+            format!(
+                "{} messages, {} of them without confirm and reply",
+                account.messages, account.unconfirmed
+            ),
         );
         table.row(
             "answered",

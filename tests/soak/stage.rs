@@ -7,12 +7,12 @@ use crate::{
     chaos::Chaos,
     invite::{self, GROUPS, Invite, Secrets},
     options::{Options, Surroundings},
-    plan,
+    plan, process,
     provider::{ACCOUNT, Provider},
     publish::{self, Upstream},
     report::{Findings, resumes},
     servers,
-    workers::{self, GRACE, Place, Places},
+    workers::{GRACE, Place, Places},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use std::{
@@ -55,7 +55,9 @@ pub async fn run(options: Options, surroundings: Surroundings, workers: &Places)
     let mut trouble = Vec::new();
     wait_until_ready(&places, &mut trouble).await;
 
-    let invites = invite::invites(&options, seed);
+    let plan = plan::events(&options, seed);
+    let times: Vec<_> = plan.iter().map(|(at, _)| *at).collect();
+    let invites = invite::invites(&options, seed, &times);
     let book = Arc::new(Book::new(invites.len()));
     follow_replies(&options, &surroundings, &book).await;
     let begun = Instant::now();
@@ -66,11 +68,11 @@ pub async fn run(options: Options, surroundings: Surroundings, workers: &Places)
         secrets: Arc::new(secrets),
         window: Arc::new(Semaphore::new(options.window.into())),
     };
-    let mut publishers = publishers(&options, &upstream, &invites, length);
+    let mut publishers = publishers(&options, &upstream, &invites);
     let chaos = Arc::new(Chaos::new(surroundings.clone(), places.clone()));
     let telling = tokio::spawn(tell_progress(book.clone(), chaos.clone(), begun));
 
-    chaos.clone().run(plan::events(&options, seed)).await;
+    chaos.clone().run(plan).await;
     sleep(length.saturating_sub(begun.elapsed())).await;
     provider.calm().await;
     let patience = Duration::from_secs(options.patience);
@@ -112,7 +114,7 @@ pub async fn run(options: Options, surroundings: Surroundings, workers: &Places)
         unreadable,
         peak: places.iter().map(|place| place.peak()).max().unwrap_or_default(),
         workers: places.iter().flat_map(|place| place.faults()).collect(),
-        errors: workers::errors(&logs),
+        errors: process::errors(&logs),
         trouble,
         took,
         provider: provider.stats().await,
@@ -254,12 +256,12 @@ async fn follow_replies(options: &Options, surroundings: &Surroundings, book: &A
     tokio::spawn(broker::follow(surroundings.broker.clone(), broker::queue("dead"), true, book.clone()));
 }
 
-fn publishers(options: &Options, upstream: &Upstream, invites: &[Invite], length: Duration) -> JoinSet<()> {
+fn publishers(options: &Options, upstream: &Upstream, invites: &[Invite]) -> JoinSet<()> {
     let count = usize::from(options.publishers);
     let mut publishers = JoinSet::new();
     for publisher in 0..count {
         let own = invites.iter().filter(|invite| invite.index % count == publisher).cloned().collect();
-        publishers.spawn(publish::run(upstream.clone(), publisher, own, length));
+        publishers.spawn(publish::run(upstream.clone(), publisher, own));
     }
     publishers
 }
