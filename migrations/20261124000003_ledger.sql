@@ -5,17 +5,18 @@
 
 alter table sessions
     add column text_state  text check (text_state in ('begun', 'waiting', 'unknown', 'accepted', 'refused')),
-    add column fence       integer not null default 0,
+    add column fence       bigint not null default 0,
     add column ticket      uuid not null default gen_random_uuid(),
     add column unsure_from timestamptz,
     add column looks       integer not null default 0,
     add column looked_at   timestamptz,
     add column unsettled   boolean not null default false,
     add column abandoned   integer not null default 0,
-    add column deadline_at timestamptz;
+    add column deadline_at timestamptz,
+    add column valid_until timestamptz;
 
 comment on column sessions.text_state is 'What is known of the text: begun (a try is under way, or its worker died), waiting (surely not taken, to be tried again), unknown (a try may have been taken; being looked up, or never settled), accepted, refused; null when none was begun.';
-comment on column sessions.fence is 'Counts the claims on this row: only the worker with the newest may record what came of its try.';
+comment on column sessions.fence is 'Names the newest claim on this row (0: the worker that wrote it): only that one may record what came of its try.';
 comment on column sessions.ticket is 'Random; proves that a message about this row, in a retry queue, comes from a worker.';
 comment on column sessions.unsure_from is 'When the last try has surely ended: from then on the provider''s list is looked at, if its outcome is not known.';
 comment on column sessions.looks is 'Looks at the provider''s list that missed the text of the last try.';
@@ -23,6 +24,7 @@ comment on column sessions.looked_at is 'When the last of those looks was.';
 comment on column sessions.unsettled is 'Whether an earlier try may have been taken and was never looked up (SMS_WHEN_UNSURE=resend).';
 comment on column sessions.abandoned is 'Times that a worker took this row over from one that had died with it.';
 comment on column sessions.deadline_at is 'After this the invite is too old to be texted; null when only the session''s end bounds it.';
+comment on column sessions.valid_until is 'The request''s own expiration: no text may arrive after it; null when it has none.';
 comment on column sessions.lease_until is 'Until then nobody but the worker that holds the fence may hand the text over: a try and the time that the provider''s list may lag, or the wait for the next try.';
 comment on column sessions.attempts is 'Tries to hand the text to the provider that were begun; each is counted before it is made.';
 

@@ -1,5 +1,9 @@
 //! `/healthz`, `/readyz` and `/metrics`: whether the process lives, whether it does its work, and how much of it.
 
+use crate::{
+    queue::{Consuming, Publisher},
+    sms::Sms,
+};
 use axum::{
     Json, Router,
     extract::State,
@@ -11,10 +15,7 @@ use serde_json::json;
 use sqlx::PgPool;
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 use tokio_util::sync::CancellationToken;
@@ -25,8 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// What readiness depends on; filled in as the worker starts.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
-    pub consuming: Arc<AtomicBool>,
+    pub consuming: Arc<Consuming>,
     pool: Arc<OnceLock<PgPool>>,
+    outside: Arc<OnceLock<(Publisher, Sms)>>,
     metrics: Arc<OnceLock<PrometheusHandle>>,
 }
 
@@ -34,6 +36,11 @@ impl Health {
     /// The database is reached for the first time.
     pub fn has_database(&self, pool: PgPool) {
         let _ = self.pool.set(pool);
+    }
+
+    /// Whose troubles are told beside what readiness depends on.
+    pub fn tells_of(&self, publisher: Publisher, sms: Sms) {
+        let _ = self.outside.set((publisher, sms));
     }
 
     /// What `/metrics` shows.
@@ -70,7 +77,33 @@ async fn metrics(State(health): State<Health>) -> ([(HeaderName, &'static str); 
 }
 
 async fn ready(State(health): State<Health>) -> (StatusCode, Json<serde_json::Value>) {
-    let (consuming, database) = (health.consuming.load(Ordering::Relaxed), health.database_answers().await);
-    let status = if consuming && database { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": consuming && database, "consuming": consuming, "database": database })))
+    let (consuming, database) = (health.consuming.is_fresh(), health.database_answers().await);
+    let outside = health.outside.get();
+    let publishing = outside.is_some_and(|(publisher, _)| publisher.is_publishing());
+    let refused = outside.and_then(|(_, sms)| sms.account_refused());
+    let mut problems = Vec::new();
+    if !consuming {
+        problems.push("no invites can come: the broker is away, or its queue; see the log".to_owned());
+    }
+    if !database {
+        problems.push("the database does not answer: is it running where DATABASE_URL points?".to_owned());
+    }
+    if outside.is_some() && !publishing {
+        problems.push("replies cannot be published: the broker is away, or holds publishers back".to_owned());
+    }
+    if let Some(code) = refused {
+        problems.push(format!("the provider refuses the operator's account ({code}): check TWILIO_*"));
+    }
+    let ready = consuming && database;
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let provider = if refused.is_some() { "refuses the account" } else { "ok" };
+    let body = json!({
+        "ready": ready,
+        "consuming": consuming,
+        "database": database,
+        "publishing": publishing,
+        "provider": provider,
+        "problems": problems,
+    });
+    (status, Json(body))
 }

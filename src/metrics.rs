@@ -1,9 +1,14 @@
 //! What is counted, in Prometheus' conventions (<https://prometheus.io/docs/practices/naming/>), for `/metrics`.
 
-use crate::{invite::Reply, sms::Answer};
+use crate::{
+    invite::Reply,
+    queue::Consuming,
+    sessions::{Fate, Standing},
+    sms::Answer,
+};
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 const INVITES: &str = "session_invite_invites_total";
 const IN_HAND: &str = "session_invite_in_hand";
@@ -12,7 +17,14 @@ const TEXTS: &str = "session_invite_texts_total";
 const TEXT_SECONDS: &str = "session_invite_text_duration_seconds";
 const REDELIVERIES: &str = "session_invite_redeliveries_total";
 const DEAD: &str = "session_invite_dead_letters_total";
-const LOST: &str = "session_invite_consumer_losses_total";
+const LOST: &str = "session_invite_connection_losses_total";
+const STAGE_SECONDS: &str = "session_invite_stage_duration_seconds";
+const LATER: &str = "session_invite_postponed_total";
+const RETRIES: &str = "session_invite_retries_total";
+const LOOKS: &str = "session_invite_looks_total";
+const UNSURE: &str = "session_invite_unsure_settled_total";
+const OVERTAKEN: &str = "session_invite_overtaken_total";
+const TWICE: &str = "session_invite_texted_twice_total";
 
 /// From a fast provider's milliseconds to a slow one's time-out.
 const BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -27,12 +39,23 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
         "Invites answered, by status and by the refusal's code; repeats count as well."
     );
     describe_gauge!(IN_HAND, "Invites in hand now.");
+    gauge!(IN_HAND).set(0.0);
     describe_histogram!(SECONDS, Unit::Seconds, "From a delivery to its settled message.");
     describe_counter!(TEXTS, "Tries to hand over a text, by what the provider's answer means.");
     describe_histogram!(TEXT_SECONDS, Unit::Seconds, "How long the provider takes for one try.");
     describe_counter!(REDELIVERIES, "Messages that the broker had delivered before.");
     describe_counter!(DEAD, "Messages that were set aside, by kind: a request or a reply.");
-    describe_counter!(LOST, "Times that a consumer lost its connection, channel or queue.");
+    describe_counter!(LOST, "Connections that were lost, by what they were for.");
+    describe_histogram!(STAGE_SECONDS, Unit::Seconds, "How long an invite takes in one stage of its way.");
+    describe_counter!(LATER, "Messages that went to a retry queue, for a try, a look or an outcome.");
+    describe_counter!(RETRIES, "Further tries that were begun, by why the one before did not do.");
+    describe_counter!(
+        LOOKS,
+        "Looks at the provider's list for a text whose answer was lost, by their result."
+    );
+    describe_counter!(UNSURE, "Texts whose answer was lost, by how that was settled.");
+    describe_counter!(OVERTAKEN, "Tries whose claim was over when their outcome came.");
+    describe_counter!(TWICE, "Visitors who were texted twice, as far as it is known.");
     Ok(handle)
 }
 
@@ -40,23 +63,48 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
 #[derive(Debug)]
 pub struct InHand {
     since: Instant,
+    consuming: Arc<Consuming>,
 }
 
 impl InHand {
-    pub fn begin(redelivered: bool) -> Self {
+    pub fn begin(consuming: &Arc<Consuming>, redelivered: bool) -> Self {
         gauge!(IN_HAND).increment(1.0);
+        consuming.begin();
         if redelivered {
             counter!(REDELIVERIES).increment(1);
         }
-        Self { since: Instant::now() }
+        Self { since: Instant::now(), consuming: consuming.clone() }
     }
 }
 
 impl Drop for InHand {
     fn drop(&mut self) {
         gauge!(IN_HAND).decrement(1.0);
+        self.consuming.end();
         histogram!(SECONDS).record(self.since.elapsed());
     }
+}
+
+/// A stage of an invite's way.
+#[derive(Debug, Clone, Copy)]
+pub enum Stage {
+    /// Until a place at the provider is free.
+    Place,
+    Insert,
+    Record,
+    /// Until the broker has confirmed the reply.
+    Reply,
+}
+
+/// How long a stage took that began at `since`.
+pub fn took(stage: Stage, since: Instant) {
+    let stage = match stage {
+        Stage::Place => "place",
+        Stage::Insert => "insert",
+        Stage::Record => "record",
+        Stage::Reply => "reply",
+    };
+    histogram!(STAGE_SECONDS, "stage" => stage).record(since.elapsed());
 }
 
 pub fn answered(reply: &Reply) {
@@ -70,6 +118,7 @@ pub fn texted(answer: &Answer, since: Instant) {
         Answer::Refused(_) => "refused",
         Answer::Later { .. } => "later",
         Answer::PerhapsSent { .. } => "perhaps_sent",
+        Answer::Withheld => "withheld",
     };
     counter!(TEXTS, "answer" => answer).increment(1);
     histogram!(TEXT_SECONDS).record(since.elapsed());
@@ -80,6 +129,76 @@ pub fn dead_letter(kind: &'static str) {
     counter!(DEAD, "kind" => kind).increment(1);
 }
 
-pub fn consumer_lost() {
-    counter!(LOST).increment(1);
+/// What a lost connection was for.
+#[derive(Debug, Clone, Copy)]
+pub enum Lost {
+    Consumer,
+    Publisher,
+}
+
+pub fn lost(what: Lost) {
+    let what = match what {
+        Lost::Consumer => "consumer",
+        Lost::Publisher => "publisher",
+    };
+    counter!(LOST, "connection" => what).increment(1);
+}
+
+/// A message goes to a retry queue.
+pub fn postponed() {
+    counter!(LATER).increment(1);
+}
+
+/// A further try is begun.
+pub fn tried_again(row: &Standing) {
+    let (after, settled) = match row.text_state.as_deref() {
+        Some("waiting") => ("not_taken", None),
+        _ if row.is_absent() => ("absent", Some("absent")),
+        _ => ("unsure", Some("resent")),
+    };
+    counter!(RETRIES, "after" => after).increment(1);
+    if let Some(by) = settled {
+        settled_by(by);
+    }
+}
+
+/// The result of a look at the provider's list.
+#[derive(Debug, Clone, Copy)]
+pub enum Look {
+    Found,
+    Missed,
+    /// The list could not be read.
+    Failed,
+}
+
+pub fn looked(look: Look) {
+    let result = match look {
+        Look::Found => "found",
+        Look::Missed => "missed",
+        Look::Failed => "failed",
+    };
+    counter!(LOOKS, "result" => result).increment(1);
+    if matches!(look, Look::Found) {
+        settled_by("found");
+    }
+}
+
+/// An invite is ended without a further try.
+pub fn closed(row: &Standing, fate: &Fate) {
+    if row.text_state.as_deref() != Some("waiting") {
+        settled_by(if matches!(fate, Fate::Unknown(_)) { "never" } else { "absent" });
+    }
+}
+
+fn settled_by(by: &'static str) {
+    counter!(UNSURE, "by" => by).increment(1);
+}
+
+/// A try's outcome came after its claim was over.
+pub fn overtaken() {
+    counter!(OVERTAKEN).increment(1);
+}
+
+pub fn texted_twice() {
+    counter!(TWICE).increment(1);
 }

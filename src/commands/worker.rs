@@ -7,20 +7,19 @@ use crate::{
     db,
     group::directory::Directory,
     health::Health,
-    invite::Context,
+    invite::{Context, plan::Policy},
     metrics,
-    queue::{Consumer, Names, Publisher, Source},
-    sessions::{self, Sessions},
+    queue::{Consumer, Consuming, Names, Publisher, Source},
+    sessions::{self, Lease, Sessions},
     shutdown,
     sms::Sms,
+    suspects::Suspects,
     trouble::{Trouble, persist},
 };
 use sqlx::PgPool;
 use std::{sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// How much longer than the provider's time-out a begun text is waited for by others.
-const LEASE_MARGIN: Duration = Duration::from_secs(20);
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 /// Messages in hand from the queue of what the broker dropped.
 const DROPPED_PREFETCH: u16 = 10;
@@ -65,19 +64,35 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
     let until = stop.clone();
     tokio::spawn(async move { until.run_until_cancelled(following.follow()).await });
     let sms = Sms::new(&config.provider).map_err(anyhow::Error::msg)?;
-    let lease = config.provider.timeout + LEASE_MARGIN;
+    let provider = &config.provider;
+    let lease = Lease::of(provider.timeout, provider.settle);
     let invites = Arc::new(Context {
-        authenticator: Authenticator::new(directory, pool.clone(), give_up.clone()),
+        authenticator: Authenticator::new(directory.clone(), pool.clone(), give_up.clone()),
         sessions: Sessions::start(pool.clone(), lease, give_up.clone()),
+        groups: directory,
         sms: sms.clone(),
+        suspects: Suspects::new(pool.clone(), give_up.clone()),
+        policy: Policy {
+            max_attempts: provider.max_attempts,
+            settle: provider.settle,
+            when_unsure: provider.when_unsure,
+        },
         age: config.age,
         public_url: config.public_url.clone(),
     });
     let sweeping = tokio::spawn(sessions::sweep(pool.clone(), stop.clone()));
     let publisher = Publisher::start(config.broker.clone(), "publisher", give_up.clone());
     let direct = Publisher::start(config.broker.clone(), "publisher of direct replies", give_up.clone());
-    let requests = consumer(&config, Source::Requests, [&publisher, &direct], &invites, &health);
-    let dropped = consumer(&config, Source::Dropped, [&publisher, &direct], &invites, &health);
+    health.tells_of(publisher.clone(), sms.clone());
+    let requests = consumer(&config, [publisher, direct], invites, health.consuming);
+    let dropped = Consumer {
+        source: Source::Dropped,
+        prefetch: DROPPED_PREFETCH,
+        in_hand: TaskTracker::new(),
+        // Readiness is about the requests.
+        consuming: Arc::default(),
+        ..requests.clone()
+    };
 
     let in_time = async {
         stop.cancelled().await;
@@ -104,24 +119,23 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
 
 fn consumer(
     config: &WorkerConfig,
-    source: Source,
-    [publisher, direct]: [&Publisher; 2],
-    invites: &Arc<Context>,
-    health: &Health,
+    [publisher, direct]: [Publisher; 2],
+    invites: Arc<Context>,
+    consuming: Arc<Consuming>,
 ) -> Consumer {
-    let requests = source == Source::Requests;
     Consumer {
-        source,
+        source: Source::Requests,
         config: config.broker.clone(),
         names: Names::new(&config.broker.queue_prefix),
-        prefetch: if requests { config.prefetch } else { DROPPED_PREFETCH },
+        prefetch: config.prefetch,
         reply_to_allow: config.reply_to_allow.clone(),
-        publisher: publisher.clone(),
-        direct: direct.clone(),
-        invites: invites.clone(),
+        publisher,
+        direct,
+        invites,
         in_hand: TaskTracker::new(),
-        // Readiness is about the requests.
-        consuming: if requests { health.consuming.clone() } else { Arc::default() },
+        gate: Arc::default(),
+        queues_gone: Arc::default(),
+        consuming,
     }
 }
 

@@ -4,7 +4,9 @@ use super::trace::TraceParent;
 use crate::refusal::{Code, Refusal};
 use sha2::{Digest, Sha256};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// A timestamp above this is in milliseconds (contract, section 2).
 const MILLISECONDS_FROM: u64 = 100_000_000_000;
@@ -33,6 +35,14 @@ pub struct Envelope {
     /// The headers `authorization`, `x-gssnid`, `groupid` and `traceparent`, their names in lower case.
     pub headers: Vec<(String, HeaderValue)>,
     pub redelivered: bool,
+    /// A session's id and ticket: the message says that it is a copy of ours, from a retry queue. The row decides.
+    pub ticket: Option<(Uuid, Uuid)>,
+    /// Deliveries before this one, by the broker's count.
+    pub deliveries: i64,
+    /// Times that it was worked alone, with this one, by our own count; 0 for a message that is no suspect.
+    pub tries: i32,
+    /// When it was first worked on, as far as that is known.
+    pub first_at: Option<OffsetDateTime>,
     /// The broker dropped it from the requests because its `expiration` had run out.
     pub expired_in_queue: bool,
     /// Cancelled once the broker takes the message back, as when its connection is lost: it will come again, so what

@@ -1,26 +1,43 @@
 //! The way of one invite, top to bottom.
 
-use super::{Envelope, Reply, Request, request, trace::TraceParent};
+use super::{
+    Envelope, Progress, Reply, Request,
+    plan::Policy,
+    pursue::{hand_over, pursue},
+    request,
+};
 use crate::{
     config::{AgeLimits, PublicUrl},
     credential::{Authenticator, Caller},
-    group::{GroupId, template::Values},
-    metrics,
+    failpoint,
+    group::{GroupId, directory::Directory, template::Values},
+    metrics::{self, Stage},
     refusal::{Code, Refusal},
     sessions::{
-        About, Asked, Fate, Opened, Opening, Outcome, Repeated, Session, SessionKey, Sessions, Token, unknown,
+        About, Asked, Fate, Opening, Recorded, Repeated, SessionKey, Sessions, Standing, Token, too_late,
     },
-    sms::{Answer, Later, Sms, Text},
+    sms::Sms,
+    suspects::Suspects,
     trouble::Trouble,
 };
-use std::time::{Instant, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+use uuid::Uuid;
+
+/// A request that no worker got as far as its row is set aside after so many deliveries (contract, section 8).
+const DELIVERIES_WITHOUT_A_ROW: i64 = 20;
 
 /// What an invite needs on its way.
 #[derive(Debug)]
 pub struct Context {
     pub authenticator: Authenticator,
+    pub groups: Arc<Directory>,
     pub sessions: Sessions,
     pub sms: Sms,
+    pub suspects: Suspects,
+    pub policy: Policy,
     pub age: AgeLimits,
     pub public_url: PublicUrl,
 }
@@ -28,42 +45,51 @@ pub struct Context {
 /// Shape, credential, group, fields, phone, the id, age: the order of the contract's section 7.
 ///
 /// A refusal is a reply. Trouble means that nothing was decided, and that no text is under way.
-pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Reply, Trouble> {
+pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Trouble> {
+    // A copy of ours goes on with its row, which was written for an authenticated sender.
+    if let Some(row) = resumed(ctx, envelope).await? {
+        return pursue(ctx, envelope, row).await;
+    }
     let request = match Request::parse(envelope) {
         Ok(request) => request,
-        Err(refusal) => return Ok(Reply::refused(&refusal)),
+        Err(refusal) => return Ok(Reply::refused(&refusal).into()),
     };
     let groupid = request::groupid(&request, envelope);
 
-    // A redelivery is answered from its row, whatever has become of its credential since.
-    if let Some(outcome) = recall(ctx, envelope, groupid.as_ref().ok()).await? {
-        return Ok(Reply::to(&outcome));
+    // A redelivery goes on with its row, whatever has become of its credential since.
+    if let Some(row) = recall(ctx, envelope, groupid.as_ref().ok()).await? {
+        return pursue(ctx, envelope, row).await;
+    }
+    if envelope.deliveries >= DELIVERIES_WITHOUT_A_ROW {
+        return Err(Trouble::Defect(format!("it was delivered {} times before", envelope.deliveries)));
     }
     let credential = match request.credential(envelope) {
         Ok(credential) => credential,
-        Err(refusal) => return Ok(Reply::refused(&refusal)),
+        Err(refusal) => return Ok(Reply::refused(&refusal).into()),
     };
     let caller = match ctx.authenticator.authenticate(&credential).await? {
         Ok(caller) => caller,
-        Err(refusal) => return Ok(Reply::refused(&refusal)),
+        Err(refusal) => return Ok(Reply::refused(&refusal).into()),
     };
     if groupid.as_ref().is_ok_and(|named| *named != caller.group.id) {
         let message = "the credential is good for another group than groupid";
-        return Ok(Reply::refused(&Refusal::new(Code::GroupMismatch, message).field("groupid")));
+        return Ok(Reply::refused(&Refusal::new(Code::GroupMismatch, message).field("groupid")).into());
     }
 
     // From here on, whatever happens leaves a row.
-    let about = about(envelope, &caller);
+    let about = about(ctx, envelope, &caller);
     let mut asked = Asked { session_params: "{}".to_owned(), ..Asked::default() };
     let wanted = check(ctx, envelope, &request, &caller, groupid, &mut asked);
     let wanted = match wanted {
         Ok(wanted) => wanted,
-        Err(refusal) => return Ok(Reply::to(&ctx.sessions.refuse(&about, &asked, refusal).await?)),
+        Err(refusal) => return Ok(Reply::to(&ctx.sessions.refuse(&about, &asked, refusal).await?).into()),
     };
     let asked = wanted.asked();
-    if let Some(refusal) = too_old(ctx, envelope) {
-        let repeated = ctx.sessions.refuse_new(&about, &asked, refusal).await?;
-        return finished(ctx, repeated, about, asked).await;
+    if is_too_old(ctx, envelope) {
+        return match ctx.sessions.refuse_new(&about, &asked, too_late()).await? {
+            Ok(outcome) => Ok(Reply::to(&outcome).into()),
+            Err(repeated) => repeat(ctx, envelope, repeated, &about, &asked).await,
+        };
     }
 
     let group = &caller.group;
@@ -79,39 +105,52 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Reply, Troubl
     };
     let (place, session) = loop {
         // A place at the provider before the row: what is begun is sent at once.
+        let since = Instant::now();
         let place = ctx.sms.place().await?;
+        metrics::took(Stage::Place, since);
         if envelope.withdrawn.is_cancelled() {
             return Err(Trouble::Stopping);
         }
-        match ctx.sessions.open(&opening).await? {
-            Opened::New(session) => break (place, session),
-            Opened::Taken => {
-                // Whoever waits for another's outcome takes nobody's place.
-                drop(place);
-                if let Some(repeated) = ctx.sessions.repeat(&about, &asked).await? {
-                    return finished(ctx, repeated, about, asked).await;
-                }
-            }
+        let since = Instant::now();
+        let opened = ctx.sessions.open(&opening).await?;
+        metrics::took(Stage::Insert, since);
+        if let Some(session) = opened {
+            break (place, session);
+        }
+        // Whoever waits for another's outcome takes nobody's place.
+        drop(place);
+        if let Some(repeated) = ctx.sessions.repeat(&about, &asked).await? {
+            return repeat(ctx, envelope, repeated, &about, &asked).await;
         }
     };
+    failpoint::hit("begun");
     // The wait for a place, or for the database, may have been long.
-    if let Some(refusal) = too_old(ctx, envelope) {
-        return Ok(Reply::to(&ctx.sessions.record(session, Fate::Refused(refusal)).await?));
+    if is_too_old(ctx, envelope) {
+        let (id, ticket) = (session.id, session.ticket);
+        return match ctx.sessions.record(session, Fate::Refused(too_late())).await? {
+            Recorded::Outcome(outcome) => Ok(Reply::to(&outcome).into()),
+            Recorded::Open(_) | Recorded::Lost => go_on(ctx, envelope, id, ticket).await,
+        };
     }
+    let (id, ticket) = (session.id, session.ticket);
+    match hand_over(ctx, envelope, place, session, group).await? {
+        Some(progress) => Ok(progress),
+        None => go_on(ctx, envelope, id, ticket).await,
+    }
+}
 
-    let asked_at = Instant::now();
-    let answer = place.send(&message(ctx, envelope, &caller, &session)).await;
-    metrics::texted(&answer, asked_at);
-    // Recorded before it is told: a redelivery then finds the outcome.
-    let fate = fate(answer, &session);
-    Ok(Reply::to(&ctx.sessions.record(session, fate).await?))
+async fn resumed(ctx: &Context, envelope: &Envelope) -> Result<Option<Standing>, Trouble> {
+    match envelope.ticket {
+        Some((session, ticket)) => ctx.sessions.resume(session, ticket).await,
+        None => Ok(None),
+    }
 }
 
 async fn recall(
     ctx: &Context,
     envelope: &Envelope,
     group: Option<&GroupId>,
-) -> Result<Option<Outcome>, Trouble> {
+) -> Result<Option<Standing>, Trouble> {
     match (envelope.came_before(), group, envelope.idempotency_key()) {
         (true, Some(group), Ok(id)) => ctx.sessions.recall(*group, id, &envelope.sha256()).await,
         _ => Ok(None),
@@ -139,7 +178,7 @@ fn check(
     request.fields(&caller.group, asked)
 }
 
-fn about(envelope: &Envelope, caller: &Caller) -> About {
+fn about(ctx: &Context, envelope: &Envelope, caller: &Caller) -> About {
     // Text in PostgreSQL holds no U+0000; other control characters would trouble whoever reads the table.
     let plain = |id: &str| id.replace(char::is_control, "\u{fffd}");
     About {
@@ -149,78 +188,48 @@ fn about(envelope: &Envelope, caller: &Caller) -> About {
         correlation_id: envelope.correlation_id.as_deref().map(plain),
         request_sha256: envelope.sha256(),
         redelivered: envelope.came_before(),
+        deadline: deadline(ctx, envelope),
+        own_limit: own_limit(envelope, envelope.age(SystemTime::now())),
     }
 }
 
-fn too_old(ctx: &Context, envelope: &Envelope) -> Option<Refusal> {
-    let age = envelope.age(SystemTime::now());
-    let limit = envelope.own_limit().map_or(ctx.age.max_age, |own| own.min(ctx.age.max_age));
-    let old = envelope.expired_in_queue || age.is_some_and(|age| age > limit);
-    old.then(|| {
-        Refusal::new(Code::InviteExpired, "the invite was too old when its turn came; nobody was texted")
-    })
+fn is_too_old(ctx: &Context, envelope: &Envelope) -> bool {
+    envelope.expired_in_queue || deadline(ctx, envelope).is_some_and(|left| left.is_zero())
 }
 
-/// The answer when there is nothing to send.
-async fn finished(ctx: &Context, repeated: Repeated, about: About, asked: Asked) -> Result<Reply, Trouble> {
+/// Until the invite is too old: its own limit, and the operator's for one whose age is known.
+fn deadline(ctx: &Context, envelope: &Envelope) -> Option<Duration> {
+    let age = envelope.age(SystemTime::now());
+    let max_age = age.map(|age| ctx.age.max_age.saturating_sub(age));
+    [own_limit(envelope, age), max_age].into_iter().flatten().min()
+}
+
+/// Until the request's own expiration, which counts from when it was written; or, if that is not known, from now.
+fn own_limit(envelope: &Envelope, age: Option<Duration>) -> Option<Duration> {
+    envelope.own_limit().map(|limit| limit.saturating_sub(age.unwrap_or_default()))
+}
+
+/// A request whose message id was used before.
+async fn repeat(
+    ctx: &Context,
+    envelope: &Envelope,
+    repeated: Repeated,
+    about: &About,
+    asked: &Asked,
+) -> Result<Progress, Trouble> {
     match repeated {
-        Repeated::Finished(outcome) => Ok(Reply::to(&outcome)),
+        Repeated::Same(row) => pursue(ctx, envelope, *row).await,
         Repeated::Conflict => {
             let message = "this message_id was used for an invite with another content";
             let refusal = Refusal::new(Code::IdempotencyConflict, message).field("message_id");
-            Ok(Reply::to(&ctx.sessions.refuse(&about, &asked, refusal).await?))
+            Ok(Reply::to(&ctx.sessions.refuse(about, asked, refusal).await?).into())
         }
     }
 }
 
-fn message<'a>(ctx: &Context, envelope: &Envelope, caller: &'a Caller, session: &'a Session) -> Text<'a> {
-    let callback =
-        |session: &Session| format!("{}/webhooks/twilio/status/{}", ctx.public_url.base, session.id);
-    Text {
-        to: &session.phone,
-        from: caller.group.options.sms_from.as_deref(),
-        body: &session.text,
-        validity: session.left(),
-        callback: ctx.public_url.callbacks.then(|| callback(session)),
-        trace: envelope.traceparent().map(TraceParent::child),
-    }
-}
-
-/// What the provider's answer means for the session. A text that may have gone out is never sent again here.
-fn fate(answer: Answer, session: &Session) -> Fate {
-    match answer {
-        Answer::Accepted { sid } => Fate::Accepted { provider_message_id: sid },
-        Answer::Refused(refusal) => {
-            if refusal.code == Code::ProviderMisconfigured {
-                let code = refusal.provider_code;
-                tracing::error!(
-                    group = session.group,
-                    code,
-                    "the provider refuses this group's sender: check --sms-from"
-                );
-            }
-            Fate::Refused(refusal)
-        }
-        Answer::Later { retry_after, why } => {
-            let mut refusal = Refusal::new(
-                Code::ProviderUnavailable,
-                "the provider does not take texts now; try again later",
-            );
-            // Rounded up: not before the provider said.
-            refusal.retry_after_seconds =
-                retry_after.map(|after| after.as_secs() + u64::from(after.subsec_nanos() > 0));
-            if let Later::Account { provider_code } = why {
-                refusal.provider_code = provider_code;
-                tracing::error!(
-                    code = provider_code,
-                    "the provider refuses the operator's account: check TWILIO_*"
-                );
-            }
-            Fate::Refused(refusal)
-        }
-        Answer::PerhapsSent { why } => {
-            tracing::warn!(session = %session.id, why, "a text may have gone out");
-            Fate::Unknown(unknown())
-        }
-    }
+/// With a row that another has claimed since we had it.
+async fn go_on(ctx: &Context, envelope: &Envelope, id: Uuid, ticket: Uuid) -> Result<Progress, Trouble> {
+    let gone = || Trouble::Defect("a session's row is gone while its invite is in hand".to_owned());
+    let row = ctx.sessions.resume(id, ticket).await?.ok_or_else(gone)?;
+    pursue(ctx, envelope, row).await
 }

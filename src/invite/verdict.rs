@@ -1,8 +1,9 @@
 //! What follows for the message from what came of its invite. Pure: the queue carries it out.
 
-use super::Reply;
+use super::{Progress, Reply};
 use crate::{
     refusal::{Code, Refusal},
+    sessions::Resume,
     trouble::Trouble,
 };
 
@@ -11,6 +12,8 @@ use crate::{
 pub enum Verdict {
     /// Publish the reply, then acknowledge.
     Answer(Reply),
+    /// Publish a copy to a retry queue, then acknowledge.
+    Later(Resume),
     /// Set the request aside with this reason, tell its sender, then acknowledge.
     SetAside { reply: Reply, reason: String },
     /// Give it back, for another worker.
@@ -18,9 +21,10 @@ pub enum Verdict {
 }
 
 /// The only place where trouble becomes a dead letter or a return.
-pub fn verdict(result: Result<Reply, Trouble>) -> Verdict {
+pub fn verdict(result: Result<Progress, Trouble>) -> Verdict {
     match result {
-        Ok(reply) => Verdict::Answer(reply),
+        Ok(Progress::Answered(reply)) => Verdict::Answer(reply),
+        Ok(Progress::Later(resume)) => Verdict::Later(resume),
         Err(Trouble::Stopping) => Verdict::Return,
         Err(Trouble::Defect(reason)) => {
             let message =
@@ -33,11 +37,15 @@ pub fn verdict(result: Result<Reply, Trouble>) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+    use uuid::Uuid;
 
     #[test]
     fn each_result_has_one_consequence() {
         let reply = Reply { status: "sent", code: None, body: b"{}".to_vec(), has_row: true };
-        assert_eq!(verdict(Ok(reply.clone())), Verdict::Answer(reply));
+        assert_eq!(verdict(Ok(reply.clone().into())), Verdict::Answer(reply));
+        let resume = Resume { session: Uuid::nil(), ticket: Uuid::max(), after: Duration::from_secs(1) };
+        assert_eq!(verdict(Ok(Progress::Later(resume))), Verdict::Later(resume));
         assert_eq!(verdict(Err(Trouble::Stopping)), Verdict::Return);
         let Verdict::SetAside { reply, reason } = verdict(Err(Trouble::Defect("why".into()))) else {
             panic!()

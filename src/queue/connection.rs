@@ -13,6 +13,11 @@ const FINAL: [u16; 4] = [403, 404, 530, 406];
 /// as pages that are not touched until they are used; else an idle connection would hold 8 MiB.
 const FRAME_MAX: u32 = 128 * 1024;
 
+/// AMQP's reply code for a connection that an operator, or a broker that is stopping, has closed.
+const CONNECTION_FORCED: u16 = 320;
+/// Seconds without a sign of life after which a connection is dead, where AMQP_URL does not say `?heartbeat=`.
+const HEARTBEAT: u16 = 10;
+
 /// AMQP's reply code for a frame that cannot be one.
 const FRAME_ERROR: u16 = 501;
 
@@ -47,6 +52,11 @@ impl Unusable {
         }
     }
 
+    /// A line of ours that is of no use any more.
+    pub(super) fn lost(why: &str) -> Self {
+        Self::Away(std::io::Error::new(std::io::ErrorKind::NotConnected, why).into())
+    }
+
     pub(super) fn of_declaring(queue: &str, error: lapin::Error) -> Self {
         match reply_code(&error) {
             Some(406 | 403 | 540) => Self::Queue { queue: queue.to_owned(), why: error.to_string() },
@@ -64,7 +74,13 @@ impl From<lapin::Error> for Unusable {
     }
 }
 
-fn reply_code(error: &lapin::Error) -> Option<u16> {
+/// Whether the broker has closed the channel or the connection over what was sent on it; and not because it is stopping.
+pub(super) fn is_blame(error: &lapin::Error) -> bool {
+    reply_code(error).is_some_and(|code| code != CONNECTION_FORCED)
+}
+
+/// AMQP's reply code, if the broker closed the channel or the connection with one.
+pub(super) fn reply_code(error: &lapin::Error) -> Option<u16> {
     match error.kind() {
         ErrorKind::ProtocolError(error) => Some(error.get_id()),
         _ => None,
@@ -76,6 +92,7 @@ pub async fn connect(config: &BrokerConfig, purpose: &str) -> Result<Connection,
     let name = format!("session-invite {purpose} ({})", std::process::id());
     let mut uri: AMQPUri = config.url.expose_secret().parse().map_err(Unusable::Url)?;
     uri.query.frame_max = uri.query.frame_max.or(Some(FRAME_MAX));
+    uri.query.heartbeat = uri.query.heartbeat.or(Some(HEARTBEAT));
     let properties = ConnectionProperties::default().with_connection_name(name.as_str().into());
     let connecting = Connection::connect_uri(uri, properties);
     match tokio::time::timeout(Duration::from_secs(10), connecting).await {

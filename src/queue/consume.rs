@@ -1,31 +1,31 @@
-//! Deliveries in, verdicts out: the loop that brings a consumer back whatever happens to it, and the only ack.
+//! Deliveries in, verdicts out: the loop that brings a consumer back whatever happens to it.
 
-use super::{Names, ReplyToAllow, connection, connection::Unusable, delivery, publish::Publisher, topology};
+use super::{
+    Names, ReplyToAllow,
+    connection::{self, Unusable},
+    delivery::is_suspect,
+    publish::Publisher,
+    topology,
+    watch::{Consuming, watch},
+};
 use crate::{
     backoff::Backoff,
     config::BrokerConfig,
-    invite::{Context, Envelope, Verdict, process, verdict::verdict},
-    metrics::{self, InHand},
-    trouble::Trouble,
+    invite::Context,
+    metrics::{self, Lost},
 };
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
 use lapin::{
     Consumer as Deliveries,
     message::Delivery,
-    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
+    options::{
+        BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, ConfirmSelectOptions,
+    },
     types::FieldTable,
 };
-use std::{
-    panic::AssertUnwindSafe,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
-use tokio::sync::mpsc;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::{Notify, RwLock, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::Instrument;
 
 /// Acknowledgements that wait to be marked at most, and in one statement.
 const ACKED: usize = 1_024;
@@ -36,6 +36,15 @@ pub enum Source {
     Requests,
     /// What the broker dropped: the expired are answered, the rest is set aside.
     Dropped,
+}
+
+/// How many messages are taken at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Many,
+    /// One only, since the broker counts a delivery for each message that was under way when a line or a process ends:
+    /// so for the culprit alone, until it is set aside.
+    Alone,
 }
 
 /// Consumes one queue for as long as the worker lives.
@@ -51,8 +60,11 @@ pub struct Consumer {
     pub direct: Publisher,
     pub invites: Arc<Context>,
     pub in_hand: TaskTracker,
-    /// True while messages can arrive.
-    pub consuming: Arc<AtomicBool>,
+    /// Held by each invite in hand; by a suspect alone.
+    pub gate: Arc<RwLock<()>>,
+    /// Told when a queue of ours is not there any more.
+    pub queues_gone: Arc<Notify>,
+    pub consuming: Arc<Consuming>,
 }
 
 impl std::fmt::Debug for Consumer {
@@ -61,25 +73,30 @@ impl std::fmt::Debug for Consumer {
     }
 }
 
-/// A running consumer's connection. Dropping the connection would end its deliveries.
+/// A running consumer's connection. Dropping it would end its deliveries.
 struct Line {
     connection: lapin::Connection,
     channel: lapin::Channel,
-    deliveries: Deliveries,
     hold: Hold,
 }
 
 /// What a delivery keeps of its line.
 #[derive(Clone)]
-struct Hold {
+pub(super) struct Hold {
     /// Cancelled when the line is lost.
-    lost: CancellationToken,
+    pub lost: CancellationToken,
     /// Requests without a message id that were acknowledged on the line.
-    acked: mpsc::Sender<[u8; 32]>,
+    pub acked: mpsc::Sender<[u8; 32]>,
+}
+
+/// Why consuming in one mode ended without an error.
+enum Turn {
+    Stopped,
+    To(Mode),
 }
 
 impl Consumer {
-    fn queue(&self) -> &str {
+    pub(super) fn queue(&self) -> &str {
         match self.source {
             Source::Requests => &self.names.requests,
             Source::Dropped => &self.names.dropped,
@@ -89,27 +106,26 @@ impl Consumer {
     /// Consumes until `stop`, connecting anew with backoff. An error is one that no waiting mends, at the start.
     /// Afterwards such an error is logged, and waited out like any other: an operator may be mending it.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Unusable> {
-        let (mut careful, mut started, mut told) = (false, false, false);
+        // Alone at first: what comes first may be what killed the worker before us.
+        let (mut mode, mut undecodable) = (Mode::Alone, false);
+        let (mut started, mut told, mut consuming) = (false, false, false);
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         while !stop.is_cancelled() {
-            let Some(opened) = stop.run_until_cancelled(self.open(careful)).await else { break };
+            let Some(opened) = stop.run_until_cancelled(self.open(undecodable)).await else { break };
             let error = match opened {
                 Ok(line) => {
-                    if !careful {
+                    if !consuming && !undecodable {
                         tracing::info!(queue = self.queue(), prefetch = self.prefetch, "consuming");
+                        consuming = true;
                     }
                     (started, told) = (true, false);
                     backoff.reset();
-                    self.consuming.store(true, Ordering::Relaxed);
-                    let ended = self.consume(line, careful, &stop).await;
-                    self.consuming.store(false, Ordering::Relaxed);
+                    let ended = self.follow(line, &mut mode, &mut undecodable, &stop).await;
+                    self.consuming.lost();
                     match ended {
-                        Ok(()) => {
-                            careful = false;
-                            continue;
-                        }
+                        Ok(()) => break,
                         Err(error) => {
-                            metrics::consumer_lost();
+                            metrics::lost(Lost::Consumer);
                             error
                         }
                     }
@@ -117,16 +133,18 @@ impl Consumer {
                 Err(error) if !started && !error.passes() => return Err(error),
                 Err(error) => error,
             };
+            mode = Mode::Alone;
             if error.is_undecodable() {
-                if !careful {
+                if !undecodable {
                     tracing::warn!(
                         queue = self.queue(),
                         "a message cannot be decoded; the broker will set it aside"
                     );
                 }
-                careful = true;
+                undecodable = true;
                 continue;
             }
+            consuming = false;
             if !told {
                 told = true;
                 tracing::warn!(queue = self.queue(), %error, "not consuming; connecting again until it works");
@@ -137,59 +155,116 @@ impl Consumer {
         Ok(())
     }
 
-    /// A careful line takes one message only. A message that cannot be decoded ends its connection, and the broker
-    /// counts a delivery for each message that was under way on it: so for the culprit alone, until its limit drops it.
-    async fn open(&self, careful: bool) -> Result<Line, Unusable> {
+    /// Once a message has ended a connection by being undecodable, the queues need not be declared again each time.
+    async fn open(&self, undecodable: bool) -> Result<Line, Unusable> {
         let purpose = if self.source == Source::Requests { "consumer" } else { "consumer of the dropped" };
         let connection = connection::connect(&self.config, purpose).await?;
         let channel = connection.create_channel().await?;
-        if !careful {
+        if !undecodable {
             topology::declare(&channel, &self.names).await?;
         }
-        let prefetch = if careful { 1 } else { self.prefetch };
-        channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-        let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
-        let deliveries = channel.basic_consume(self.queue().into(), "".into(), options, arguments).await?;
         let (acked, sure) = mpsc::channel(ACKED);
-        tokio::spawn(make_sure(channel.clone(), prefetch, sure, self.invites.clone()));
+        tokio::spawn(make_sure(channel.clone(), sure, self.invites.clone()));
         let hold = Hold { lost: CancellationToken::new(), acked };
-        Ok(Line { connection, channel, deliveries, hold })
+        Ok(Line { connection, channel, hold })
     }
 
-    /// Takes deliveries until `stop`, until a careful line has brought its one (both `Ok`), or until the line fails. A
-    /// stream that just ends has lost its queue or its channel.
-    async fn consume(&self, mut line: Line, careful: bool, stop: &CancellationToken) -> Result<(), Unusable> {
+    /// Consumes on one line, in one mode after another, until `stop` or until the line fails.
+    async fn follow(
+        &self,
+        line: Line,
+        mode: &mut Mode,
+        undecodable: &mut bool,
+        stop: &CancellationToken,
+    ) -> Result<(), Unusable> {
+        let lost = line.hold.lost.clone().drop_guard();
+        let watching = watch(&line.connection, self.queue(), &self.consuming);
+        let consuming = async {
+            loop {
+                match self.consume(&line, *mode, undecodable, stop).await? {
+                    Turn::Stopped => return Ok(()),
+                    Turn::To(next) => *mode = next,
+                }
+            }
+        };
+        let ended = tokio::select! {
+            ended = consuming => ended,
+            error = watching => Err(error),
+            () = self.queues_gone.notified() => Err(Unusable::lost("a queue of ours is gone")),
+        };
+        if ended.is_ok() {
+            // What is in hand is finished, and still acknowledged on this line.
+            self.consuming.lost();
+            self.finish().await;
+            drop(lost.disarm());
+        } else {
+            // What is not begun yet is left to the message's next delivery.
+            drop(lost);
+        }
+        let _ = tokio::time::timeout(Duration::from_secs(2), line.connection.close(200, "done".into())).await;
+        ended
+    }
+
+    /// Takes deliveries in one mode. A stream that just ends has lost its queue or its channel.
+    async fn consume(
+        &self,
+        line: &Line,
+        mode: Mode,
+        undecodable: &mut bool,
+        stop: &CancellationToken,
+    ) -> Result<Turn, Unusable> {
+        let prefetch = if mode == Mode::Alone { 1 } else { self.prefetch };
+        line.channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+        let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+        let mut deliveries =
+            line.channel.basic_consume(self.queue().into(), "".into(), options, arguments).await?;
+        self.consuming.shown();
         loop {
             let next = tokio::select! {
                 () = stop.cancelled() => {
-                    self.drain(line).await;
-                    return Ok(());
+                    cancel(line, deliveries, give_back).await;
+                    return Ok(Turn::Stopped);
                 }
-                next = line.deliveries.next() => next,
+                next = deliveries.next() => next,
             };
-            match next {
-                Some(Ok(delivery)) if careful => {
-                    // It was decoded, so the culprit is gone, or behind it: back to taking many at a time.
-                    self.in_hand.spawn(self.take_alone(line, delivery));
-                    return Ok(());
+            let delivery = match next {
+                Some(Ok(delivery)) => delivery,
+                Some(Err(error)) => return Err(error.into()),
+                None => return Err(Unusable::lost("the queue or its channel is gone")),
+            };
+            self.consuming.delivered();
+            // It could be decoded: the culprit is gone, or behind it.
+            *undecodable = false;
+            match (mode, is_suspect(&delivery)) {
+                (Mode::Many, false) => drop(self.in_hand.spawn(self.take(delivery, &line.hold))),
+                (Mode::Many, true) => {
+                    tracing::info!(
+                        queue = self.queue(),
+                        "a message came for the third time; it is worked alone"
+                    );
+                    give_back(delivery).await;
+                    cancel(line, deliveries, |delivery| self.take_or_give_back(delivery, line)).await;
+                    return Ok(Turn::To(Mode::Alone));
                 }
-                Some(Ok(delivery)) => drop(self.in_hand.spawn(self.take(delivery, &line.hold))),
-                lost => {
-                    line.hold.lost.cancel();
-                    let gone = || std::io::Error::other("the queue or its channel is gone").into();
-                    return Err(lost.and_then(Result::err).unwrap_or_else(gone).into());
+                (Mode::Alone, true) => {
+                    // Nothing else is in hand then, here or in the process.
+                    let work = self.in_hand.spawn(self.take_alone(delivery, &line.hold));
+                    let _ = work.await;
+                }
+                (Mode::Alone, false) => {
+                    self.in_hand.spawn(self.take(delivery, &line.hold));
+                    cancel(line, deliveries, |delivery| self.take_or_give_back(delivery, line)).await;
+                    return Ok(Turn::To(Mode::Many));
                 }
             }
         }
     }
 
-    /// Works a careful line's one message beside the next line, and closes it.
-    fn take_alone(&self, line: Line, delivery: Delivery) -> impl Future<Output = ()> + use<> {
-        let work = self.take(delivery, &line.hold);
-        async move {
-            let _ = line.channel.basic_cancel(line.deliveries.tag(), BasicCancelOptions::default()).await;
-            work.await;
-            let _ = line.connection.close(200, "done".into()).await;
+    async fn take_or_give_back(&self, delivery: Delivery, line: &Line) {
+        if is_suspect(&delivery) {
+            give_back(delivery).await;
+        } else {
+            self.in_hand.spawn(self.take(delivery, &line.hold));
         }
     }
 
@@ -198,95 +273,29 @@ impl Consumer {
         self.in_hand.close();
         self.in_hand.wait().await;
     }
+}
 
-    /// No new work is taken, what is in hand is finished, what was prefetched and not begun goes back.
-    async fn drain(&self, mut line: Line) {
-        self.consuming.store(false, Ordering::Relaxed);
-        let cancelled = line.channel.basic_cancel(line.deliveries.tag(), BasicCancelOptions::default()).await;
-        if cancelled.is_ok() {
-            while let Some(Ok(delivery)) = line.deliveries.next().await {
-                give_back(&delivery).await;
-            }
+/// No further delivery is taken from the broker; what it had sent already goes to `rest`.
+async fn cancel<F: Future<Output = ()>>(
+    line: &Line,
+    mut deliveries: Deliveries,
+    rest: impl Fn(Delivery) -> F,
+) {
+    let cancelled = line.channel.basic_cancel(deliveries.tag(), BasicCancelOptions::default()).await;
+    if cancelled.is_ok() {
+        while let Some(Ok(delivery)) = deliveries.next().await {
+            rest(delivery).await;
         }
-        self.finish().await;
-        let _ = line.connection.close(200, "done".into()).await;
-    }
-
-    fn take(&self, mut delivery: Delivery, hold: &Hold) -> impl Future<Output = ()> + use<> {
-        let mut envelope = delivery::envelope(&mut delivery);
-        envelope.withdrawn = hold.lost.clone();
-        let acked = hold.acked.clone();
-        let trace = envelope.traceparent().map(|trace| tracing::field::display(trace.trace_id()));
-        // Debug, as it escapes: no sender forges a line of the log.
-        let span = tracing::info_span!("invite", message_id = ?envelope.message_id, trace);
-        let consumer = self.clone();
-        async move { consumer.work(delivery, envelope, acked).await }.instrument(span)
-    }
-
-    /// One message, to its end.
-    async fn work(&self, delivery: Delivery, mut envelope: Envelope, acked: mpsc::Sender<[u8; 32]>) {
-        let _counted = InHand::begin(delivery.redelivered);
-        let unfit =
-            (self.source == Source::Dropped).then(|| self.why_dropped(&delivery, &mut envelope)).flatten();
-        let result = match unfit {
-            Some(trouble) => Err(trouble),
-            None => AssertUnwindSafe(process(&self.invites, &envelope)).catch_unwind().await.unwrap_or_else(
-                |panic| {
-                    let said = panic.downcast_ref::<&str>().copied().unwrap_or("no message");
-                    Err(Trouble::Defect(format!("a panic: {said}")))
-                },
-            ),
-        };
-        let verdict = verdict(result);
-        // Only such a row waits for its acknowledgement.
-        let waits = envelope.is_anonymous() && matches!(&verdict, Verdict::Answer(reply) if reply.has_row);
-        let settled = match verdict {
-            Verdict::Return => Err(Trouble::Stopping),
-            Verdict::Answer(reply) => self.answer(&envelope, &reply).await,
-            Verdict::SetAside { reply, reason } => {
-                self.set_aside(&delivery, &envelope, &reply, &reason).await
-            }
-        };
-        if settled.is_err() {
-            return give_back(&delivery).await;
-        }
-        // After the confirmed reply. On a lost connection the message comes again, and finds its row.
-        match delivery.acker.ack(BasicAckOptions::default()).await {
-            // Where no room is left, the request stays unsure, which is safe.
-            Ok(true) if waits => {
-                let _ = acked.try_send(envelope.sha256());
-            }
-            Ok(_) => {}
-            Err(error) => {
-                tracing::debug!(%error, "the acknowledgement was lost; the message will come again");
-            }
-        }
-    }
-
-    /// Marks what expired in the queue of requests, to be answered so; anything else is nothing to work on. Only here
-    /// does the broker's `x-death` count: a publisher can write that header too.
-    fn why_dropped(&self, delivery: &Delivery, envelope: &mut Envelope) -> Option<Trouble> {
-        let death = delivery::last_death(delivery);
-        envelope.expired_in_queue =
-            death.as_ref().is_some_and(|death| death.is_expiry_in(&self.names.requests));
-        let why = death
-            .map_or("nothing says why".to_owned(), |death| format!("{} in {}", death.reason, death.queue));
-        (!envelope.expired_in_queue).then(|| Trouble::Defect(format!("the broker dropped it: {why}")))
     }
 }
 
 /// Marks acknowledgements as sure, many at a time: whatever the broker answers on a channel, it has taken what was sent
 /// before. Ends with its line; what is not marked by then stays unsure.
-async fn make_sure(
-    channel: lapin::Channel,
-    prefetch: u16,
-    mut acked: mpsc::Receiver<[u8; 32]>,
-    invites: Arc<Context>,
-) {
+async fn make_sure(channel: lapin::Channel, mut acked: mpsc::Receiver<[u8; 32]>, invites: Arc<Context>) {
     let mut requests = Vec::new();
     while acked.recv_many(&mut requests, ACKED).await > 0 {
-        // Asking for the prefetch that is there changes nothing, and has an answer.
-        if channel.basic_qos(prefetch, BasicQosOptions::default()).await.is_err() {
+        // The channel is in this mode already, so asking for it changes nothing, and has an answer.
+        if channel.confirm_select(ConfirmSelectOptions::default()).await.is_err() {
             return;
         }
         if let Err(error) = invites.sessions.acknowledged(&requests).await {
@@ -297,7 +306,7 @@ async fn make_sure(
 }
 
 /// Unfinished: back to the queue, for another worker.
-async fn give_back(delivery: &Delivery) {
+pub(super) async fn give_back(delivery: Delivery) {
     let requeue = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
     // A lost connection returns it as well.
     let _ = delivery.acker.nack(requeue).await;

@@ -2,16 +2,60 @@
 
 use crate::invite::{Envelope, envelope::HeaderValue};
 use lapin::{
+    BasicProperties,
     message::Delivery,
     types::{AMQPValue, FieldTable, ShortString},
 };
-use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 const READ: [&str; 4] = ["authorization", "x-gssnid", "groupid", "traceparent"];
+
+/// A session's id and ticket, in the headers of a copy of ours.
+pub const SESSION: &str = "x-session-id";
+pub const TICKET: &str = "x-ticket";
+/// When a copy's invite was first worked on.
+pub const FIRST_AT: &str = "x-first-at";
+/// Deliveries of a message before this one (<https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>).
+const DELIVERY_COUNT: &str = "x-delivery-count";
+/// From its third delivery on, a message may be what ended the workers that had it before.
+const SUSPECT_FROM: i64 = 2;
+
+/// Whether the message was delivered twice before, or more often. The header alone does not say so: a publisher can
+/// write it too, but not on a message that the broker delivers again.
+pub fn is_suspect(delivery: &Delivery) -> bool {
+    delivery.redelivered && delivery_count(&delivery.properties) >= SUSPECT_FROM
+}
+
+/// The broker's count of the deliveries before this one.
+pub fn delivery_count(properties: &BasicProperties) -> i64 {
+    let count = properties.headers().as_ref().and_then(|headers| headers.inner().get(DELIVERY_COUNT));
+    match count.and_then(header_value) {
+        Some(HeaderValue::Integer(count)) => count,
+        _ => 0,
+    }
+}
+
+/// What a copy of ours says of the row that it goes on with.
+fn ticket(headers: &FieldTable) -> Option<(Uuid, Uuid)> {
+    Some((uuid(headers, SESSION)?, uuid(headers, TICKET)?))
+}
+
+fn uuid(headers: &FieldTable, name: &str) -> Option<Uuid> {
+    text(headers, name).and_then(|text| Uuid::parse_str(&text).ok())
+}
+
+/// A header that is text.
+pub fn text(headers: &FieldTable, name: &str) -> Option<String> {
+    match headers.inner().get(name).and_then(header_value)? {
+        HeaderValue::Text(text) => Some(text),
+        _ => None,
+    }
+}
 
 /// Takes the body out of the delivery; the rest is copied as far as it is read.
 pub fn envelope(delivery: &mut Delivery) -> Envelope {
     let properties = &delivery.properties;
+    let headers = properties.headers().as_ref();
     let owned = |text: &Option<ShortString>| text.as_ref().map(|text| text.as_str().to_owned());
     Envelope {
         body: std::mem::take(&mut delivery.data),
@@ -21,10 +65,11 @@ pub fn envelope(delivery: &mut Delivery) -> Envelope {
         content_type: owned(properties.content_type()),
         timestamp: *properties.timestamp(),
         expiration: owned(properties.expiration()),
-        headers: properties.headers().as_ref().map(read_headers).unwrap_or_default(),
+        headers: headers.map(read_headers).unwrap_or_default(),
         redelivered: delivery.redelivered,
-        expired_in_queue: false,
-        withdrawn: CancellationToken::new(),
+        ticket: headers.and_then(ticket),
+        deliveries: if delivery.redelivered { delivery_count(properties) } else { 0 },
+        ..Envelope::default()
     }
 }
 

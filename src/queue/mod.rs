@@ -6,11 +6,14 @@ mod delivery;
 mod publish;
 mod settle;
 mod topology;
+mod watch;
+mod work;
 
 pub use connection::{Unusable, connect};
 pub use consume::{Consumer, Source};
 pub use publish::{Outgoing, Published, Publisher};
 pub use topology::{Names, declare, delete};
+pub use watch::Consuming;
 
 /// Where replies may go: names in which `*` stands for any characters, several with commas.
 #[derive(Debug, Clone, PartialEq, Eq)]

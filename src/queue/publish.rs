@@ -1,15 +1,28 @@
 //! Publishing with confirms, on a connection of its own: while the broker holds publishers back, deliveries and
 //! acknowledgements still flow. One task owns the channel, and outlives any connection.
 
-use super::connection::{Unusable, connect};
-use crate::{backoff::Backoff, config::BrokerConfig, trouble::Trouble};
+use super::{
+    connection::{Unusable, connect, is_blame},
+    delivery,
+};
+use crate::{
+    backoff::Backoff,
+    config::BrokerConfig,
+    metrics::{self, Lost},
+    trouble::Trouble,
+};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use lapin::{
     BasicProperties, Channel, Confirmation,
     options::{BasicPublishOptions, ConfirmSelectOptions},
+    types::AMQPValue,
 };
 use std::{
     collections::{HashSet, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -30,6 +43,33 @@ pub struct Outgoing {
     /// Whether to be told when the queue is not there. RabbitMQ's direct reply-to reports that even for what
     /// it delivers, so it is off there.
     pub mandatory: bool,
+}
+
+/// Names a message whose `message_id` is somebody else's.
+const PUBLISH_ID: &str = "x-publish-id";
+
+impl Outgoing {
+    /// With our id, by which the broker's return names it: in its `message_id`, or in a header where that is taken, or has
+    /// to stay empty.
+    fn named(mut self, id: Uuid, keeps_message_id: bool) -> Self {
+        let id = id.to_string();
+        self.properties = if keeps_message_id {
+            let mut headers = self.properties.headers().clone().unwrap_or_default();
+            headers.insert(PUBLISH_ID.into(), AMQPValue::LongString(id.into()));
+            self.properties.with_headers(headers)
+        } else {
+            self.properties.with_message_id(id.into())
+        };
+        self
+    }
+}
+
+/// Our id of a message that came back.
+fn name_of(properties: &BasicProperties) -> Option<String> {
+    let headers = properties.headers().as_ref();
+    headers
+        .and_then(|headers| delivery::text(headers, PUBLISH_ID))
+        .or_else(|| properties.message_id().as_ref().map(ToString::to_string))
 }
 
 /// What the broker has made of a message.
@@ -55,23 +95,46 @@ struct Job {
 #[derive(Debug, Clone)]
 pub struct Publisher {
     jobs: mpsc::Sender<Job>,
+    publishing: Arc<AtomicBool>,
 }
 
 impl Publisher {
     /// Starts the task; it ends when every handle is dropped, or at `stop`. `purpose` names its connection.
     pub fn start(config: BrokerConfig, purpose: &'static str, stop: CancellationToken) -> Self {
         let (jobs, queue) = mpsc::channel(WAITING);
-        let line = Line { config, purpose, later: jobs.downgrade(), again: VecDeque::new() };
+        let publishing = Arc::new(AtomicBool::new(false));
+        let line = Line {
+            config,
+            purpose,
+            later: jobs.downgrade(),
+            again: VecDeque::new(),
+            one_by_one: false,
+            publishing: publishing.clone(),
+        };
         tokio::spawn(async move { stop.run_until_cancelled(line.run(queue)).await });
-        Self { jobs }
+        Self { jobs, publishing }
+    }
+
+    /// Whether its connection is there.
+    pub fn is_publishing(&self) -> bool {
+        self.publishing.load(Ordering::Relaxed)
     }
 
     /// Waits for the broker's confirm, however long the broker is away. The message may be published more than
-    /// once: a lost connection hides its confirm.
-    pub async fn publish(&self, mut message: Outgoing) -> Result<Published, Trouble> {
+    /// once: a lost connection hides its confirm. Its `message_id` becomes one of ours.
+    pub async fn publish(&self, message: Outgoing) -> Result<Published, Trouble> {
+        self.publish_named(message, false).await
+    }
+
+    /// The same for a message that keeps its `message_id`, or keeps having none.
+    pub async fn publish_as_it_is(&self, message: Outgoing) -> Result<Published, Trouble> {
+        self.publish_named(message, true).await
+    }
+
+    async fn publish_named(&self, message: Outgoing, keeps_message_id: bool) -> Result<Published, Trouble> {
         let (done, confirmed) = oneshot::channel();
         let id = Uuid::now_v7();
-        message.properties = message.properties.with_message_id(id.to_string().into());
+        let message = message.named(id, keeps_message_id);
         self.jobs.send(Job { id, message, done, failures: 0 }).await.map_err(|_| Trouble::Stopping)?;
         confirmed.await.map_err(|_| Trouble::Stopping)
     }
@@ -88,6 +151,9 @@ struct Line {
     later: mpsc::WeakSender<Job>,
     /// Unconfirmed when the last channel was lost.
     again: VecDeque<Job>,
+    /// While those are published again.
+    one_by_one: bool,
+    publishing: Arc<AtomicBool>,
 }
 
 impl Line {
@@ -99,11 +165,15 @@ impl Line {
                 Ok((connection, channel)) => {
                     told = false;
                     backoff.reset();
+                    self.publishing.store(true, Ordering::Relaxed);
                     let ended = self.pump(&channel, &mut queue).await;
-                    let _ = connection.close(200, "done".into()).await;
+                    self.publishing.store(false, Ordering::Relaxed);
+                    let closing = connection.close(200, "done".into());
+                    let _ = tokio::time::timeout(Duration::from_secs(2), closing).await;
                     if ended {
                         return;
                     }
+                    metrics::lost(Lost::Publisher);
                     let unconfirmed = self.again.len();
                     tracing::warn!(
                         purpose = self.purpose,
@@ -132,13 +202,14 @@ impl Line {
     async fn pump(&mut self, channel: &Channel, queue: &mut mpsc::Receiver<Job>) -> bool {
         let (mut confirms, mut returned) = (Confirms::new(), HashSet::new());
         // One by one: if the broker fails on one of them, that one fails alone, and is given up in the end.
-        while let Some(mut job) = self.again.pop_front() {
-            job.failures += 1;
+        self.one_by_one = true;
+        while let Some(job) = self.again.pop_front() {
             let published = self.publish(channel, job, &mut confirms).await;
             if !published || !self.settle(&mut confirms, &mut returned).await {
                 return false;
             }
         }
+        self.one_by_one = false;
         let mut works = true;
         while works {
             tokio::select! {
@@ -168,7 +239,7 @@ impl Line {
             }
             Err(error) => {
                 tracing::debug!(%error, "a message could not be published");
-                self.lost(job);
+                self.lost(job, &error);
                 false
             }
         }
@@ -183,7 +254,7 @@ impl Line {
         }
         for (_, confirmed) in &ready {
             if let Ok(Confirmation::Ack(Some(back)) | Confirmation::Nack(Some(back))) = confirmed {
-                returned.extend(back.properties.message_id().as_ref().map(ToString::to_string));
+                returned.extend(name_of(&back.properties));
             }
         }
         let mut works = true;
@@ -193,8 +264,12 @@ impl Line {
                 _ if came_back => drop(job.done.send(Published::Unroutable)),
                 Ok(Confirmation::Ack(_)) => drop(job.done.send(Published::Routed)),
                 Ok(Confirmation::Nack(_)) => self.not_taken(job),
-                Ok(Confirmation::NotRequested) | Err(_) => {
-                    self.lost(job);
+                Err(error) => {
+                    self.lost(job, &error);
+                    works = false;
+                }
+                Ok(Confirmation::NotRequested) => {
+                    self.again.push_back(job);
                     works = false;
                 }
             }
@@ -205,8 +280,10 @@ impl Line {
         works
     }
 
-    /// The channel was lost before the confirm. A message that has been alone with it so often is what ends it.
-    fn lost(&mut self, job: Job) {
+    /// The channel was lost before the confirm. A message that was alone with it, and that the broker has ended it for
+    /// more than once, is given up; one that was only there when a line was cut is not.
+    fn lost(&mut self, mut job: Job, error: &lapin::Error) {
+        job.failures += u32::from(self.one_by_one && is_blame(error));
         if job.failures >= TRIES {
             let _ = job.done.send(Published::Refused);
         } else {

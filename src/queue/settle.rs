@@ -1,12 +1,15 @@
-//! What is published before a message is acknowledged: its reply, or its copy among the dead letters.
+//! What is published before a message is acknowledged: its reply, or its copy in a retry queue or among the dead letters.
 
 use super::{
     consume::Consumer,
+    delivery::{self, FIRST_AT, SESSION, TICKET},
     publish::{Outgoing, Published},
 };
 use crate::{
+    failpoint,
     invite::{Envelope, Reply, trace::TraceParent},
     metrics,
+    sessions::Resume,
     trouble::Trouble,
 };
 use lapin::{
@@ -14,14 +17,26 @@ use lapin::{
     message::Delivery,
     types::{AMQPValue, FieldTable},
 };
+use serde_json::json;
 use std::time::Duration;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// What RabbitMQ makes of a requester's `amq.rabbitmq.reply-to` begins so
 /// (<https://www.rabbitmq.com/docs/direct-reply-to>).
 const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to.";
-/// How long a message waits before it goes back for want of a dead-letter queue.
-const WITHOUT_DEAD: Duration = Duration::from_secs(2);
+/// How often a message is published to a queue of ours that does not take it.
+const TRIES: u32 = 4;
+/// In between, the consumer may have declared the queue again.
+const BETWEEN_TRIES: Duration = Duration::from_millis(500);
+
+/// Why a message is set aside.
+struct Dead<'a> {
+    kind: &'static str,
+    reason: &'a str,
+    code: &'a str,
+    attempts: i64,
+    first_at: String,
+}
 
 impl Consumer {
     /// Publishes the reply; one whose queue is gone is set aside with the reason.
@@ -41,14 +56,59 @@ impl Consumer {
             // connection, so these have one of their own.
             return self.direct.publish(message).await.map(drop);
         }
-        let why = match self.publisher.publish(message.clone()).await? {
+        let published = if queue == self.names.replies {
+            self.publish_to_our_own(message.clone()).await?
+        } else {
+            self.publisher.publish(message.clone()).await?
+        };
+        let why = match published {
             Published::Routed => return Ok(()),
             Published::Unroutable => "unroutable: it is not there",
             Published::Refused => "refused by the broker: it may be full",
         };
         tracing::warn!(queue = %queue.escape_debug(), why, "a reply cannot go to its queue; it is set aside");
         let reason = format!("the queue {queue} is {why}");
-        self.publish_dead(message, "reply", &reason, reply.code.unwrap_or_default()).await
+        let code = reply.code.unwrap_or_default();
+        let dead = Dead { kind: "reply", reason: &reason, code, attempts: 1, first_at: now() };
+        self.publish_dead(message, dead).await
+    }
+
+    /// Publishes a copy that comes back when the invite's time has come. It carries what its reply needs, and the row's
+    /// ticket; neither a credential nor an expiration.
+    pub(super) async fn hand_on(
+        &self,
+        delivery: &Delivery,
+        envelope: &Envelope,
+        resume: Resume,
+    ) -> Result<(), Trouble> {
+        let mut headers = FieldTable::default();
+        let texts = [
+            (SESSION, resume.session.to_string()),
+            (TICKET, resume.ticket.to_string()),
+            (FIRST_AT, first_at(delivery, envelope)),
+        ];
+        for (name, value) in texts {
+            headers.insert(name.into(), AMQPValue::LongString(value.into()));
+        }
+        if let Some(trace) = envelope.traceparent() {
+            headers.insert("traceparent".into(), AMQPValue::LongString(trace.to_string().into()));
+        }
+        let copy = Outgoing {
+            queue: self.names.retry_for(resume.after).to_owned(),
+            body: json!({ "sessionId": resume.session }).to_string().into_bytes(),
+            properties: without_expiration(&delivery.properties)
+                .with_content_type("application/json".into())
+                .with_headers(headers),
+            mandatory: true,
+        };
+        match self.publish_to_our_own(copy).await? {
+            Published::Routed => {
+                metrics::postponed();
+                failpoint::hit("copied");
+                Ok(())
+            }
+            Published::Unroutable | Published::Refused => Err(Trouble::Stopping),
+        }
     }
 
     pub(super) async fn set_aside(
@@ -63,54 +123,61 @@ impl Consumer {
         let properties = without_expiration(&delivery.properties);
         let queue = self.names.requests.clone();
         let message = Outgoing { queue, body: envelope.body.clone(), properties, mandatory: true };
-        self.publish_dead(message, "request", reason, reply.code.unwrap_or_default()).await?;
+        let dead = Dead {
+            kind: "request",
+            reason,
+            code: reply.code.unwrap_or_default(),
+            attempts: (envelope.deliveries + 1).max(envelope.tries.into()),
+            first_at: first_at(delivery, envelope),
+        };
+        self.publish_dead(message, dead).await?;
         self.answer(envelope, reply).await
     }
 
-    async fn publish_dead(
-        &self,
-        mut message: Outgoing,
-        kind: &'static str,
-        reason: &str,
-        code: &str,
-    ) -> Result<(), Trouble> {
+    async fn publish_dead(&self, mut message: Outgoing, dead: Dead<'_>) -> Result<(), Trouble> {
         let mut headers = message.properties.headers().clone().unwrap_or_default();
-        let now = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
-        // The broker's count of the deliveries before this one.
-        let attempts = match headers.inner().get("x-delivery-count") {
-            Some(AMQPValue::LongLongInt(before)) => before.saturating_add(1),
-            Some(AMQPValue::LongInt(before)) => i64::from(*before) + 1,
-            _ => 1,
-        };
-        let id = message.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
         let texts = [
-            ("x-kind", kind),
-            ("x-reason", reason),
-            ("x-code", code),
-            ("x-first-at", &now),
-            ("x-last-at", &now),
+            ("x-kind", dead.kind),
+            ("x-reason", dead.reason),
+            ("x-code", dead.code),
+            (FIRST_AT, &dead.first_at),
+            ("x-last-at", &now()),
             ("x-queue", &message.queue),
-            ("x-message-id", &id),
         ];
         for (name, value) in texts {
             headers.insert(name.into(), AMQPValue::LongString(value.into()));
         }
-        headers.insert("x-attempts".into(), AMQPValue::LongLongInt(attempts));
+        headers.insert("x-attempts".into(), AMQPValue::LongLongInt(dead.attempts));
         message.properties = message.properties.with_headers(headers);
         message.queue.clone_from(&self.names.dead);
         message.mandatory = true;
-        match self.publisher.publish(message).await? {
+        match self.publish_to_our_own(message).await? {
             Published::Routed => {
-                metrics::dead_letter(kind);
+                metrics::dead_letter(dead.kind);
                 Ok(())
             }
             Published::Unroutable | Published::Refused => {
                 let queue = &self.names.dead;
                 tracing::error!(queue, "the dead-letter queue is gone or full; the message goes back");
-                tokio::time::sleep(WITHOUT_DEAD).await;
                 Err(Trouble::Stopping)
             }
         }
+    }
+
+    /// One of our queues may be gone for a moment, until the consumer has declared it again, or full.
+    async fn publish_to_our_own(&self, message: Outgoing) -> Result<Published, Trouble> {
+        let mut published = self.publisher.publish_as_it_is(message.clone()).await?;
+        for _ in 1..TRIES {
+            if published == Published::Routed {
+                break;
+            }
+            if published == Published::Unroutable {
+                self.queues_gone.notify_one();
+            }
+            tokio::time::sleep(BETWEEN_TRIES).await;
+            published = self.publisher.publish_as_it_is(message.clone()).await?;
+        }
+        Ok(published)
     }
 
     /// The request's `reply_to`, unless it is refused.
@@ -126,6 +193,17 @@ impl Consumer {
             }
         }
     }
+}
+
+/// When the invite was first worked on: a copy of ours says it, our count of a suspect's tries, or else it is now.
+fn first_at(delivery: &Delivery, envelope: &Envelope) -> String {
+    let said = delivery.properties.headers().as_ref().filter(|_| envelope.ticket.is_some());
+    let counted = envelope.first_at.and_then(|at| at.format(&Rfc3339).ok());
+    said.and_then(|headers| delivery::text(headers, FIRST_AT)).or(counted).unwrap_or_else(now)
+}
+
+fn now() -> String {
+    OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default()
 }
 
 fn reply_properties(envelope: &Envelope, reply: &Reply, trace: Option<TraceParent>) -> BasicProperties {

@@ -7,6 +7,8 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 
+use std::time::Duration;
+
 /// Deliveries of one message before the broker itself drops it; our own count is lower.
 const DELIVERY_LIMIT: i64 = 100;
 /// The delays of the retry queues, in seconds.
@@ -41,6 +43,15 @@ impl Names {
     pub fn is_reserved(&self, queue: &str) -> bool {
         [&self.requests, &self.dropped, &self.dead, &self.unreadable].into_iter().any(|own| own == queue)
             || self.retries.iter().any(|(_, own)| own == queue)
+    }
+
+    /// The retry queue whose delay is nearest: not longer than `after` by more than a quarter. What is left of a longer
+    /// time is waited for in another round.
+    pub fn retry_for(&self, after: Duration) -> &str {
+        let after = after.as_secs_f64();
+        let fits = self.retries.iter().rev().find(|(delay, _)| f64::from(*delay) <= after * 1.25);
+        // The first is the shortest.
+        fits.or(self.retries.first()).map_or(&self.requests, |(_, name)| name)
     }
 
     fn all(&self) -> impl Iterator<Item = &String> {
@@ -103,6 +114,25 @@ pub async fn delete(channel: &Channel, names: &Names) -> Result<(), Unusable> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_is_the_nearest_delay_or_several_in_turn() {
+        let names = Names::new("x");
+        for (millis, queue) in [
+            (0, "x.retry.1s"),
+            (900, "x.retry.1s"),
+            (3_900, "x.retry.1s"),
+            (4_100, "x.retry.5s"),
+            (6_000, "x.retry.5s"),
+            (23_000, "x.retry.5s"),
+            (24_100, "x.retry.30s"),
+            (90_000, "x.retry.30s"),
+            (100_000, "x.retry.120s"),
+            (9_000_000, "x.retry.120s"),
+        ] {
+            assert_eq!(names.retry_for(Duration::from_millis(millis)), queue, "{millis} ms");
+        }
+    }
 
     #[test]
     fn no_reply_goes_to_a_queue_of_our_own_but_the_replies() {

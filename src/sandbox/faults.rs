@@ -96,6 +96,8 @@ pub struct Faults {
     latency_ms: u64,
     retry_after: u64,
     list_lag_ms: u64,
+    /// What lists are answered with, instead of a list.
+    list_status: Option<StatusCode>,
     error_code: Option<u32>,
     error_status: StatusCode,
     deliver: Deliver,
@@ -111,6 +113,7 @@ impl Default for Faults {
             latency_ms: 0,
             retry_after: 1,
             list_lag_ms: 0,
+            list_status: None,
             error_code: None,
             error_status: StatusCode::BAD_REQUEST,
             deliver: Deliver::default(),
@@ -150,13 +153,11 @@ impl Faults {
             "latency_ms" => self.latency_ms = within(field, value, 0, 600_000)?,
             "retry_after" => self.retry_after = within(field, value, 0, 86_400)?,
             "list_lag_ms" => self.list_lag_ms = within(field, value, 0, 86_400_000)?,
+            "list_status" if value.is_null() => self.list_status = None,
+            "list_status" => self.list_status = Some(status(field, value)?),
             "error_code" if value.is_null() => self.error_code = None,
             "error_code" => self.error_code = Some(within(field, value, 1, 99_999)?),
-            "error_status" => {
-                let status = within(field, value, 400, 599)?;
-                self.error_status = StatusCode::from_u16(status)
-                    .map_err(|error| BadSetting::new(field, error.to_string()))?;
-            }
+            "error_status" => self.error_status = status(field, value)?,
             "deliver" => {
                 self.deliver = Deliver::deserialize(value)
                     .map_err(|_| BadSetting::new(field, "delivered, undelivered or none is wanted"))?;
@@ -173,6 +174,7 @@ impl Faults {
             "latency_ms": self.latency_ms,
             "retry_after": self.retry_after,
             "list_lag_ms": self.list_lag_ms,
+            "list_status": self.list_status.map(|status| status.as_u16()),
             "error_code": self.error_code,
             "error_status": self.error_status.as_u16(),
             "deliver": self.deliver,
@@ -192,6 +194,12 @@ fn within<T: TryFrom<u64>>(field: &str, value: &Value, min: u64, max: u64) -> Re
         .filter(|n| (min..=max).contains(n))
         .and_then(|n| n.try_into().ok())
         .ok_or_else(|| BadSetting::new(field, format!("an integer from {min} to {max} is wanted")))
+}
+
+/// A status of an error.
+fn status(field: &str, value: &Value) -> Result<StatusCode, BadSetting> {
+    let status = within(field, value, 400, 599)?;
+    StatusCode::from_u16(status).map_err(|error| BadSetting::new(field, error.to_string()))
 }
 
 fn turns(field: &str, value: &Value) -> Result<VecDeque<Option<Fault>>, BadSetting> {
@@ -256,6 +264,10 @@ impl Fate {
 
     pub fn list_lag(&self) -> Duration {
         Duration::from_millis(self.faults.list_lag_ms)
+    }
+
+    pub fn list_status(&self) -> Option<StatusCode> {
+        self.faults.list_status
     }
 
     /// Seconds.

@@ -41,12 +41,15 @@ pub(super) async fn list(
 ) -> Result<Response, ApiError> {
     state::count(&state.stats.lists);
     let query = Query::parse(query.as_deref().unwrap_or_default())?;
-    let (latency, lag) = {
+    let (latency, lag, status) = {
         let fate = state.fate();
-        (fate.latency(), fate.list_lag())
+        (fate.latency(), fate.list_lag(), fate.list_status())
     };
     if !latency.is_zero() {
         sleep(latency).await;
+    }
+    if let Some(status) = status {
+        return Err(ApiError::new(status, 20500, "The sandbox answers this to every list"));
     }
 
     let now = OffsetDateTime::now_utc();

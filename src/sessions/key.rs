@@ -25,6 +25,12 @@ impl SessionKey {
     }
 }
 
+impl From<SessionKey> for String {
+    fn from(key: SessionKey) -> Self {
+        key.0
+    }
+}
+
 /// 16 random base62 characters: whoever has them may open the visitor's page.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);

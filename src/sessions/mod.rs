@@ -8,18 +8,20 @@ mod statements;
 mod sweep;
 
 pub use key::{SessionKey, Token};
-pub use row::{About, Asked, Outcome, Sent};
+pub use row::{About, Asked, Outcome, Resume, Sent, Standing};
+pub use statements::Lease;
 pub use sweep::sweep;
 
 use crate::{
     group::GroupId,
+    metrics,
     refusal::{Code, Refusal},
     trouble::{Trouble, persist},
 };
 use batch::Grouped;
-use row::{Content, NewRow, Standing};
+use row::{Content, NewRow};
 use sqlx::PgPool;
-use statements::{Ended, Insert, Record};
+use statements::{Ended, Insert, Record, Which};
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
@@ -28,12 +30,17 @@ use uuid::Uuid;
 /// Draws of a key before a collision is taken for a bug: four lengths of it.
 const DRAWS_AT_MOST: u32 = 32;
 
+/// What a claim may take from its statement to the first byte on the provider's line. It is all that the worker's own
+/// delays can be: a process that was stopped for longer finds its claim over, and sends nothing.
+const LEASE_MARGIN: Duration = Duration::from_secs(10);
+
 /// The sessions of one installation.
 #[derive(Debug)]
 pub struct Sessions {
     pool: PgPool,
     insert: Grouped<Insert>,
     record: Grouped<Record>,
+    lease: Lease,
     stop: CancellationToken,
 }
 
@@ -52,59 +59,81 @@ impl std::fmt::Debug for Opening<'_> {
     }
 }
 
-/// A session that is begun: its row is there, and its text is ours to send, once.
+/// A session that is claimed: its row is there, and its text is ours to hand over, once.
 #[derive(Debug)]
 pub struct Session {
     pub id: Uuid,
     pub group: i64,
-    pub key: SessionKey,
+    pub key: String,
     pub text: String,
     /// E.164.
     pub phone: String,
     pub expires_at: OffsetDateTime,
+    /// Tries that were begun, with this one.
+    pub attempts: i32,
+    /// Whether an earlier try may have been taken and was never looked for.
+    pub unsettled: bool,
+    /// Before the claim's statement was sent.
     begun: Instant,
-    ttl: Duration,
-}
-
-/// What stands in the table after [`Sessions::open`].
-#[derive(Debug)]
-pub enum Opened {
-    New(Session),
-    /// Another row answers for the message id: see [`Sessions::repeat`].
-    Taken,
+    /// The claim's name.
+    fence: i64,
+    pub ticket: Uuid,
+    ttl_left: Duration,
+    deadline_left: Option<Duration>,
+    own_limit_left: Option<Duration>,
 }
 
 /// What a message id that was used before stands for.
 #[derive(Debug)]
 pub enum Repeated {
-    /// The request was answered before; this is its answer.
-    Finished(Outcome),
+    /// The same request: this is its row.
+    Same(Box<Standing>),
     /// The id belongs to a request with another content.
     Conflict,
 }
 
-/// What the provider made of a session's text.
-#[derive(Debug)]
+/// What became of a claim on a session's text.
+#[derive(Debug, Clone, PartialEq)]
 pub enum Fate {
     Accepted {
         provider_message_id: String,
     },
-    /// Surely no text.
+    /// Surely no text, and none to come.
     Refused(Refusal),
-    /// A text may have gone out.
+    /// A text may have gone out, and nobody will know.
     Unknown(Refusal),
+    /// Surely not taken; to be handed over again after that.
+    Waiting {
+        after: Duration,
+    },
+    /// Perhaps taken. Nobody hands it over again in `rest`; it is looked at `again`.
+    Unsure {
+        rest: Duration,
+        again: Duration,
+    },
+}
+
+/// What stands in the row once a claim's end was recorded.
+#[derive(Debug)]
+pub enum Recorded {
+    /// The invite has its outcome.
+    Outcome(Outcome),
+    /// It goes on later.
+    Open(Resume),
+    /// Another worker has claimed it since: the row says how it goes on.
+    Lost,
 }
 
 impl Sessions {
-    /// `lease` must outlast one request to the provider; `stop` ends the waiting for a database that is away.
-    pub fn start(pool: PgPool, lease: Duration, stop: CancellationToken) -> Self {
+    /// `stop` ends the waiting for a database that is away.
+    pub fn start(pool: PgPool, lease: Lease, stop: CancellationToken) -> Self {
         let insert = Grouped::start(Insert { pool: pool.clone(), lease }, &stop);
         let record = Grouped::start(Record { pool: pool.clone() }, &stop);
-        Self { pool, insert, record, stop }
+        Self { pool, insert, record, lease, stop }
     }
 
-    /// The answer that a redelivered request had before, if this is that request to the byte. It needs no
-    /// credential: who can say all of the request again has said it before.
+    /// The row of a redelivered request, if this is that request to the byte. It needs no credential: who can say all of
+    /// the request again has said it before.
     ///
     /// Without a message id, it is taken for any request that equals it and whose acknowledgement is not sure: rather
     /// no text than two.
@@ -113,17 +142,23 @@ impl Sessions {
         group: GroupId,
         message_id: Option<&str>,
         request_sha256: &[u8; 32],
-    ) -> Result<Option<Outcome>, Trouble> {
-        let row = if let Some(message_id) = message_id {
-            self.owner(group, message_id, "{}").await?
-        } else {
-            let find = || statements::unacknowledged(&self.pool, request_sha256);
-            persist("find an unacknowledged request", &self.stop, find).await?
+    ) -> Result<Option<Standing>, Trouble> {
+        let which = match message_id {
+            Some(message_id) => Which::Owner { group, message_id, params: "{}" },
+            None => Which::Unacknowledged { request_sha256 },
         };
-        match row {
-            Some(row) if row.came_from(request_sha256) => self.outcome_of(row).await.map(Some),
-            _ => Ok(None),
-        }
+        Ok(self.find(which).await?.filter(|row| row.came_from(request_sha256)))
+    }
+
+    /// The row that a copy of ours goes on with. `None` if the ticket is not the row's: then it is not our copy.
+    pub async fn resume(&self, session: Uuid, ticket: Uuid) -> Result<Option<Standing>, Trouble> {
+        Ok(self.by_id(session).await?.filter(|row| row.ticket == ticket))
+    }
+
+    /// The row as it stands now.
+    pub async fn again(&self, row: &Standing) -> Result<Standing, Trouble> {
+        let gone = || Trouble::Defect("a session's row is gone while its invite is in hand".to_owned());
+        self.by_id(row.id).await?.ok_or_else(gone)
     }
 
     /// The broker has surely taken the acknowledgements of these requests, none of which has a message id: one that
@@ -132,8 +167,9 @@ impl Sessions {
         persist("acknowledge", &self.stop, || statements::acknowledge(&self.pool, requests)).await
     }
 
-    /// Begins a session under a key that nobody in its group holds, unless its message id is taken.
-    pub async fn open(&self, opening: &Opening<'_>) -> Result<Opened, Trouble> {
+    /// Begins a session under a key that nobody in its group holds; `None` when another row answers for its message id:
+    /// see [`Self::repeat`].
+    pub async fn open(&self, opening: &Opening<'_>) -> Result<Option<Session>, Trouble> {
         let &Opening { about, asked, key_length, ttl, text } = opening;
         let (id, begun) = (Uuid::now_v7(), Instant::now());
         for draw in 0..DRAWS_AT_MOST {
@@ -147,33 +183,35 @@ impl Sessions {
             };
             let row =
                 NewRow { id, about: about.clone(), asked: asked.clone(), owns_message_id: true, content };
-            let inserted = self.insert.run(row).await?.and_then(|times| times.expires_at);
-            let expires_at = match inserted {
-                Some(expires_at) => expires_at,
+            let (expires_at, ticket) = match self.insert.run(row).await? {
+                Some(written) => (written.expires_at, written.ticket),
                 // Either a lost connection has hidden the commit of our own row, which is ours to send for as long as
-                // nobody has settled it, or what we drew is taken.
+                // nobody has claimed it, or what we drew is taken.
                 None => match self.by_id(id).await? {
-                    Some(row) if row.in_hand() && !row.lease_over => {
-                        row.expires_at.unwrap_or_else(OffsetDateTime::now_utc)
-                    }
-                    Some(_) => return Ok(Opened::Taken),
-                    None if self.is_taken(about, asked).await? => return Ok(Opened::Taken),
+                    Some(row) if row.is_untouched() => (row.expires_at, row.ticket),
+                    Some(_) => return Ok(None),
+                    None if self.is_taken(about, asked).await? => return Ok(None),
                     None => {
                         tracing::debug!(group = %about.group, draw, "a session key was taken; drawing another");
                         continue;
                     }
                 },
             };
-            let phone = asked.phone.clone().unwrap_or_default();
-            return Ok(Opened::New(Session {
+            return Ok(Some(Session {
                 id,
                 group: about.group.get(),
-                key,
+                key: key.into(),
                 text,
-                phone,
-                expires_at,
+                phone: asked.phone.clone().unwrap_or_default(),
+                expires_at: expires_at.unwrap_or_else(OffsetDateTime::now_utc),
+                attempts: 1,
+                unsettled: false,
                 begun,
-                ttl,
+                fence: 0,
+                ticket,
+                ttl_left: ttl,
+                deadline_left: about.deadline,
+                own_limit_left: about.own_limit,
             }));
         }
         Err(Trouble::Defect(format!("{DRAWS_AT_MOST} session keys in a row were taken")))
@@ -190,53 +228,105 @@ impl Sessions {
         Ok(Outcome::Refused(refusal))
     }
 
-    /// Stores a refusal that comes after the look at the message id: a repeat gets its stored answer instead.
+    /// Stores a refusal that comes after the look at the message id; or finds what the id stands for.
     pub async fn refuse_new(
         &self,
         about: &About,
         asked: &Asked,
         refusal: Refusal,
-    ) -> Result<Repeated, Trouble> {
+    ) -> Result<Result<Outcome, Repeated>, Trouble> {
         let id = Uuid::now_v7();
         loop {
             let stored = self.insert_refusal(id, about, asked, &refusal, true).await?;
             if stored || self.by_id(id).await?.is_some() {
-                return Ok(Repeated::Finished(Outcome::Refused(refusal)));
+                return Ok(Ok(Outcome::Refused(refusal)));
             }
             if let Some(repeated) = self.repeat(about, asked).await? {
-                return Ok(repeated);
+                return Ok(Err(repeated));
             }
         }
     }
 
-    /// Records what became of a text, and says what the invite's answer is: this, unless another has settled it.
-    pub async fn record(&self, session: Session, fate: Fate) -> Result<Outcome, Trouble> {
-        let id = session.id;
-        let (status, sid, refusal) = match fate {
-            Fate::Accepted { provider_message_id } => ("sent", Some(provider_message_id), None),
-            Fate::Unknown(refusal) => ("unknown", None, Some(refusal)),
-            Fate::Refused(refusal) if refusal.code.is_failure() => ("failed", None, Some(refusal)),
-            Fate::Refused(refusal) => ("rejected", None, Some(refusal)),
-        };
-        let ended = Ended { id, status, provider_message_id: sid.clone(), refusal: refusal.clone() };
-        let ours = self.record.run(ended).await?;
-        match (ours, sid, refusal) {
-            (true, _, Some(refusal)) => Ok(Outcome::Refused(refusal)),
-            (true, Some(sid), None) => Ok(Outcome::Sent(session.sent(sid))),
-            (_, sid, _) => self.settled_elsewhere(id, sid).await,
+    /// Claims a row for one more try, which is counted before it is made; `None` when another was faster, or it is over.
+    pub async fn claim(&self, row: &Standing) -> Result<Option<Session>, Trouble> {
+        // Random, so that a claim whose commit a lost connection hid is known again.
+        let (fence, begun) = (rand::random_range(1..=i64::MAX), Instant::now());
+        let claim = || statements::claim(&self.pool, row, fence, self.lease);
+        let Some(claimed) = persist("claim a session", &self.stop, claim).await? else { return Ok(None) };
+        let lost = |what: &str| Trouble::Defect(format!("a session in hand has no {what}"));
+        Ok(Some(Session {
+            id: row.id,
+            group: row.group_id,
+            key: row.session_key.clone().ok_or_else(|| lost("key"))?,
+            text: row.invitation_text.clone().ok_or_else(|| lost("text"))?,
+            phone: row.phone.clone().ok_or_else(|| lost("phone"))?,
+            expires_at: row.expires_at.ok_or_else(|| lost("expiry"))?,
+            attempts: row.attempts + 1,
+            unsettled: row.unsettled || row.unsure_unless_looked(),
+            begun,
+            fence,
+            ticket: row.ticket,
+            ttl_left: span(claimed.session_left),
+            deadline_left: claimed.deadline.map(span),
+            own_limit_left: claimed.own_limit.map(span),
+        }))
+    }
+
+    /// Records what became of a claim, and says how the invite goes on.
+    pub async fn record(&self, session: Session, fate: Fate) -> Result<Recorded, Trouble> {
+        let ended = ended(session.id, session.fence, &fate);
+        let resume = |after| Resume { session: session.id, ticket: session.ticket, after };
+        match (self.record.run(ended).await?, fate) {
+            (true, Fate::Refused(refusal) | Fate::Unknown(refusal)) => {
+                Ok(Recorded::Outcome(Outcome::Refused(refusal)))
+            }
+            (true, Fate::Accepted { provider_message_id }) => {
+                Ok(Recorded::Outcome(Outcome::Sent(session.sent(provider_message_id))))
+            }
+            (true, Fate::Waiting { after }) => Ok(Recorded::Open(resume(after))),
+            (true, Fate::Unsure { again, .. }) => Ok(Recorded::Open(resume(again))),
+            // A text was taken, whoever has claimed its row since: nobody may send it again.
+            (false, Fate::Accepted { provider_message_id }) => {
+                self.accepted(session.id, &provider_message_id).await?;
+                Ok(Recorded::Lost)
+            }
+            (false, _) => Ok(Recorded::Lost),
         }
     }
 
-    /// The answer of a row that another worker has settled, or that a lost connection hid the record of.
-    async fn settled_elsewhere(&self, id: Uuid, sid: Option<String>) -> Result<Outcome, Trouble> {
-        if let Some(sid) = &sid {
-            let late = || statements::accepted_after_all(&self.pool, id, sid);
-            persist("accepted after all", &self.stop, late).await?;
+    /// Ends an invite whose row nobody has a claim on. Whether it took is for the row to say.
+    pub async fn close(&self, row: &Standing, fate: &Fate) -> Result<(), Trouble> {
+        self.record.run(ended(row.id, row.fence, fate)).await.map(drop)
+    }
+
+    /// The provider's own word that it accepted a session's text: from its list, or from a receipt.
+    pub async fn accepted(&self, id: Uuid, provider_message_id: &str) -> Result<(), Trouble> {
+        let accept = || statements::accepted(&self.pool, id, provider_message_id);
+        persist("accepted after all", &self.stop, accept).await?;
+        let row = self.by_id(id).await?;
+        let other = row.and_then(|row| row.provider_message_id).filter(|sid| sid != provider_message_id);
+        if let Some(other) = other {
+            metrics::texted_twice();
+            tracing::error!(session = %id, first = other, second = provider_message_id, "a visitor was texted twice");
         }
-        self.by_id(id)
-            .await?
-            .and_then(Standing::outcome)
-            .ok_or_else(|| Trouble::Defect("a session's row lost its outcome".to_owned()))
+        Ok(())
+    }
+
+    /// A look at the provider's list has missed the text of the row's last try.
+    pub async fn missed(&self, row: &Standing) -> Result<(), Trouble> {
+        persist("count a look", &self.stop, || statements::missed(&self.pool, row)).await
+    }
+
+    /// Those of the texts to the row's number that no other session has.
+    pub async fn not_taken(&self, row: &Standing, mut texts: Vec<String>) -> Result<Vec<String>, Trouble> {
+        if texts.is_empty() {
+            return Ok(texts);
+        }
+        let phone = row.phone.as_deref().unwrap_or_default();
+        let find = || statements::taken_texts(&self.pool, row.id, phone, &texts);
+        let taken = persist("whose are texts", &self.stop, find).await?;
+        texts.retain(|text| !taken.contains(text));
+        Ok(texts)
     }
 
     /// Answers whether the row went in; it does not if its message id is taken.
@@ -253,7 +343,7 @@ impl Sessions {
         Ok(self.insert.run(row).await?.is_some())
     }
 
-    /// What a taken message id stands for, waited for while it is in hand; `None` when it is free again.
+    /// What a taken message id stands for; `None` when it is free again.
     pub async fn repeat(&self, about: &About, asked: &Asked) -> Result<Option<Repeated>, Trouble> {
         let Some(message_id) = &about.message_id else { return Ok(None) };
         let Some(row) = self.owner(about.group, message_id, &asked.session_params).await? else {
@@ -261,15 +351,12 @@ impl Sessions {
         };
         if row.released_id() {
             if about.redelivered && row.came_from(&about.request_sha256) {
-                return self.outcome_of(row).await.map(|outcome| Some(Repeated::Finished(outcome)));
+                return Ok(Some(Repeated::Same(Box::new(row))));
             }
             self.release(row.id).await?;
             return Ok(None);
         }
-        if !row.asks_the_same(asked) {
-            return Ok(Some(Repeated::Conflict));
-        }
-        self.outcome_of(row).await.map(|outcome| Some(Repeated::Finished(outcome)))
+        Ok(Some(if row.asks_the_same(asked) { Repeated::Same(Box::new(row)) } else { Repeated::Conflict }))
     }
 
     /// Whether another row answers for the message id.
@@ -290,43 +377,21 @@ impl Sessions {
         }
     }
 
-    /// The outcome of a row, waited for while the worker that began it has its time. After that, a text may
-    /// have gone out, and nobody knows: the answer says so, and nothing is sent again.
-    async fn outcome_of(&self, mut row: Standing) -> Result<Outcome, Trouble> {
-        let id = row.id;
-        let mut pause = Duration::from_millis(20);
-        loop {
-            if !row.in_hand() {
-                let lost = || Trouble::Defect("a session's row lost its outcome".to_owned());
-                return row.outcome().ok_or_else(lost);
-            }
-            if row.lease_over {
-                let refusal = unknown();
-                persist("abandon", &self.stop, || statements::abandon(&self.pool, id, &refusal)).await?;
-            } else {
-                tokio::select! {
-                    () = self.stop.cancelled() => return Err(Trouble::Stopping),
-                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(1)),
-                }
-            }
-            row = self.by_id(id).await?.ok_or_else(|| {
-                Trouble::Defect("a session's row is gone while it was waited for".to_owned())
-            })?;
-        }
-    }
-
     async fn owner(
         &self,
         group: GroupId,
         message_id: &str,
         params: &str,
     ) -> Result<Option<Standing>, Trouble> {
-        let find = || statements::by_message_id(&self.pool, group, message_id, params);
-        persist("find by message id", &self.stop, find).await
+        self.find(Which::Owner { group, message_id, params }).await
     }
 
     async fn by_id(&self, id: Uuid) -> Result<Option<Standing>, Trouble> {
-        persist("find by id", &self.stop, || statements::by_id(&self.pool, id)).await
+        self.find(Which::Id(id)).await
+    }
+
+    async fn find(&self, which: Which<'_>) -> Result<Option<Standing>, Trouble> {
+        persist("find a session", &self.stop, || statements::find(&self.pool, which)).await
     }
 
     async fn release(&self, id: Uuid) -> Result<(), Trouble> {
@@ -335,16 +400,31 @@ impl Sessions {
 }
 
 impl Session {
-    /// What is left of it, if nobody joins.
+    /// What is left for a text to be handed over: until its session is over, or its invite too old.
     pub fn left(&self) -> Duration {
-        self.ttl.saturating_sub(self.begun.elapsed())
+        self.until(self.deadline_left)
+    }
+
+    /// For how long the text may still arrive: until its session is over, or its request's own expiration.
+    pub fn validity(&self) -> Duration {
+        self.until(self.own_limit_left)
+    }
+
+    fn until(&self, limit: Option<Duration>) -> Duration {
+        limit.map_or(self.ttl_left, |left| left.min(self.ttl_left)).saturating_sub(self.begun.elapsed())
+    }
+
+    /// Until when, by this process's own clock, its text may be written to the provider's line: a request that begins
+    /// by then has surely ended when the lease has. The clock does not stand still while the process is stopped.
+    pub fn write_by(&self) -> Instant {
+        self.begun + LEASE_MARGIN
     }
 
     fn sent(self, provider_message_id: String) -> Sent {
         Sent {
             session_id: self.id,
             group: self.group,
-            session_key: self.key.as_str().to_owned(),
+            session_key: self.key,
             invitation_text: self.text,
             phone: self.phone,
             expires_at: self.expires_at,
@@ -353,8 +433,40 @@ impl Session {
     }
 }
 
+impl Lease {
+    /// For requests that end within the provider's time-out, and a list that is right after `settle`.
+    pub fn of(timeout: Duration, settle: Duration) -> Self {
+        Self { ends: LEASE_MARGIN + timeout, settle }
+    }
+}
+
+/// How a claim's end is written down.
+fn ended(id: Uuid, fence: i64, fate: &Fate) -> Ended {
+    let (status, text_state, sid, refusal, rest) = match fate {
+        Fate::Accepted { provider_message_id } => ("sent", "accepted", Some(provider_message_id), None, None),
+        Fate::Unknown(refusal) => ("unknown", "unknown", None, Some(refusal), None),
+        Fate::Refused(refusal) if refusal.code.is_failure() => {
+            ("failed", "refused", None, Some(refusal), None)
+        }
+        Fate::Refused(refusal) => ("rejected", "refused", None, Some(refusal), None),
+        Fate::Waiting { after } => ("sending", "waiting", None, None, Some(*after)),
+        Fate::Unsure { rest, .. } => ("sending", "unknown", None, None, Some(*rest)),
+    };
+    let (provider_message_id, refusal) = (sid.cloned(), refusal.cloned());
+    Ended { id, fence, status, text_state, provider_message_id, refusal, rest }
+}
+
+fn span(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+}
+
 /// The answer about a text that may have gone out.
 pub fn unknown() -> Refusal {
     let message = "a text may have gone out; nobody can say, so do not send the invite again";
     Refusal::new(Code::OutcomeUnknown, message)
+}
+
+/// The answer to an invite whose time was over before a text could be handed over.
+pub fn too_late() -> Refusal {
+    Refusal::new(Code::InviteExpired, "the invite was too old when its turn came; nobody was texted")
 }

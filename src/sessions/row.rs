@@ -6,6 +6,9 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+/// Looks that must have missed a text before it counts as absent (contract, section 6).
+const LOOKS_THAT_MISS: i32 = 2;
+
 /// What is known of a request whose sender is authenticated.
 #[derive(Debug, Clone)]
 pub struct About {
@@ -17,6 +20,10 @@ pub struct About {
     /// Of the request as it was published: equal for a redelivery, and for nothing else.
     pub request_sha256: [u8; 32],
     pub redelivered: bool,
+    /// Until the invite is too old to be texted; `None` when its age is unknown and it sets no limit.
+    pub deadline: Option<Duration>,
+    /// Until the request's own expiration.
+    pub own_limit: Option<Duration>,
 }
 
 /// What the request asks for, as far as it could be read.
@@ -61,6 +68,11 @@ impl NewRow {
         }
     }
 
+    /// The ledger begins with the row, unless there is nothing to send.
+    pub fn text_state(&self) -> Option<&'static str> {
+        matches!(self.content, Content::Begun { .. }).then_some("begun")
+    }
+
     pub fn refusal(&self) -> Option<&Refusal> {
         match &self.content {
             Content::Begun { .. } => None,
@@ -69,30 +81,48 @@ impl NewRow {
     }
 }
 
-/// When a row was written, and when its session expires, by the database's clock.
+/// What the database made of a row that was written.
 #[derive(Debug, Clone, Copy)]
-pub struct Times {
+pub struct Written {
+    /// By the database's clock.
     pub expires_at: Option<OffsetDateTime>,
+    pub ticket: Uuid,
 }
 
-/// A row that is there already.
+/// A row that is there already. Spans are seconds by the database's clock, counted from when it was read.
 #[derive(Debug, sqlx::FromRow)]
 pub struct Standing {
     pub id: Uuid,
     pub group_id: i64,
     pub status: String,
+    pub text_state: Option<String>,
+    pub fence: i64,
+    pub ticket: Uuid,
+    pub attempts: i32,
+    pub looks: i32,
+    pub unsettled: bool,
+    pub abandoned: i32,
     pub session_key: Option<String>,
+    pub token: Option<String>,
     pub session_type: Option<i32>,
     pub phone: Option<String>,
     pub invitation_text: Option<String>,
     pub provider_message_id: Option<String>,
+    pub created_at: OffsetDateTime,
     pub expires_at: Option<OffsetDateTime>,
     pub error: Option<Json<Refusal>>,
     pub request_sha256: Option<Vec<u8>>,
     /// Whether the request's parameters equal the row's, as JSON.
     pub same_params: bool,
-    /// Whether the worker that began it has had its time.
-    pub lease_over: bool,
+    /// Until the text may be handed over by another; negative when that is over.
+    pub lease_left: f64,
+    /// Since the last try has surely ended; negative while it may be under way.
+    pub unsure_for: f64,
+    /// Since the last look that missed.
+    pub looked_ago: Option<f64>,
+    pub session_left: f64,
+    /// Until the invite is too old; `None` when only its session's end bounds it.
+    pub deadline_left: Option<f64>,
 }
 
 impl Standing {
@@ -116,23 +146,66 @@ impl Standing {
     }
 
     /// What was answered, once the invite is finished.
-    pub fn outcome(self) -> Option<Outcome> {
-        if let Some(Json(refusal)) = self.error {
-            return Some(Outcome::Refused(refusal));
+    pub fn outcome(&self) -> Option<Outcome> {
+        if let Some(Json(refusal)) = &self.error {
+            return Some(Outcome::Refused(refusal.clone()));
         }
-        if self.status == "sending" {
+        if self.in_hand() {
             return None;
         }
         Some(Outcome::Sent(Sent {
             session_id: self.id,
             group: self.group_id,
-            session_key: self.session_key?,
-            invitation_text: self.invitation_text?,
-            phone: self.phone?,
+            session_key: self.session_key.clone()?,
+            invitation_text: self.invitation_text.clone()?,
+            phone: self.phone.clone()?,
             expires_at: self.expires_at?,
-            provider_message_id: self.provider_message_id?,
+            provider_message_id: self.provider_message_id.clone()?,
         }))
     }
+
+    /// Whether it is as its own worker wrote it, and within that worker's time.
+    pub fn is_untouched(&self) -> bool {
+        self.in_hand()
+            && self.fence == 0
+            && self.unsure_for < 0.0
+            && self.text_state.as_deref() == Some("begun")
+    }
+
+    /// Whether the worker of the last try died with it, or has yet to say what came of it.
+    pub fn is_abandoned(&self) -> bool {
+        matches!(self.text_state.as_deref(), None | Some("begun"))
+    }
+
+    /// Whether the text of the last try is surely not there: two looks missed it, the last of them when the provider's
+    /// list had had its time to settle.
+    pub fn is_absent(&self) -> bool {
+        self.looks >= LOOKS_THAT_MISS && self.looked_ago.is_some_and(|ago| ago + self.lease_left <= 0.0)
+    }
+
+    /// Whether the last try may have been taken, and was not looked for.
+    pub fn unsure_unless_looked(&self) -> bool {
+        self.text_state.as_deref() != Some("waiting") && !self.is_absent()
+    }
+
+    /// Whether the invite is too old to be texted.
+    pub fn is_late(&self) -> bool {
+        self.deadline_left.is_some_and(|left| left <= 0.0)
+    }
+
+    /// What a copy of its message carries, so that whoever gets that goes on here.
+    pub fn resume_after(&self, after: Duration) -> Resume {
+        Resume { session: self.id, ticket: self.ticket, after }
+    }
+}
+
+/// An invite that goes on later: its message comes again by way of a retry queue, and finds its row by this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resume {
+    pub session: Uuid,
+    /// `sessions.ticket`.
+    pub ticket: Uuid,
+    pub after: Duration,
 }
 
 /// How an invite ended, as its reply says and as its row can say again.

@@ -2,27 +2,38 @@
 
 use super::{
     batch::Statement,
-    row::{NewRow, Standing, Times},
+    row::{NewRow, Standing, Written},
 };
 use crate::{group::GroupId, refusal::Refusal};
 use sqlx::{PgPool, types::Json};
 use std::{collections::HashMap, time::Duration};
 use uuid::Uuid;
 
+/// How long a session that ended unsettled stays `unknown` before it is `expired`, so that it is seen.
+pub const SEEN_AS_UNKNOWN: Duration = Duration::from_secs(15);
+
+/// How long whoever begins a try has the row to itself, by the database's clock.
+#[derive(Debug, Clone, Copy)]
+pub struct Lease {
+    /// After this the try has surely ended: the margin for the worker's own delays, and the provider's time-out.
+    pub ends: Duration,
+    /// The provider's list may lag so long after that.
+    pub settle: Duration,
+}
+
 /// Inserts rows; answers `None` for one whose key, token or message id is taken, or that is there already.
 #[derive(Debug)]
 pub struct Insert {
     pub pool: PgPool,
-    /// How long another worker waits for the one that began a text before it takes its outcome for unknown.
-    pub lease: Duration,
+    pub lease: Lease,
 }
 
 impl Statement for Insert {
     type Row = NewRow;
-    type Answer = Option<Times>;
+    type Answer = Option<Written>;
     const NAME: &'static str = "insert sessions";
 
-    async fn run(&self, rows: &[NewRow]) -> Result<Vec<Option<Times>>, sqlx::Error> {
+    async fn run(&self, rows: &[NewRow]) -> Result<Vec<Option<Written>>, sqlx::Error> {
         fn column<'a, T>(rows: &'a [NewRow], value: impl Fn(&'a NewRow) -> T) -> Vec<T> {
             rows.iter().map(value).collect()
         }
@@ -30,22 +41,24 @@ impl Statement for Insert {
             r#"
             insert into sessions (id, group_id, status, session_type, session_params, phone, requested_by, message_id,
                                   correlation_id, request_sha256, owns_message_id, session_key, token, invitation_text,
-                                  error_code, error, key_held, attempts, lease_until, expires_at, due_at, ended_at,
-                                  acknowledged)
+                                  error_code, error, key_held, attempts, text_state, unsure_from, lease_until, expires_at,
+                                  due_at, ended_at, acknowledged, deadline_at, valid_until)
             select r.id, r.group_id, r.status, r.session_type, r.session_params::jsonb, r.phone, r.requested_by, r.message_id,
                    r.correlation_id, r.request_sha256, r.owns_message_id, r.session_key, r.token, r.invitation_text,
-                   r.error_code, r.error::jsonb, r.ttl is not null, (r.ttl is not null)::int,
-                   case when r.ttl is not null then now() + make_interval(secs => $18) end,
+                   r.error_code, r.error::jsonb, r.ttl is not null, (r.ttl is not null)::int, r.text_state,
+                   case when r.ttl is not null then now() + make_interval(secs => $21) end,
+                   case when r.ttl is not null then now() + make_interval(secs => $21 + $22) end,
                    now() + make_interval(secs => r.ttl), now() + make_interval(secs => r.ttl),
-                   case when r.ttl is null then now() end, r.message_id is not null
+                   case when r.ttl is null then now() end, r.message_id is not null,
+                   now() + make_interval(secs => r.deadline), now() + make_interval(secs => r.own_limit)
               from unnest($1::uuid[], $2::bigint[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[], $8::text[],
                           $9::text[], $10::bytea[], $11::bool[], $12::text[], $13::text[], $14::text[], $15::text[],
-                          $16::text[], $17::float8[])
+                          $16::text[], $17::float8[], $18::text[], $19::float8[], $20::float8[])
                    as r (id, group_id, status, session_type, session_params, phone, requested_by, message_id,
                          correlation_id, request_sha256, owns_message_id, session_key, token, invitation_text,
-                         error_code, error, ttl)
+                         error_code, error, ttl, text_state, deadline, own_limit)
             on conflict do nothing
-            returning id, expires_at
+            returning id, expires_at, ticket
             "#,
             &column(rows, |row| row.id),
             &column(rows, |row| row.about.group.get()),
@@ -64,13 +77,19 @@ impl Statement for Insert {
             &column(rows, |row| row.refusal().map(|refusal| refusal.code.as_str())) as &[Option<&str>],
             &column(rows, |row| row.refusal().map(to_json)) as &[Option<String>],
             &column(rows, |row| row.begun().map(|(_, _, _, ttl)| ttl.as_secs_f64())) as &[Option<f64>],
-            self.lease.as_secs_f64(),
+            &column(rows, NewRow::text_state) as &[Option<&str>],
+            &column(rows, |row| row.about.deadline.map(|left| left.as_secs_f64())) as &[Option<f64>],
+            &column(rows, |row| row.about.own_limit.map(|left| left.as_secs_f64())) as &[Option<f64>],
+            self.lease.ends.as_secs_f64(),
+            self.lease.settle.as_secs_f64(),
         )
         .fetch_all(&self.pool)
         .await?;
-        let times: HashMap<Uuid, Times> =
-            inserted.into_iter().map(|row| (row.id, Times { expires_at: row.expires_at })).collect();
-        Ok(rows.iter().map(|row| times.get(&row.id).copied()).collect())
+        let written: HashMap<Uuid, Written> = inserted
+            .into_iter()
+            .map(|row| (row.id, Written { expires_at: row.expires_at, ticket: row.ticket }))
+            .collect();
+        Ok(rows.iter().map(|row| written.get(&row.id).copied()).collect())
     }
 }
 
@@ -79,16 +98,22 @@ fn to_json(refusal: &Refusal) -> String {
     serde_json::to_string(refusal).unwrap_or_default()
 }
 
-/// What became of a begun text.
+/// What became of a claim on a row.
 #[derive(Debug)]
 pub struct Ended {
     pub id: Uuid,
+    /// The claim's name: a newer one voids this.
+    pub fence: i64,
+    /// `sending` while the invite goes on.
     pub status: &'static str,
+    pub text_state: &'static str,
     pub provider_message_id: Option<String>,
     pub refusal: Option<Refusal>,
+    /// For how long nobody may hand the text over; `None` when nobody will any more.
+    pub rest: Option<Duration>,
 }
 
-/// Records outcomes; answers `false` for a row that is no longer being sent, as another has settled it.
+/// Records outcomes; answers `false` for a row that is not this claim's any more.
 #[derive(Debug)]
 pub struct Record {
     pub pool: PgPool,
@@ -104,29 +129,41 @@ impl Statement for Record {
             r#"
             update sessions s
                set status = o.status,
+                   text_state = o.text_state,
                    provider_message_id = o.provider_message_id,
                    error_code = o.error_code,
                    error = o.error::jsonb,
+                   lease_until = now() + make_interval(secs => o.rest),
+                   unsure_from = case when o.text_state = 'unknown' and s.text_state = 'begun' then least(s.unsure_from, now())
+                                      else s.unsure_from end,
                    sent_at = case when o.status = 'sent' then now() end,
                    ended_at = case when o.status in ('rejected', 'failed') then now() end,
                    -- Surely no text: nobody has seen the key, and it is free again.
                    key_held = o.status not in ('rejected', 'failed'),
                    session_key = case when o.status not in ('rejected', 'failed') then s.session_key end,
                    token = case when o.status not in ('rejected', 'failed') then s.token end,
+                   -- Long enough to be seen as unknown, if the session is over by now.
+                   due_at = case when o.status = 'unknown' then greatest(s.due_at, now() + make_interval(secs => $8))
+                                 else s.due_at end,
                    updated_at = now()
-              from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[])
-                   as o (id, status, provider_message_id, error_code, error)
-             where s.id = o.id and s.status = 'sending'
+              from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::float8[], $9::text[])
+                   as o (id, fence, status, text_state, provider_message_id, error, rest, error_code)
+             where s.id = o.id and s.fence = o.fence and s.status = 'sending'
             returning s.id
             "#,
             &rows.iter().map(|row| row.id).collect::<Vec<_>>(),
+            &rows.iter().map(|row| row.fence).collect::<Vec<_>>(),
             &rows.iter().map(|row| row.status).collect::<Vec<_>>() as &[&str],
+            &rows.iter().map(|row| row.text_state).collect::<Vec<_>>() as &[&str],
             &rows.iter().map(|row| row.provider_message_id.as_deref()).collect::<Vec<_>>()
-                as &[Option<&str>],
-            &rows.iter().map(|row| row.refusal.as_ref().map(|r| r.code.as_str())).collect::<Vec<_>>()
                 as &[Option<&str>],
             &rows.iter().map(|row| row.refusal.as_ref().map(to_json)).collect::<Vec<_>>()
                 as &[Option<String>],
+            &rows.iter().map(|row| row.rest.map(|rest| rest.as_secs_f64())).collect::<Vec<_>>()
+                as &[Option<f64>],
+            SEEN_AS_UNKNOWN.as_secs_f64(),
+            &rows.iter().map(|row| row.refusal.as_ref().map(|r| r.code.as_str())).collect::<Vec<_>>()
+                as &[Option<&str>],
         )
         .fetch_all(&self.pool)
         .await?;
@@ -135,67 +172,136 @@ impl Statement for Record {
     }
 }
 
-/// The row with this id.
-pub async fn by_id(pool: &PgPool, id: Uuid) -> Result<Option<Standing>, sqlx::Error> {
+/// Which row is meant.
+#[derive(Debug, Clone, Copy)]
+pub enum Which<'a> {
+    Id(Uuid),
+    /// The one that answers for a message id; `params` is what a repeat asks for, as compact JSON.
+    Owner {
+        group: GroupId,
+        message_id: &'a str,
+        params: &'a str,
+    },
+    /// One of a request without a message id whose acknowledgement is not sure. Of several that were equal, one whose
+    /// outcome is open comes first. None after a day, so that a lost mark holds up no later request for ever.
+    Unacknowledged {
+        request_sha256: &'a [u8; 32],
+    },
+}
+
+/// The row that is meant, if it is there.
+pub async fn find(pool: &PgPool, which: Which<'_>) -> Result<Option<Standing>, sqlx::Error> {
+    let (mut id, mut owner, mut sha256) = (None, None, None);
+    match which {
+        Which::Id(given) => id = Some(given),
+        Which::Owner { group, message_id, params } => owner = Some((group.get(), message_id, params)),
+        Which::Unacknowledged { request_sha256 } => sha256 = Some(request_sha256.as_slice()),
+    }
     sqlx::query_as!(
         Standing,
         r#"
-        select id, group_id, status, session_key, session_type, phone, invitation_text, provider_message_id, expires_at,
-               error as "error: Json<Refusal>", request_sha256, true as "same_params!",
-               coalesce(lease_until < now(), true) as "lease_over!"
+        select id, group_id, status, text_state, fence, ticket, attempts, looks, unsettled, abandoned, session_key, token,
+               session_type, phone, invitation_text, provider_message_id, created_at, expires_at,
+               error as "error: Json<Refusal>", request_sha256,
+               coalesce(session_params = $4::text::jsonb, true) as "same_params!",
+               coalesce(extract(epoch from lease_until - now()), 0)::float8 as "lease_left!",
+               coalesce(extract(epoch from now() - coalesce(unsure_from, lease_until)), 0)::float8 as "unsure_for!",
+               extract(epoch from now() - looked_at)::float8 as looked_ago,
+               coalesce(extract(epoch from expires_at - now()), 0)::float8 as "session_left!",
+               extract(epoch from deadline_at - now())::float8 as deadline_left
           from sessions
-         where id = $1
+         where id = case
+                   when $1::uuid is not null then $1
+                   when $3::text is not null then
+                       (select o.id from sessions o where o.group_id = $2 and o.message_id = $3 and o.owns_message_id)
+                   else (select u.id from sessions u
+                          where u.request_sha256 = $5 and not u.acknowledged and u.created_at > now() - interval '1 day'
+                          order by (u.status = 'sending') desc, u.id limit 1)
+               end
         "#,
-        id
+        id,
+        owner.map(|(group, ..)| group),
+        owner.map(|(_, message_id, _)| message_id),
+        owner.map(|(.., params)| params),
+        sha256,
     )
     .fetch_optional(pool)
     .await
 }
 
-/// The row that answers for a message id; `params` is what a repeat asks for, as compact JSON.
-pub async fn by_message_id(
+/// Claims a row for one more try, which is counted before it is made; `None` when it is another's, or over. `fence` is
+/// the claim's new name: the same claim made again is the same claim.
+pub async fn claim(
     pool: &PgPool,
-    group: GroupId,
-    message_id: &str,
-    params: &str,
-) -> Result<Option<Standing>, sqlx::Error> {
+    row: &Standing,
+    fence: i64,
+    lease: Lease,
+) -> Result<Option<Claimed>, sqlx::Error> {
     sqlx::query_as!(
-        Standing,
+        Claimed,
         r#"
-        select id, group_id, status, session_key, session_type, phone, invitation_text, provider_message_id, expires_at,
-               error as "error: Json<Refusal>", request_sha256, session_params = $3::text::jsonb as "same_params!",
-               coalesce(lease_until < now(), true) as "lease_over!"
-          from sessions
-         where group_id = $1 and message_id = $2 and owns_message_id
+        update sessions
+           set fence = $3, text_state = 'begun', attempts = $4, looks = 0, looked_at = null,
+               unsettled = unsettled or $5, abandoned = $6,
+               unsure_from = now() + make_interval(secs => $7),
+               lease_until = now() + make_interval(secs => $7 + $8),
+               updated_at = now()
+         where id = $1 and status = 'sending' and expires_at > now()
+           and (fence = $3 or (fence = $2 and coalesce(lease_until, now()) <= now() + interval '0.3 s'))
+        returning extract(epoch from expires_at - now())::float8 as "session_left!",
+                  extract(epoch from deadline_at - now())::float8 as deadline,
+                  extract(epoch from valid_until - now())::float8 as own_limit
         "#,
-        group.get(),
-        message_id,
-        params,
+        row.id,
+        row.fence,
+        fence,
+        row.attempts + 1,
+        row.unsure_unless_looked(),
+        row.abandoned + i32::from(row.is_abandoned()),
+        lease.ends.as_secs_f64(),
+        lease.settle.as_secs_f64(),
     )
     .fetch_optional(pool)
     .await
 }
 
-/// The row of a request without a message id whose acknowledgement is not sure. Of several that were equal, one whose
-/// outcome is open comes first. None after a day, so that a lost mark holds up no later request for ever.
-pub async fn unacknowledged(
-    pool: &PgPool,
-    request_sha256: &[u8; 32],
-) -> Result<Option<Standing>, sqlx::Error> {
-    sqlx::query_as!(
-        Standing,
-        r#"
-        select id, group_id, status, session_key, session_type, phone, invitation_text, provider_message_id, expires_at,
-               error as "error: Json<Refusal>", request_sha256, true as "same_params!",
-               coalesce(lease_until < now(), true) as "lease_over!"
-          from sessions
-         where request_sha256 = $1 and not acknowledged and created_at > now() - interval '1 day'
-         order by (status = 'sending') desc, id
-         limit 1
-        "#,
-        request_sha256.as_slice()
+/// What is left to a claim.
+#[derive(Debug)]
+pub struct Claimed {
+    pub session_left: f64,
+    pub deadline: Option<f64>,
+    pub own_limit: Option<f64>,
+}
+
+/// Counts a look at the provider's list that missed the text of the claim's try.
+pub async fn missed(pool: &PgPool, row: &Standing) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update sessions set looks = $3, looked_at = now(), updated_at = now()
+          where id = $1 and fence = $2 and status = 'sending'",
+        row.id,
+        row.fence,
+        row.looks + 1,
     )
-    .fetch_optional(pool)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Which of these texts to a number another session has.
+pub async fn taken_texts(
+    pool: &PgPool,
+    id: Uuid,
+    phone: &str,
+    provider_message_ids: &[String],
+) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select provider_message_id as "id!" from sessions
+            where phone = $2 and id <> $1 and provider_message_id = any($3)"#,
+        id,
+        phone,
+        provider_message_ids,
+    )
+    .fetch_all(pool)
     .await
 }
 
@@ -230,30 +336,13 @@ pub async fn release_message_id(pool: &PgPool, id: Uuid) -> Result<(), sqlx::Err
     Ok(())
 }
 
-/// Takes a text whose worker has had its time for one that may have gone out.
-pub async fn abandon(pool: &PgPool, id: Uuid, refusal: &Refusal) -> Result<(), sqlx::Error> {
+/// The provider's word that a session's text was accepted, whoever has it: from its list, from a receipt, or by a worker
+/// whose claim was over. Holds whatever is claimed at the time; an answer that was given stays as it is.
+pub async fn accepted(pool: &PgPool, id: Uuid, provider_message_id: &str) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "update sessions set status = 'unknown', error_code = $2, error = $3, updated_at = now()
-          where id = $1 and status = 'sending' and lease_until < now()",
-        id,
-        refusal.code.as_str(),
-        Json(refusal) as Json<&Refusal>,
-    )
-    .execute(pool)
-    .await?;
-    Ok(())
-}
-
-/// The provider's word for a text that had been taken for unknown: it was accepted after all. The answer that
-/// was given stays as it is.
-pub async fn accepted_after_all(
-    pool: &PgPool,
-    id: Uuid,
-    provider_message_id: &str,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "update sessions set status = 'sent', provider_message_id = $2, sent_at = now(), updated_at = now()
-          where id = $1 and status = 'unknown'",
+        "update sessions set status = 'sent', text_state = 'accepted', provider_message_id = $2, sent_at = now(),
+                lease_until = null, updated_at = now()
+          where id = $1 and status in ('sending', 'unknown') and provider_message_id is null",
         id,
         provider_message_id
     )

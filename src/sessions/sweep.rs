@@ -1,7 +1,11 @@
 //! Moves sessions on when their time is over: unjoined ones expire, joined ones end, rested keys are released.
 
-use crate::db::{self, Remedy};
-use sqlx::PgPool;
+use super::{statements::SEEN_AS_UNKNOWN, too_late, unknown};
+use crate::{
+    db::{self, Remedy},
+    refusal::Refusal,
+};
+use sqlx::{PgPool, types::Json};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -36,30 +40,44 @@ async fn step(pool: &PgPool) -> Result<i64, sqlx::Error> {
     let moved = sqlx::query!(
         r#"
         with due as (
-            select id, group_id from sessions where key_held and due_at <= now() order by due_at limit $1 for update skip locked
+            select id, group_id,
+                   case when status <> 'sending' then 'settled'
+                        when lease_until > now() then 'in hand'
+                        -- The message that would have brought it to its end is lost, or late.
+                        when text_state = 'waiting' and not unsettled then 'not texted'
+                        else 'unsure' end as fate
+              from sessions where key_held and due_at <= now() order by due_at limit $1 for update skip locked
         )
         update sessions s
-           set status = case
-                   when s.status in ('expired', 'ended') then s.status
-                   when s.status = 'sending' and s.lease_until < now() then 'unknown'
-                   when s.status = 'sending' then 'sending'
-                   when s.status = 'joined' then 'ended'
-                   else 'expired' end,
-               -- Nobody waits for this text any more: whether it went out stays unknown.
-               error_code = case when s.status = 'sending' and s.lease_until < now() then 'outcome_unknown' else s.error_code end,
-               error = case when s.status = 'sending' and s.lease_until < now() then $2 else s.error end,
-               ended_at = case when s.status in ('expired', 'ended', 'sending') then s.ended_at else now() end,
-               key_held = s.status not in ('expired', 'ended'),
+           set status = case due.fate
+                   when 'in hand' then s.status
+                   when 'not texted' then 'failed'
+                   when 'unsure' then 'unknown'
+                   else case when s.status in ('expired', 'ended') then s.status
+                             when s.status = 'joined' then 'ended'
+                             else 'expired' end end,
+               text_state = case due.fate when 'not texted' then 'refused' when 'unsure' then 'unknown' else s.text_state end,
+               error_code = case due.fate
+                   when 'not texted' then 'invite_expired' when 'unsure' then 'outcome_unknown' else s.error_code end,
+               error = case due.fate when 'not texted' then $2 when 'unsure' then $3 else s.error end,
+               ended_at = case when due.fate in ('in hand', 'unsure') or s.status in ('expired', 'ended') then s.ended_at
+                               else now() end,
+               key_held = due.fate <> 'not texted' and s.status not in ('expired', 'ended'),
+               session_key = case when due.fate <> 'not texted' then s.session_key end,
+               token = case when due.fate <> 'not texted' then s.token end,
                due_at = case
-                   when s.status in ('expired', 'ended') then null
-                   when s.status = 'sending' then greatest(s.lease_until, now() + interval '1 second')
+                   when due.fate = 'in hand' then greatest(s.lease_until, now() + interval '1 second')
+                   when due.fate = 'unsure' then now() + make_interval(secs => $4)
+                   when due.fate = 'not texted' or s.status in ('expired', 'ended') then null
                    else now() + make_interval(secs => coalesce(g.key_rest, 86400)) end,
                updated_at = now()
           from due left join groups g on g.id = due.group_id
          where s.id = due.id
         "#,
         BATCH,
-        sqlx::types::Json(super::unknown()) as sqlx::types::Json<crate::refusal::Refusal>,
+        Json(too_late()) as Json<Refusal>,
+        Json(unknown()) as Json<Refusal>,
+        SEEN_AS_UNKNOWN.as_secs_f64(),
     )
     .execute(pool)
     .await?;

@@ -16,6 +16,8 @@ pub enum Answer {
     Later { retry_after: Option<Duration>, why: Later },
     /// A text may have gone out.
     PerhapsSent { why: String },
+    /// Not even written, as the right to was over.
+    Withheld,
 }
 
 /// Why a text was not accepted now.

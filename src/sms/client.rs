@@ -3,6 +3,7 @@
 use super::{
     Answer,
     answer::{self, Later},
+    written::{Guard, Written},
 };
 use crate::{
     config::{ProviderConfig, Sender},
@@ -15,7 +16,13 @@ use reqwest::{
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
 };
 use secrecy::ExposeSecret;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The bounds of `ValidityPeriod`, in seconds
@@ -36,22 +43,27 @@ pub struct Text<'a> {
     pub validity: Duration,
     pub callback: Option<String>,
     pub trace: Option<TraceParent>,
+    /// After this it may not be written to the line any more: another worker may be at it.
+    pub write_by: Instant,
 }
 
 /// The provider, with as many places as requests may be under way at once.
 #[derive(Debug, Clone)]
 pub struct Sms {
-    client: Client,
-    url: reqwest::Url,
-    authorization: HeaderValue,
+    pub(super) client: Client,
+    /// Of the account's messages.
+    pub(super) url: reqwest::Url,
+    pub(super) authorization: HeaderValue,
     sender: Sender,
     places: Arc<Semaphore>,
+    /// The provider's code or status with which it refuses the account; 0 while it does not.
+    refused: Arc<AtomicI64>,
 }
 
 /// A place at the provider: whoever holds it may make a request.
 #[derive(Debug)]
 pub struct Place {
-    sms: Sms,
+    pub(super) sms: Sms,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -79,7 +91,25 @@ impl Sms {
             HeaderValue::from_str(&basic).map_err(|error| format!("TWILIO_AUTH_TOKEN: {error}"))?;
         authorization.set_sensitive(true);
         let places = Arc::new(Semaphore::new(config.concurrency));
-        Ok(Self { client, url, authorization, sender: config.sender.clone(), places })
+        let (sender, refused) = (config.sender.clone(), Arc::default());
+        Ok(Self { client, url, authorization, sender, places, refused })
+    }
+
+    /// The code or status with which the provider refuses the operator's account, if it does.
+    pub fn account_refused(&self) -> Option<i64> {
+        Some(self.refused.load(Ordering::Relaxed)).filter(|code| *code != 0)
+    }
+
+    /// Tells a change, and not each try.
+    fn account_is(&self, refused: Option<i64>) {
+        let before = self.refused.swap(refused.unwrap_or_default(), Ordering::Relaxed);
+        match refused {
+            Some(code) if before == 0 => {
+                tracing::error!(code, "the provider refuses the operator's account: check TWILIO_*");
+            }
+            None if before != 0 => tracing::info!("the provider takes the operator's account again"),
+            _ => {}
+        }
     }
 
     /// Waits for a place; a stopping worker gives none out any more.
@@ -97,36 +127,34 @@ impl Sms {
 impl Place {
     /// Hands one text over, once.
     pub async fn send(self, text: &Text<'_>) -> Answer {
-        let request = self.request(text);
+        let guard = Guard::until(text.write_by);
+        let request = self.request(text, &guard);
         let mut response = match request.send().await {
             Ok(response) => response,
-            // Ask for `connect` first: a connect timeout is both. Neither has sent a byte of the request.
-            Err(error) if error.is_builder() || error.is_connect() => {
-                tracing::debug!(error = %error.without_url(), "the provider is not reached");
-                return Answer::Later { retry_after: None, why: Later::Unreachable };
-            }
-            Err(error) => return Answer::PerhapsSent { why: describe(&error) },
+            Err(error) => return unanswered(&error, guard.written()),
         };
         let status = response.status().as_u16();
         let header = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        let mut body = Vec::new();
-        loop {
-            match response.chunk().await {
-                Ok(None) => return answer::read(status, header.as_deref(), &body),
-                Ok(Some(chunk)) if body.len() + chunk.len() <= LARGEST_ANSWER => {
-                    body.extend_from_slice(&chunk);
+        match read_whole(&mut response, LARGEST_ANSWER).await {
+            Ok(Some(body)) => {
+                let answer = answer::read(status, header.as_deref(), &body);
+                match &answer {
+                    Answer::Later { why: Later::Account { provider_code }, .. } => {
+                        self.sms.account_is(Some(provider_code.unwrap_or(i64::from(status))));
+                    }
+                    Answer::Accepted { .. } => self.sms.account_is(None),
+                    _ => {}
                 }
-                Ok(Some(_)) => {
-                    return Answer::PerhapsSent {
-                        why: format!("the provider answered {status} at too great a length"),
-                    };
-                }
-                Err(error) => return Answer::PerhapsSent { why: describe(&error) },
+                answer
             }
+            Ok(None) => {
+                Answer::PerhapsSent { why: format!("the provider answered {status} at too great a length") }
+            }
+            Err(error) => Answer::PerhapsSent { why: describe(&error) },
         }
     }
 
-    fn request(&self, text: &Text<'_>) -> reqwest::RequestBuilder {
+    fn request(&self, text: &Text<'_>, guard: &Guard) -> reqwest::RequestBuilder {
         let mut form = url::form_urlencoded::Serializer::new(String::with_capacity(256));
         form.append_pair("To", text.to);
         match (text.from, &self.sms.sender) {
@@ -145,7 +173,7 @@ impl Place {
             .post(self.sms.url.clone())
             .header(AUTHORIZATION, self.sms.authorization.clone())
             .header(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))
-            .body(form.finish());
+            .body(guard.body(form.finish()));
         match text.trace {
             Some(trace) => request.header("traceparent", trace.to_string()),
             None => request,
@@ -153,9 +181,38 @@ impl Place {
     }
 }
 
+/// What is known of a request that has no answer. Only what was never written was surely not taken.
+fn unanswered(error: &reqwest::Error, written: Written) -> Answer {
+    match written {
+        Written::Nothing => {
+            tracing::debug!(error = describe(error), "the provider is not reached");
+            Answer::Later { retry_after: None, why: Later::Unreachable }
+        }
+        Written::Withheld => Answer::Withheld,
+        Written::Perhaps => Answer::PerhapsSent { why: describe(error) },
+    }
+}
+
+/// The body of an answer; `None` for one that is longer than `limit` bytes.
+pub(super) async fn read_whole(
+    response: &mut reqwest::Response,
+    limit: usize,
+) -> reqwest::Result<Option<Vec<u8>>> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > limit {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(body))
+}
+
 /// In words that hold neither the URL nor the request.
-fn describe(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
+pub(super) fn describe(error: &reqwest::Error) -> String {
+    if error.is_connect() {
+        "the provider cannot be connected to".to_owned()
+    } else if error.is_timeout() {
         "the provider did not answer in time".to_owned()
     } else {
         "the line to the provider was cut".to_owned()

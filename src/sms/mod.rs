@@ -1,8 +1,11 @@
-//! The provider: handing it a text, and what its answer means.
+//! The provider: handing it a text, what its answer means, and looking for a text whose answer was lost.
 
 mod answer;
 mod client;
+mod list;
 pub mod segments;
+mod written;
 
 pub use answer::{Answer, Later};
 pub use client::{Place, Sms, Text};
+pub use list::{LookFailed, Wanted};

@@ -88,7 +88,7 @@ async fn without_an_id_each_publish_is_an_invite_of_its_own() {
 
 #[tokio::test]
 async fn after_an_outcome_without_a_text_a_new_publish_begins_anew() {
-    let world = World::start().await;
+    let world = Setup::default().one_try().start().await;
     let message = Message::json(&world.request()).id("again");
     world.provider.next(&["throttle"]).await;
     world.ask(message.clone()).await.refused("failed", "provider_unavailable", 503);
@@ -110,7 +110,7 @@ async fn after_an_outcome_without_a_text_a_new_publish_begins_anew() {
 
 #[tokio::test]
 async fn an_unknown_outcome_holds_the_id() {
-    let world = World::start().await;
+    let world = Setup::default().never_looks().start().await;
     let message = Message::json(&world.request()).id("perhaps");
     world.provider.next(&["cut"]).await;
     let first = world.ask(message.clone()).await;
@@ -121,18 +121,17 @@ async fn an_unknown_outcome_holds_the_id() {
 
 #[tokio::test]
 async fn a_worker_killed_while_it_sends_leaves_no_second_text() {
-    let mut world = Setup::default().set("SMS_TIMEOUT", "1s").start().await;
+    let mut world = Setup::default().hurried().start().await;
     world.provider.next(&["hang"]).await;
     let message = Message::json(&world.request()).id("killed").correlation("killed");
     world.broker.request(message).await;
     until("the provider has the text", || async { (world.provider.posts().await == 1).then_some(()) }).await;
     world.take_worker().kill();
-    // The time that the killed worker has for its text, over at once.
-    world.database.execute("update sessions set lease_until = now() - interval '1 s'").await;
+    world.database.leases_are_over().await;
 
     let mut next = world.start_worker().await;
-    world.broker.reply("killed").await.refused("failed", "outcome_unknown", 504);
-    assert_eq!(world.database.session().await["status"], "unknown");
+    world.broker.reply("killed").await.sent();
+    assert_eq!(world.database.session().await["status"], "sent");
     assert_eq!(world.provider.posts().await, 1);
     assert!(next.stop().success());
 }
@@ -165,7 +164,7 @@ async fn a_redelivery_is_answered_from_its_row_whatever_became_of_its_credential
 
 #[tokio::test]
 async fn a_redelivery_gets_the_refusal_that_a_new_publish_would_replace() {
-    let mut world = World::start().await;
+    let mut world = Setup::default().one_try().start().await;
     world.provider.next(&["throttle"]).await;
     let message = Message::json(&world.request()).id("r").correlation("r");
     world.broker.request(message.clone()).await;
@@ -192,15 +191,15 @@ async fn equal_requests_without_an_id_are_texted_one_by_one() {
 
 #[tokio::test]
 async fn a_worker_killed_while_it_sends_leaves_no_second_text_without_an_id_either() {
-    let mut world = Setup::default().set("SMS_TIMEOUT", "1s").start().await;
+    let mut world = Setup::default().hurried().start().await;
     world.provider.next(&["hang"]).await;
     world.broker.request(Message::json(&world.request()).correlation("killed")).await;
     until("the provider has the text", || async { (world.provider.posts().await == 1).then_some(()) }).await;
     world.take_worker().kill();
-    world.database.execute("update sessions set lease_until = now() - interval '1 s'").await;
+    world.database.leases_are_over().await;
 
     let mut next = world.start_worker().await;
-    world.broker.reply("killed").await.refused("failed", "outcome_unknown", 504);
+    world.broker.reply("killed").await.sent();
     assert_eq!(world.provider.posts().await, 1);
     assert!(next.stop().success());
 }

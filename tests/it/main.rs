@@ -5,16 +5,19 @@
 
 mod age;
 mod cli;
+mod crash;
 mod credentials;
 mod groups;
 mod happy;
 mod hostile;
 mod idempotency;
+mod looks;
 mod neighbours;
 mod observe;
 mod provider;
 mod replies;
 mod request;
+mod retries;
 mod sessions;
 mod set_aside;
 mod shutdown;

@@ -37,5 +37,8 @@ async fn health_and_readiness_answer_for_the_worker() {
     let ready = world.get("/readyz").await;
     assert_eq!(ready.status(), 200);
     let ready: serde_json::Value = serde_json::from_str(&ready.text().await.unwrap()).unwrap();
-    assert_eq!(ready, serde_json::json!({"ready": true, "consuming": true, "database": true}));
+    let good = serde_json::json!({
+        "ready": true, "consuming": true, "database": true, "publishing": true, "provider": "ok", "problems": [],
+    });
+    assert_eq!(ready, good);
 }

@@ -54,7 +54,8 @@ async fn an_api_key_or_a_messaging_service_may_take_the_place_of_token_and_numbe
 
 #[tokio::test]
 async fn wrong_credentials_of_the_operator_are_not_the_senders_fault() {
-    let world = Setup::default().set("TWILIO_AUTH_TOKEN", "not-the-token-of-this-account").start().await;
+    let world =
+        Setup::default().one_try().set("TWILIO_AUTH_TOKEN", "not-the-token-of-this-account").start().await;
     let error = world.invite(&world.request()).await.refused("failed", "provider_unavailable", 503);
     assert_eq!(error["retryable"], true);
     world.expect_error("the provider refuses the operator's account");
@@ -81,7 +82,7 @@ async fn the_providers_test_numbers_are_answered_by_their_codes() {
 
 #[tokio::test]
 async fn a_code_decides_and_only_the_transient_is_retryable() {
-    let world = World::start().await;
+    let world = Setup::default().one_try().start().await;
     for (provider_code, status, code, http, retryable) in [
         (21602, "rejected", "provider_rejected", 502, false),
         (30007, "rejected", "provider_rejected", 502, false),
@@ -103,7 +104,7 @@ async fn a_code_decides_and_only_the_transient_is_retryable() {
 
 #[tokio::test]
 async fn a_text_that_was_surely_not_taken_is_told_to_be_sent_again_later() {
-    let world = World::start().await;
+    let world = Setup::default().one_try().start().await;
     for fault in ["throttle", "daily_limit"] {
         world.provider.next(&[fault]).await;
         let error = world.invite(&world.request()).await.refused("failed", "provider_unavailable", 503);
@@ -115,8 +116,8 @@ async fn a_text_that_was_surely_not_taken_is_told_to_be_sent_again_later() {
 }
 
 #[tokio::test]
-async fn a_text_that_may_have_gone_out_is_never_sent_again() {
-    let world = Setup::default().set("SMS_TIMEOUT", "500ms").start().await;
+async fn a_text_that_may_have_gone_out_is_never_sent_again_where_nobody_looks() {
+    let world = Setup::default().set("SMS_TIMEOUT", "500ms").never_looks().start().await;
     let faults = ["fail", "accept_then_fail", "cut", "cut_before", "hang", "no_sid", "redirect", "garbage"];
     for (done, fault) in faults.iter().enumerate() {
         world.provider.next(&[fault]).await;
@@ -135,7 +136,7 @@ async fn a_text_that_may_have_gone_out_is_never_sent_again() {
 #[tokio::test]
 async fn nobody_listening_is_no_text() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let world = Setup::default().set("SMS_BASE_URL", &format!("http://{free}")).start().await;
+    let world = Setup::default().one_try().set("SMS_BASE_URL", &format!("http://{free}")).start().await;
     world.invite(&world.request()).await.refused("failed", "provider_unavailable", 503);
     assert_eq!(world.database.session().await["status"], "failed");
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 
 #[tokio::test]
 async fn a_reply_is_persistent_json_and_names_its_kind() {
-    let world = World::start().await;
+    let world = Setup::default().one_try().start().await;
     let sent = world.ask(Message::json(&world.request())).await;
     world.provider.next(&["throttle"]).await;
     let failed = world.ask(Message::json(&world.request())).await;

@@ -39,7 +39,7 @@ async fn a_data_error_is_set_aside_and_its_neighbours_go_on() {
 
     // Mended and replayed: the same bytes and properties bring another reply, which then counts.
     world.database.execute("alter table sessions drop constraint never_this_one").await;
-    let id = dead.header("x-message-id").unwrap();
+    let id = dead.properties.message_id().as_ref().expect("its own message_id").to_string();
     world.ask(Message::bytes(dead.bytes.clone()).id(&id)).await.sent();
 }
 

@@ -1,6 +1,6 @@
 //! The broker, as an upstream system sees it: publishing requests, and taking replies.
 
-use super::{Message, Reply, block_on, until};
+use super::{DEADLINE, Message, Reply, block_on, until, until_within};
 use futures::StreamExt;
 use lapin::{
     Channel, Connection, ConnectionProperties,
@@ -84,12 +84,30 @@ impl Broker {
 
     /// Waits for the next reply with this correlation id.
     pub async fn reply(&self, correlation: &str) -> Reply {
-        until(&format!("the reply to {correlation}"), || async {
+        self.reply_within(DEADLINE, correlation).await
+    }
+
+    /// The same for a reply that takes its time.
+    pub async fn reply_within(&self, deadline: Duration, correlation: &str) -> Reply {
+        until_within(deadline, &format!("the reply to {correlation}"), || async {
             let mut replies = self.replies.lock().expect("no reader panics");
             let found = replies.iter().position(|r| r.correlation().as_deref() == Some(correlation))?;
             Some(replies.remove(found))
         })
         .await
+    }
+
+    /// Waits until no request or copy waits in a queue.
+    pub async fn quiet(&self) {
+        until("the queues are empty", || async {
+            for suffix in EMPTY_AT_THE_END {
+                if self.depth(&self.queue(suffix)).await.is_some_and(|count| count > 0) {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
     }
 
     /// The replies that came here and were not taken.

@@ -18,6 +18,7 @@ pub use database::server as database_server;
 pub use message::{Message, Reply};
 pub use raw::publish_undecodable;
 pub use tunnel::Tunnel;
+pub use worker::Worker;
 pub use world::{GROUP, Setup, World};
 
 use std::time::{Duration, Instant};
@@ -26,13 +27,22 @@ use std::time::{Duration, Instant};
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Asks until there is an answer; `what` says in the failure what was waited for.
-pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, ask: impl Fn() -> F) -> T {
+pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, ask: impl FnMut() -> F) -> T {
+    until_within(DEADLINE, what, ask).await
+}
+
+/// The same with a deadline of its own.
+pub async fn until_within<T, F: Future<Output = Option<T>>>(
+    deadline: Duration,
+    what: &str,
+    mut ask: impl FnMut() -> F,
+) -> T {
     let begun = Instant::now();
     loop {
         if let Some(answer) = ask().await {
             return answer;
         }
-        assert!(begun.elapsed() < DEADLINE, "{what}: not within {DEADLINE:?}");
+        assert!(begun.elapsed() < deadline, "{what}: not within {deadline:?}");
         tokio::time::sleep(Duration::from_millis(15)).await;
     }
 }

@@ -57,6 +57,14 @@ impl Provider {
         self.get("/sandbox/stats").await["posts"].as_u64().expect("a count")
     }
 
+    /// Takes a text of somebody else's.
+    pub async fn take(&self, to: &str, body: &str) {
+        let form = [("To", to), ("From", "+15005550006"), ("Body", body)];
+        let url = format!("{}/2010-04-01/Accounts/{ACCOUNT}/Messages.json", self.url);
+        let request = self.client.post(url).basic_auth(ACCOUNT, Some(&self.auth_token)).form(&form);
+        assert!(request.send().await.expect("the sandbox answers").status().is_success());
+    }
+
     /// What meets the next creates: names of faults, or `ok`.
     pub async fn next(&self, turns: &[&str]) {
         self.set(json!({ "next": turns })).await;

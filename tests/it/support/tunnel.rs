@@ -19,11 +19,22 @@ pub struct Tunnel {
 
 impl Tunnel {
     pub fn closed(service: &str) -> Self {
+        Self::on(TcpListener::bind("127.0.0.1:0").expect("a free port"), service)
+    }
+
+    /// On a port on which nobody has listened so far.
+    pub fn open_on(port: u16, service: &str) -> Self {
+        let tunnel =
+            Self::on(TcpListener::bind(("127.0.0.1", port)).expect("the port is free still"), service);
+        tunnel.open();
+        tunnel
+    }
+
+    fn on(listener: TcpListener, service: &str) -> Self {
         let mut url = url::Url::parse(service).expect("a service has a URL");
         let default_port = if url.scheme().starts_with("amqp") { 5672 } else { 5432 };
         let target = (url.host_str().expect("a service has a host"), url.port().unwrap_or(default_port));
         let target = target.to_socket_addrs().ok().and_then(|mut all| all.next()).expect("an address");
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let own = listener.local_addr().expect("an address");
         url.set_host(Some("127.0.0.1")).expect("a host can be set");
         url.set_port(Some(own.port())).expect("a port can be set");

@@ -95,11 +95,26 @@ impl Worker {
         }
     }
 
+    /// Waits until it has no invite in hand.
+    pub async fn idle(&self) {
+        until("nothing is in hand", || async {
+            let metrics = self.ask("/metrics").await.text().await.expect("text");
+            metrics.lines().any(|line| line == "session_invite_in_hand 0").then_some(())
+        })
+        .await;
+    }
+
+    /// Whether it stands still, by a signal.
+    pub fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("a process");
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("a child can be asked").is_none()
     }
 
-    /// `TERM`, `INT` or `STOP`.
+    /// `TERM`, `INT`, `STOP` or `CONT`.
     pub fn signal(&self, name: &str) {
         let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.child.id())]).status();
         assert!(sent.expect("a shell starts").success(), "the worker takes SIG{name}");

@@ -34,6 +34,21 @@ impl Setup {
         self
     }
 
+    /// One try only, so that what the provider does not take fails at once.
+    pub fn one_try(self) -> Self {
+        self.set("SMS_MAX_ATTEMPTS", "1")
+    }
+
+    /// What may have gone out is not looked for.
+    pub fn never_looks(self) -> Self {
+        self.set("SMS_WHEN_UNSURE", "fail")
+    }
+
+    /// A provider that is given up soon, and whose list settles soon.
+    pub fn hurried(self) -> Self {
+        self.set("SMS_TIMEOUT", "1s").set("SMS_SETTLE", "1s")
+    }
+
     /// Options of the group, as `groups add` takes them.
     pub fn group(mut self, options: &[&str]) -> Self {
         self.group.extend(options.iter().map(|&option| option.to_owned()));

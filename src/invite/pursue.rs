@@ -1,0 +1,170 @@
+//! An invite whose row is there: one try, one look, or one answer at a time, as its row asks for.
+
+use super::{
+    Context, Envelope, Progress, Reply,
+    plan::{Step, after_try, look_again_after, next_step},
+    trace::TraceParent,
+};
+use crate::{
+    failpoint,
+    group::{Group, GroupId},
+    metrics::{self, Look, Stage},
+    refusal::Code,
+    sessions::{Recorded, Session, Standing},
+    sms::{Answer, Place, Text, Wanted},
+    trouble::Trouble,
+};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// How long another worker's outcome is waited for here, before the message waits in a retry queue.
+const SOON: Duration = Duration::from_secs(2);
+/// Between two looks at the outcome of another worker, whose try takes longer.
+const NOT_SOON: Duration = Duration::from_secs(5);
+
+/// Goes on with a row until it has an outcome, or until nothing can be done for a while.
+pub async fn pursue(ctx: &Context, envelope: &Envelope, mut row: Standing) -> Result<Progress, Trouble> {
+    let (begun, mut pause) = (Instant::now(), Duration::from_millis(20));
+    loop {
+        match next_step(&row, &ctx.policy) {
+            Step::Answer => {
+                let lost = || Trouble::Defect("a session's row lost its outcome".to_owned());
+                return Ok(Reply::to(&row.outcome().ok_or_else(lost)?).into());
+            }
+            Step::InHand(_) if begun.elapsed() < SOON => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_millis(500));
+            }
+            Step::InHand(left) => return Ok(Progress::Later(row.resume_after(left.min(NOT_SOON)))),
+            Step::Wait(after) => return Ok(Progress::Later(row.resume_after(after))),
+            Step::Close(fate) => {
+                metrics::closed(&row, &fate);
+                ctx.sessions.close(&row, &fate).await?;
+            }
+            Step::Look => {
+                if !look(ctx, &row).await? {
+                    return Ok(Progress::Later(row.resume_after(look_again_after(&row))));
+                }
+            }
+            Step::Send => {
+                let place = ctx.sms.place().await?;
+                if envelope.withdrawn.is_cancelled() {
+                    return Err(Trouble::Stopping);
+                }
+                let group = group(ctx, &row)?;
+                if let Some(session) = ctx.sessions.claim(&row).await? {
+                    metrics::tried_again(&row);
+                    failpoint::hit("claimed");
+                    if let Some(progress) = hand_over(ctx, envelope, place, session, &group).await? {
+                        return Ok(progress);
+                    }
+                }
+            }
+            Step::GiveUp => {
+                let what = format!("{} workers have died with it", row.abandoned);
+                return Err(Trouble::Defect(what));
+            }
+        }
+        row = ctx.sessions.again(&row).await?;
+    }
+}
+
+/// One try; `None` when another worker has claimed the row in the meantime.
+pub async fn hand_over(
+    ctx: &Context,
+    envelope: &Envelope,
+    place: Place,
+    session: Session,
+    group: &Group,
+) -> Result<Option<Progress>, Trouble> {
+    let asked_at = Instant::now();
+    let answer = place.send(&message(ctx, envelope, group, &session)).await;
+    metrics::texted(&answer, asked_at);
+    failpoint::hit("accepted");
+    tell(&answer, &session);
+    let fate = after_try(answer, &session, &ctx.policy);
+    // Recorded before it is told: a redelivery then finds the outcome.
+    let answered = Instant::now();
+    let recorded = ctx.sessions.record(session, fate).await?;
+    metrics::took(Stage::Record, answered);
+    failpoint::hit("recorded");
+    Ok(match recorded {
+        Recorded::Outcome(outcome) => Some(Reply::to(&outcome).into()),
+        Recorded::Open(resume) => Some(Progress::Later(resume)),
+        Recorded::Lost => {
+            metrics::overtaken();
+            None
+        }
+    })
+}
+
+/// One look at the provider's list; whether it could be made.
+async fn look(ctx: &Context, row: &Standing) -> Result<bool, Trouble> {
+    let place = ctx.sms.place().await?;
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let (to, key, token) = (text(&row.phone), text(&row.session_key), text(&row.token));
+    let wanted = Wanted { to: &to, key: &key, token: &token, since: row.created_at };
+    let found = match place.look(&wanted).await {
+        Ok(found) => ctx.sessions.not_taken(row, found).await?,
+        Err(error) => {
+            metrics::looked(Look::Failed);
+            tracing::debug!(session = %row.id, %error, "a look failed");
+            return Ok(false);
+        }
+    };
+    failpoint::hit("looked");
+    // The oldest, if there are several: that is what its visitor read first.
+    let Some(ours) = found.last() else {
+        metrics::looked(Look::Missed);
+        ctx.sessions.missed(row).await?;
+        return Ok(true);
+    };
+    metrics::looked(Look::Found);
+    if found.len() > 1 {
+        metrics::texted_twice();
+        tracing::error!(session = %row.id, texts = found.len(), "the provider's list has more than one text of it");
+    }
+    ctx.sessions.accepted(row.id, ours).await?;
+    Ok(true)
+}
+
+/// The group of a row, as it is now: its sender may have been mended since.
+fn group(ctx: &Context, row: &Standing) -> Result<Arc<Group>, Trouble> {
+    let id = GroupId::new(row.group_id);
+    id.and_then(|id| ctx.groups.snapshot().group(id).cloned()).ok_or_else(|| {
+        Trouble::Defect(format!("the group {} is gone, or its templates are unusable", row.group_id))
+    })
+}
+
+fn message<'a>(ctx: &Context, envelope: &Envelope, group: &'a Group, session: &'a Session) -> Text<'a> {
+    let callback =
+        |session: &Session| format!("{}/webhooks/twilio/status/{}", ctx.public_url.base, session.id);
+    Text {
+        to: &session.phone,
+        from: group.options.sms_from.as_deref(),
+        body: &session.text,
+        validity: session.validity(),
+        callback: ctx.public_url.callbacks.then(|| callback(session)),
+        trace: envelope.traceparent().map(TraceParent::child),
+        write_by: session.write_by(),
+    }
+}
+
+/// What an operator has to mend, or may want to know.
+fn tell(answer: &Answer, session: &Session) {
+    match answer {
+        Answer::Refused(refusal) if refusal.code == Code::ProviderMisconfigured => {
+            let (group, code) = (session.group, refusal.provider_code);
+            tracing::error!(group, code, "the provider refuses this group's sender: check --sms-from");
+        }
+        Answer::PerhapsSent { why } => {
+            tracing::info!(session = %session.id, why, "a text may have gone out");
+        }
+        Answer::Withheld => {
+            tracing::warn!(session = %session.id, "this process stood still for too long; its text was not written");
+        }
+        _ => {}
+    }
+}

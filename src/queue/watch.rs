@@ -1,0 +1,115 @@
+//! Whether a consumer still consumes: connected is not enough.
+
+use super::connection::Unusable;
+use lapin::{Connection, options::QueueDeclareOptions, types::FieldTable};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+/// How often the broker is asked.
+const EVERY: Duration = Duration::from_secs(2);
+/// How long its answer may take before the line counts as dead.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long ago the last sign may be: a question, its answer, and some more.
+const FRESH: Duration = Duration::from_secs(9);
+/// Questions in a row to which the broker says that messages wait, and none comes.
+const IDLE_AT_MOST: u32 = 3;
+
+/// When messages last came, or could have.
+#[derive(Debug)]
+pub struct Consuming {
+    since: Instant,
+    /// Milliseconds after `since`; 0 while nothing can come.
+    shown: AtomicU64,
+    deliveries: AtomicU64,
+    in_hand: AtomicU64,
+}
+
+impl Default for Consuming {
+    fn default() -> Self {
+        let zero = AtomicU64::default;
+        Self { since: Instant::now(), shown: zero(), deliveries: zero(), in_hand: zero() }
+    }
+}
+
+impl Consuming {
+    /// Whether a message has come, or was shown to be able to, within the last seconds.
+    pub fn is_fresh(&self) -> bool {
+        let shown = self.shown.load(Ordering::Relaxed);
+        shown > 0 && self.since.elapsed().saturating_sub(Duration::from_millis(shown)) < FRESH
+    }
+
+    /// The broker has answered on the line.
+    pub fn shown(&self) {
+        let now = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.shown.store(now.max(1), Ordering::Relaxed);
+    }
+
+    /// A message has come.
+    pub fn delivered(&self) {
+        self.deliveries.fetch_add(1, Ordering::Relaxed);
+        self.shown();
+    }
+
+    pub fn lost(&self) {
+        self.shown.store(0, Ordering::Relaxed);
+    }
+
+    pub fn begin(&self) {
+        self.in_hand.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn end(&self) {
+        self.in_hand.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Asks the broker now and then about the queue, on a channel of its own, until the line must be taken for dead: no
+/// answer, no queue, no consumer, or messages that wait while none is in hand and none comes.
+pub async fn watch(connection: &Connection, queue: &str, consuming: &Consuming) -> Unusable {
+    let mut idle = 0;
+    let mut before = consuming.deliveries.load(Ordering::Relaxed);
+    let channel = match connection.create_channel().await {
+        Ok(channel) => channel,
+        Err(error) => return error.into(),
+    };
+    loop {
+        tokio::time::sleep(EVERY).await;
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let asking = channel.queue_declare(queue.into(), passive, FieldTable::default());
+        let answer = match tokio::time::timeout(PATIENCE, asking).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return Unusable::Away(error),
+            Err(_) => return Unusable::lost("the broker does not answer"),
+        };
+        let deliveries = consuming.deliveries.load(Ordering::Relaxed);
+        let nothing_in_hand = consuming.in_hand.load(Ordering::Relaxed) == 0;
+        let waits = answer.message_count() > 0 && deliveries == before && nothing_in_hand;
+        before = deliveries;
+        idle = if waits || answer.consumer_count() == 0 { idle + 1 } else { 0 };
+        if idle >= IDLE_AT_MOST {
+            return Unusable::lost("messages wait in the queue, and none comes");
+        }
+        if idle == 0 {
+            consuming.shown();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_lost_is_not_fresh_until_it_shows_itself_again() {
+        let consuming = Consuming::default();
+        assert!(!consuming.is_fresh());
+        consuming.delivered();
+        assert!(consuming.is_fresh());
+        consuming.lost();
+        assert!(!consuming.is_fresh());
+        consuming.shown();
+        assert!(consuming.is_fresh());
+    }
+}

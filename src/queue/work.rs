@@ -1,0 +1,134 @@
+//! One message, from its delivery to the only ack.
+
+use super::{
+    consume::{Consumer, Hold, Source, give_back},
+    delivery,
+};
+use crate::{
+    failpoint,
+    invite::{Envelope, Progress, Verdict, process, verdict::verdict},
+    metrics::{self, InHand, Stage},
+    trouble::Trouble,
+};
+use futures::FutureExt;
+use lapin::{message::Delivery, options::BasicAckOptions};
+use std::{any::Any, panic::AssertUnwindSafe, time::Instant};
+use tokio::sync::mpsc;
+use tracing::Instrument;
+
+/// How often a request that comes again and again is worked alone before it is set aside (contract, section 8).
+const TRIES_AT_MOST: i32 = 20;
+
+impl Consumer {
+    pub(super) fn take(&self, delivery: Delivery, hold: &Hold) -> impl Future<Output = ()> + use<> {
+        let gate = self.gate.clone();
+        let work = self.begin(delivery, hold);
+        async move {
+            let _together = gate.read_owned().await;
+            work.await;
+        }
+    }
+
+    /// Nothing else is in hand meanwhile: if it takes the process down, it takes nothing with it.
+    pub(super) fn take_alone(&self, delivery: Delivery, hold: &Hold) -> impl Future<Output = ()> + use<> {
+        let gate = self.gate.clone();
+        let work = self.begin(delivery, hold);
+        async move {
+            let _alone = gate.write_owned().await;
+            work.await;
+        }
+    }
+
+    fn begin(&self, mut delivery: Delivery, hold: &Hold) -> impl Future<Output = ()> + use<> {
+        let mut envelope = delivery::envelope(&mut delivery);
+        envelope.withdrawn = hold.lost.clone();
+        let acked = hold.acked.clone();
+        let trace = envelope.traceparent().map(|trace| tracing::field::display(trace.trace_id()));
+        // Debug, as it escapes: no sender forges a line of the log.
+        let span = tracing::info_span!("invite", message_id = ?envelope.message_id, trace);
+        let consumer = self.clone();
+        async move { consumer.work(delivery, envelope, acked).await }.instrument(span)
+    }
+
+    async fn work(&self, delivery: Delivery, mut envelope: Envelope, acked: mpsc::Sender<[u8; 32]>) {
+        let _counted = InHand::begin(&self.consuming, delivery.redelivered);
+        let unfit =
+            (self.source == Source::Dropped).then(|| self.why_dropped(&delivery, &mut envelope)).flatten();
+        let result = match unfit {
+            Some(trouble) => Err(trouble),
+            None => AssertUnwindSafe(self.try_it(&delivery, &mut envelope))
+                .catch_unwind()
+                .await
+                .unwrap_or_else(|panic| Err(Trouble::Defect(format!("a panic: {}", said(&*panic))))),
+        };
+        let (verdict, decided) = (verdict(result), Instant::now());
+        // Only such a row waits for its acknowledgement.
+        let waits = envelope.is_anonymous()
+            && envelope.ticket.is_none()
+            && match &verdict {
+                Verdict::Answer(reply) => reply.has_row,
+                Verdict::Later(_) => true,
+                Verdict::SetAside { .. } | Verdict::Return => false,
+            };
+        let settled = match verdict {
+            Verdict::Return => Err(Trouble::Stopping),
+            Verdict::Answer(reply) => self.answer(&envelope, &reply).await,
+            Verdict::Later(resume) => self.hand_on(&delivery, &envelope, resume).await,
+            Verdict::SetAside { reply, reason } => {
+                self.set_aside(&delivery, &envelope, &reply, &reason).await
+            }
+        };
+        metrics::took(Stage::Reply, decided);
+        if settled.is_err() {
+            return give_back(delivery).await;
+        }
+        failpoint::hit("replied");
+        // After the confirmed reply. On a lost connection the message comes again, and finds its row.
+        match delivery.acker.ack(BasicAckOptions::default()).await {
+            // Where no room is left, the request stays unsure, which is safe.
+            Ok(true) if waits => {
+                let _ = acked.try_send(envelope.sha256());
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(%error, "the acknowledgement was lost; the message will come again");
+            }
+        }
+        failpoint::hit("acknowledged");
+        if envelope.tries > 0 {
+            self.invites.suspects.settled(&envelope.sha256()).await;
+        }
+    }
+
+    /// A message that came often before is counted before it is worked on: it may be what ends the process.
+    async fn try_it(&self, delivery: &Delivery, envelope: &mut Envelope) -> Result<Progress, Trouble> {
+        if delivery::is_suspect(delivery) {
+            let tried = self.invites.suspects.begin(&envelope.sha256()).await?;
+            envelope.tries = tried.tries;
+            envelope.first_at = Some(tried.first_at);
+            if tried.tries > TRIES_AT_MOST {
+                let what = format!("it was worked {TRIES_AT_MOST} times, and never to an end");
+                return Err(Trouble::Defect(what));
+            }
+        }
+        failpoint::hit_by("delivered", envelope.message_id.as_deref());
+        process(&self.invites, envelope).await
+    }
+
+    /// Marks what expired in the queue of requests, to be answered so; anything else is nothing to work on. Only here
+    /// does the broker's `x-death` count: a publisher can write that header too.
+    fn why_dropped(&self, delivery: &Delivery, envelope: &mut Envelope) -> Option<Trouble> {
+        let death = delivery::last_death(delivery);
+        envelope.expired_in_queue =
+            death.as_ref().is_some_and(|death| death.is_expiry_in(&self.names.requests));
+        let why = death
+            .map_or("nothing says why".to_owned(), |death| format!("{} in {}", death.reason, death.queue));
+        (!envelope.expired_in_queue).then(|| Trouble::Defect(format!("the broker dropped it: {why}")))
+    }
+}
+
+/// What a panic says, without what it holds.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let literal = panic.downcast_ref::<&str>().copied();
+    literal.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}

@@ -1,0 +1,170 @@
+//! Looking for a text in the provider's list, when the answer to its request was lost.
+
+use super::{
+    Place,
+    client::{describe, read_whole},
+};
+use reqwest::{Url, header::AUTHORIZATION};
+use serde::Deserialize;
+use time::{Duration, OffsetDateTime, format_description::well_known::Rfc2822};
+
+/// Messages on a page; the provider gives at most 1000.
+const PAGE_SIZE: &str = "200";
+/// Pages that are read at most: more than a session can have had texts to its number.
+const PAGES: usize = 50;
+/// A page longer than this is none of the provider's.
+const LARGEST_PAGE: usize = 8 * 1024 * 1024;
+/// How far the provider's clock and Postgres's may be apart.
+const CLOCKS_APART: Duration = Duration::minutes(5);
+
+/// The text that is looked for.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    /// E.164.
+    pub to: &'a str,
+    pub key: &'a str,
+    pub token: &'a str,
+    /// Before its first try.
+    pub since: OffsetDateTime,
+}
+
+/// The provider's list could not be read: nothing is known.
+#[derive(Debug, thiserror::Error)]
+#[error("the provider's list cannot be read: {0}")]
+pub struct LookFailed(String);
+
+#[derive(Deserialize)]
+struct Page {
+    messages: Vec<Listed>,
+    next_page_uri: Option<String>,
+}
+
+/// A message in the list; nearly every member may be null.
+#[derive(Deserialize)]
+struct Listed {
+    sid: Option<String>,
+    to: Option<String>,
+    body: Option<String>,
+    date_created: Option<String>,
+}
+
+impl Place {
+    /// The ids of the messages that hold the session's key or token, newest first. Page by page on the provider's own
+    /// origin, back to before the first try.
+    pub async fn look(self, wanted: &Wanted<'_>) -> Result<Vec<String>, LookFailed> {
+        let mut found = Vec::new();
+        let mut url = self.sms.url.clone();
+        url.query_pairs_mut().append_pair("To", wanted.to).append_pair("PageSize", PAGE_SIZE);
+        for _ in 0..PAGES {
+            let page = self.page(url.clone()).await?;
+            for message in &page.messages {
+                if wanted.is_it(message) {
+                    found.extend(message.sid.clone());
+                }
+            }
+            let older = page.messages.iter().any(|message| message.is_before(wanted.since - CLOCKS_APART));
+            match page.next_page_uri.filter(|next| !next.is_empty()) {
+                Some(next) if !older => url = self.on_our_origin(&next)?,
+                _ => return Ok(found),
+            }
+        }
+        // Found is found; but what was not seen is not absent.
+        if found.is_empty() { Err(LookFailed(format!("it has more than {PAGES} pages"))) } else { Ok(found) }
+    }
+
+    async fn page(&self, url: Url) -> Result<Page, LookFailed> {
+        let request = self.sms.client.get(url).header(AUTHORIZATION, self.sms.authorization.clone());
+        let unread = |error: reqwest::Error| LookFailed(describe(&error));
+        let mut response = request.send().await.map_err(unread)?;
+        let status = response.status().as_u16();
+        if status != 200 {
+            return Err(LookFailed(format!("the provider answers {status}")));
+        }
+        let body = read_whole(&mut response, LARGEST_PAGE).await.map_err(unread)?;
+        let body = body.ok_or_else(|| LookFailed("a page is too long".to_owned()))?;
+        serde_json::from_slice(&body).map_err(|_| LookFailed("a page is not a list of messages".to_owned()))
+    }
+
+    /// The account's credentials go nowhere else, whatever a page says.
+    fn on_our_origin(&self, next: &str) -> Result<Url, LookFailed> {
+        let url = self.sms.url.join(next).map_err(|error| LookFailed(format!("its next page: {error}")))?;
+        if url.origin() == self.sms.url.origin() {
+            Ok(url)
+        } else {
+            Err(LookFailed("its next page is at another origin".to_owned()))
+        }
+    }
+}
+
+impl Wanted<'_> {
+    /// By the token, which no other text holds; else by the key, which a text from before the first try may hold as well.
+    fn is_it(&self, message: &Listed) -> bool {
+        let Some(body) = message.body.as_deref() else { return false };
+        if message.to.as_deref().is_some_and(|to| to != self.to) {
+            return false;
+        }
+        let by_token = !self.token.is_empty() && body.contains(self.token);
+        by_token || (holds_number(body, self.key) && !message.is_before(self.since - CLOCKS_APART))
+    }
+}
+
+impl Listed {
+    fn is_before(&self, moment: OffsetDateTime) -> bool {
+        let created = self.date_created.as_deref();
+        created.and_then(|date| OffsetDateTime::parse(date, &Rfc2822).ok()).is_some_and(|at| at < moment)
+    }
+}
+
+/// Whether the digits stand in the text as a number of their own, and not as a part of a longer one.
+fn holds_number(text: &str, digits: &str) -> bool {
+    let is_digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
+    !digits.is_empty()
+        && text.match_indices(digits).any(|(at, _)| {
+            !is_digit(text[..at].chars().next_back()) && !is_digit(text[at + digits.len()..].chars().next())
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::macros::datetime;
+
+    const WANTED: Wanted<'_> = Wanted {
+        to: "+12015550123",
+        key: "123456",
+        token: "abcdefghijklmnop",
+        since: datetime!(2026-11-24 12:00 UTC),
+    };
+
+    fn listed(body: &str, date: &str) -> Listed {
+        Listed {
+            sid: Some("SM1".to_owned()),
+            to: Some("+12015550123".to_owned()),
+            body: Some(body.to_owned()),
+            date_created: Some(date.to_owned()),
+        }
+    }
+
+    #[test]
+    fn a_text_is_known_by_its_token_or_its_key() {
+        let (now, long_ago) = ("Tue, 24 Nov 2026 12:00:01 +0000", "Mon, 23 Nov 2026 12:00:01 +0000");
+        assert!(WANTED.is_it(&listed("see https://x/s/abcdefghijklmnop", long_ago)));
+        assert!(WANTED.is_it(&listed("Sent from a trial - code 123456.", now)));
+        assert!(WANTED.is_it(&listed("123456", "no date at all")));
+        assert!(!WANTED.is_it(&listed("code 123456", long_ago)), "another session's, from before");
+        for other in ["code 1234567", "0123456", "12345 6", "", "abcdefghijklmno"] {
+            assert!(!WANTED.is_it(&listed(other, now)), "{other}");
+        }
+        let elsewhere = Listed { to: Some("+12015550124".to_owned()), ..listed("123456", now) };
+        assert!(!WANTED.is_it(&elsewhere));
+        let bare = Listed { to: None, date_created: None, ..listed("123456", now) };
+        assert!(WANTED.is_it(&bare));
+        assert!(!WANTED.is_it(&Listed { body: None, ..listed("", now) }));
+    }
+
+    #[test]
+    fn a_key_beside_letters_of_any_script_is_found() {
+        assert!(holds_number("код123456é", "123456") && holds_number("x1234567 123456", "123456"));
+        assert!(!holds_number("", "123456") && !holds_number("123456", ""));
+    }
+}

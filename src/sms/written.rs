@@ -1,0 +1,94 @@
+//! The last check before a text is written to the provider's line, and what is known afterwards of whether it was.
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    task::{Context, Poll},
+    time::Instant,
+};
+
+/// How far a request's body came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Written {
+    /// Nobody asked for it: no line, or one that was closed before. The provider cannot have read it.
+    Nothing = 0,
+    /// It was on its way to the socket.
+    Perhaps = 1,
+    /// The right to write it was over.
+    Withheld = 2,
+}
+
+/// Lets a body out until a moment, and not later. The HTTP client asks for a body once it has a line and has put the
+/// request's head into its buffer: there is no later point before the socket write.
+#[derive(Debug)]
+pub struct Guard {
+    until: Instant,
+    written: Arc<AtomicU8>,
+}
+
+impl Guard {
+    pub fn until(until: Instant) -> Self {
+        Self { until, written: Arc::new(AtomicU8::new(Written::Nothing as u8)) }
+    }
+
+    pub fn body(&self, content: String) -> reqwest::Body {
+        reqwest::Body::wrap(Guarded {
+            content: content.into(),
+            until: self.until,
+            written: self.written.clone(),
+        })
+    }
+
+    pub fn written(&self) -> Written {
+        match self.written.load(Ordering::Acquire) {
+            0 => Written::Nothing,
+            1 => Written::Perhaps,
+            _ => Written::Withheld,
+        }
+    }
+}
+
+struct Guarded {
+    content: Bytes,
+    until: Instant,
+    written: Arc<AtomicU8>,
+}
+
+/// A part of the request without which the provider has no request.
+#[derive(Debug, thiserror::Error)]
+#[error("the text may not be handed over any more")]
+struct TooLate;
+
+impl Body for Guarded {
+    type Data = Bytes;
+    type Error = TooLate;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, TooLate>>> {
+        if self.content.is_empty() {
+            return Poll::Ready(None);
+        }
+        let late = Instant::now() > self.until;
+        let written = if late { Written::Withheld } else { Written::Perhaps };
+        self.written.store(written as u8, Ordering::Release);
+        let content = std::mem::take(&mut self.content);
+        Poll::Ready(Some(if late { Err(TooLate) } else { Ok(Frame::data(content)) }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.content.is_empty()
+    }
+
+    /// Exact, so that the request has a `Content-Length`.
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.content.len() as u64)
+    }
+}
