@@ -114,7 +114,7 @@ pub fn row(account: &mut Account, invite: &Invite, entry: &Entry, outcome: &Valu
             && row["session_key"] == outcome["sessionKey"]
             && row["phone"] == invite.phone.as_str()
     };
-    if wanted == (1, 0) && !of("sent").any(|row| agrees(row)) {
+    if wanted == (1, 0) && !of("sent").any(agrees) {
         account.add(Wrong::Row, invite.index, "the sent row is not what was told");
     }
     // Each message begins one at most.

@@ -22,7 +22,9 @@ pub struct Done {
     pub terms: u64,
     pub stops: u64,
     pub long_stops: u64,
+    /// To the broker, the database and the provider.
     pub cuts: [u64; 3],
+    pub stalls: [u64; 3],
     pub broker: Vec<Outage>,
     pub database_restarts: u64,
     pub massacres: u64,
@@ -114,6 +116,11 @@ impl Chaos {
                     }
                 }
                 self.done().cuts[server as usize] += 1;
+            }
+            Event::Stall(server, worker, length) => {
+                self.workers[worker].stall(server, length);
+                self.done().stalls[server as usize] += 1;
+                sleep(length).await;
             }
             Event::Broker(end) => self.restart_broker(end).await?,
             Event::Database(end) => {

@@ -39,6 +39,9 @@ pub struct Options {
     /// Cuts of workers' connections, to the broker, the database and the provider each [default: 4 a minute]
     #[arg(long)]
     pub cuts: Option<u64>,
+    /// Lines that carry nothing for seconds, to the broker, the database and the provider each [default: 2 a minute]
+    #[arg(long)]
+    pub stalls: Option<u64>,
     /// Restarts of the broker, by turns clean and by `kill -9` [default: 1 a minute]
     #[arg(long)]
     pub broker_restarts: Option<u64>,

@@ -15,6 +15,8 @@ pub enum Event {
     Stop(usize, Duration),
     /// Every line of this worker to that server, or of all workers.
     Cut(Server, Option<usize>),
+    /// This worker's lines to that server carry nothing for so long.
+    Stall(Server, usize, Duration),
     Broker(End),
     Database(End),
     /// One backend of a worker dies by SIGKILL, and PostgreSQL begins anew.
@@ -75,6 +77,15 @@ pub fn events(options: &Options, seed: u64) -> Vec<(Duration, Event)> {
         for _ in 0..count(options.cuts, 4.0) {
             let whose = rng.random_bool(0.7).then(|| rng.random_range(0..workers));
             plan.push((anywhere(&mut rng), Event::Cut(server, whose)));
+        }
+    }
+    for server in [Server::Broker, Server::Database, Server::Provider] {
+        for _ in 0..count(options.stalls, 2.0) {
+            // A text that reaches the provider so late that SMS_SETTLE is over by then is outside the promise.
+            let longest = if server == Server::Provider { 2_500 } else { 6_000 };
+            let length = Duration::from_millis(rng.random_range(500..longest));
+            let event = Event::Stall(server, rng.random_range(0..workers), length);
+            plan.push((anywhere(&mut rng), event));
         }
     }
     spread(&mut plan, &mut rng, count(options.broker_restarts, 1.0), |turn| {

@@ -45,7 +45,7 @@ struct Publisher {
 
 #[derive(Clone)]
 struct Line {
-    _connection: Arc<Connection>,
+    connection: Arc<Connection>,
     channel: Channel,
 }
 
@@ -138,13 +138,13 @@ impl Publisher {
         let connection = broker::connect(&self.upstream.url, "publisher").await?;
         let channel = connection.create_channel().await.ok()?;
         channel.confirm_select(ConfirmSelectOptions::default()).await.ok()?;
-        Some(Line { _connection: Arc::new(connection), channel })
+        Some(Line { connection: Arc::new(connection), channel })
     }
 
     /// Gives that connection up, unless another story has done so already.
     async fn lost(&self, lost: &Line) {
         let mut line = self.line.lock().await;
-        if line.as_ref().is_some_and(|line| Arc::ptr_eq(&line._connection, &lost._connection)) {
+        if line.as_ref().is_some_and(|line| Arc::ptr_eq(&line.connection, &lost.connection)) {
             *line = None;
         }
     }

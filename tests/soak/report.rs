@@ -59,12 +59,14 @@ impl Findings {
         if !undecodable.contains(&self.unreadable) {
             against.push(format!("{} in .unreadable instead of {undecodable:?}", self.unreadable));
         }
-        match self.worst_resume() {
-            Some(None) => against.push("after a restart of the broker nothing was answered".to_owned()),
-            Some(Some(worst)) if worst > RESUMES_WITHIN => {
-                against.push(format!("resumed {:.1} s after the broker was up", worst.as_secs_f64()));
+        for resume in &self.resumes {
+            match resume {
+                None => against.push("after a restart of the broker nothing was answered".to_owned()),
+                Some(slow) if *slow > RESUMES_WITHIN => {
+                    against.push(format!("resumed {:.1} s after the broker was up", slow.as_secs_f64()));
+                }
+                Some(_) => {}
             }
-            _ => {}
         }
         if self.peak > MEMORY_LIMIT {
             against.push(format!("a worker took {} MiB", self.peak / 1_024));
@@ -75,15 +77,11 @@ impl Findings {
         against
     }
 
-    fn worst_resume(&self) -> Option<Option<Duration>> {
-        let never = self.resumes.iter().any(Option::is_none);
-        if never { Some(None) } else { self.resumes.iter().flatten().max().map(|worst| Some(*worst)) }
-    }
-
     /// The one table.
     pub fn table(&self) -> String {
         let (account, done) = (&self.account, &self.done);
         let mut table = Table::default();
+        #[expect(clippy::cast_precision_loss, reason = "small")]
         let rate = account.answered as f64 / self.took.as_secs_f64().max(0.001);
         let took = self.took.as_secs();
         table.row(
@@ -127,21 +125,24 @@ impl Findings {
         table.row("kill -9", done.kills, "");
         table.row("SIGTERM", done.terms, "");
         table.row("SIGSTOP", done.stops, format!("{} of them longer than a lease", done.long_stops));
-        let cuts =
-            [Server::Broker, Server::Database, Server::Provider].map(|server| done.cuts[server as usize]);
-        let what =
-            format!("{} to the broker, {} to the database, {} to the provider", cuts[0], cuts[1], cuts[2]);
-        table.row("cuts", cuts.iter().sum::<u64>(), what);
+        for (name, counts) in [("cuts", done.cuts), ("stalls", done.stalls)] {
+            let of = |server| counts[server as usize];
+            let (broker, database) = (of(Server::Broker), of(Server::Database));
+            let note = format!(
+                "{broker} to the broker, {database} to the database, {} to the provider",
+                of(Server::Provider)
+            );
+            table.row(name, counts.iter().sum::<u64>(), note);
+        }
         let crashes = done.broker.iter().filter(|outage| outage.end == End::Crash).count();
         table.row("broker restarts", done.broker.len(), format!("{crashes} by kill -9"));
         table.row("database restarts", done.database_restarts, "");
         table.row("connection massacres", done.massacres, format!("{} connections", done.massacred));
-        let resume = match self.worst_resume() {
-            None => "-".to_owned(),
-            Some(None) => "never".to_owned(),
-            Some(Some(worst)) => format!("{:.2} s", worst.as_secs_f64()),
-        };
-        table.row("worst resume", resume, "after the broker was up");
+        let in_words = |resume: &Option<Duration>| resume.map_or("never".to_owned(), seconds);
+        let each: Vec<_> = self.resumes.iter().map(in_words).collect();
+        let worst = self.resumes.iter().max_by_key(|resume| resume.unwrap_or(Duration::MAX));
+        let note = format!("after the broker was up; each: {}", each.join(", "));
+        table.row("worst resume", worst.map_or("-".to_owned(), in_words), note);
         table.row("peak memory", format!("{} MiB", self.peak / 1_024), "of one worker");
         table.row("errors in the logs", self.errors.len(), "");
         table.0
@@ -175,10 +176,15 @@ impl Findings {
     }
 }
 
+fn seconds(duration: Duration) -> String {
+    format!("{:.2} s", duration.as_secs_f64())
+}
+
 #[derive(Default)]
 struct Table(String);
 
 impl Table {
+    #[expect(clippy::needless_pass_by_value, reason = "cells are of many types")]
     fn row(&mut self, name: &str, value: impl ToString, note: impl AsRef<str>) {
         let line = format!("  {name:<34} {:>10}   {}", value.to_string(), note.as_ref());
         let _ = writeln!(self.0, "{}", line.trim_end());

@@ -28,7 +28,7 @@ use tokio::{
 };
 
 /// How long workers may take to be ready, and queues to be empty.
-const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+const SETTLED_WITHIN: Duration = Duration::from_mins(1);
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 /// Where nothing may be left.
 const EMPTY_AT_THE_END: [&str; 8] =

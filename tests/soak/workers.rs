@@ -183,6 +183,10 @@ impl Place {
         self.thaw();
         let generation = {
             let mut state = self.state();
+            if state.ending {
+                // A second signal would end it at once.
+                return;
+            }
             state.ending = true;
             let generation = state.generation;
             if let Some(child) = &state.child {
@@ -202,7 +206,8 @@ impl Place {
                 state.child = None;
                 // A process that has just begun does not know of SIGTERM yet.
                 let young = state.started.is_some_and(|started| begun - started < YOUNG);
-                if !status.success() && !(young && status.signal() == Some(SIGTERM)) {
+                let died_young = young && status.signal() == Some(SIGTERM);
+                if !status.success() && !died_young {
                     state.faults.push(format!(
                         "worker {} ended with {status} after SIGTERM ({})",
                         self.index,
@@ -250,6 +255,10 @@ impl Place {
 
     pub fn cut(&self, server: Server) {
         self.tunnels[server as usize].cut();
+    }
+
+    pub fn stall(&self, server: Server, length: Duration) {
+        self.tunnels[server as usize].stall(length);
     }
 
     /// Whether `/readyz` says 200.
