@@ -3,6 +3,17 @@
 POLICY=/usr/sbin/policy-rc.d
 POLICY_MARK='# Made by ./dev of session-invite while it installs packages'
 
+# The words before a command that only root may run, for need_root and what comes after it.
+AS_ROOT=()
+if ((EUID)); then
+    AS_ROOT=(sudo --non-interactive)
+fi
+
+# need_root WHAT: a background process has no terminal to ask a password on.
+need_root() {
+    "${AS_ROOT[@]}" true 2>/dev/null || fail "$1 needs root, or a sudo that asks for no password"
+}
+
 # need_package FILE_OR_COMMAND PACKAGE…: nothing when it is there.
 need_package() {
     local wanted=$1

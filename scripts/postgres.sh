@@ -26,9 +26,11 @@ running_postgres() {
 private_postgres() {
     local bin begun port
     POSTGRES_SOURCE=private
-    need_package '/usr/lib/postgresql/*/bin/initdb' postgresql
+    need_package "$SERVICE_ROOT/usr/lib/postgresql/*/bin/initdb" postgresql
+    need_package psql postgresql-client
     begun=$(now_ms)
-    bin=$(dirname "$(printf '%s\n' /usr/lib/postgresql/*/bin/initdb | sort -V | tail -n 1)")
+    bin=$(dirname "$(printf '%s\n' "$SERVICE_ROOT"/usr/lib/postgresql/*/bin/initdb | sort -V | tail -n 1)")
+    bin=${bin#"$SERVICE_ROOT"}
     service_directory postgres
     local data=$SERVICE_DIR/data
     if [[ ! -f $data/PG_VERSION ]]; then

@@ -16,7 +16,7 @@ amqp_answers() {
 private_rabbitmq() {
     local begun port try
     RABBITMQ_SOURCE=private
-    need_package /usr/lib/rabbitmq/bin/rabbitmq-server rabbitmq-server
+    need_package "$SERVICE_ROOT/usr/lib/rabbitmq/bin/rabbitmq-server" rabbitmq-server
     begun=$(now_ms)
     service_directory rabbitmq
     # Another process can take a free port before we do, so a failure gets a second set of ports.
@@ -47,8 +47,9 @@ start_rabbitmq() {
     printf 'listeners.tcp.1 = 127.0.0.1:%s\nlog.console = true\nlog.console.level = warning\n' "$port" >"$home/rabbitmq.conf"
     printf '[].\n' >"$home/enabled_plugins"
     : >"$home/env.conf"
-    ((EUID)) || chown -R rabbitmq: "$home"
-    start rabbitmq env -u RABBITMQ_NODE_PORT -u RABBITMQ_NODE_IP_ADDRESS \
+    give_to rabbitmq "$home"
+    # env comes last, as sudo would drop its variables.
+    start rabbitmq "${AS_SERVICE[@]}" env -u RABBITMQ_NODE_PORT -u RABBITMQ_NODE_IP_ADDRESS \
         HOME="$home" \
         ERL_EPMD_PORT="$epmd_port" \
         ERL_EPMD_ADDRESS=127.0.0.1 \
@@ -63,7 +64,7 @@ start_rabbitmq() {
         RABBITMQ_CONFIG_FILES="$home/conf.d" \
         RABBITMQ_ADVANCED_CONFIG_FILE="$home/advanced" \
         RABBITMQ_ENABLED_PLUGINS_FILE="$home/enabled_plugins" \
-        "${AS_SERVICE[@]}" /usr/lib/rabbitmq/bin/rabbitmq-server
+        /usr/lib/rabbitmq/bin/rabbitmq-server
 }
 
 # note_queues KIND PREFIX: only on a broker that outlives the run; ours takes its queues along.

@@ -99,6 +99,7 @@ undo_run() {
             *:process) stop_process "${words[@]:1}" ;;
             *:queues | *:kept-queues) delete_queues "${words[@]:1}" || true ;;
             *:database | *:kept-database) drop_database "${words[@]:1}" || true ;;
+            *:root-directory) "${AS_ROOT[@]}" rm -rf "${words[1]}" ;;
             *:directory | *:kept-directory) rm -rf "${words[1]}" ;;
         esac
     done
@@ -110,33 +111,68 @@ undo_run() {
     fi
 }
 
+# The last command of each name that `start` has started.
+declare -A COMMANDS=()
+
 # start NAME COMMAND…: in a session of its own, so that a ctrl-C reaches it only through us, once.
-# Its output goes to NAME.log, the command to NAME.command, from which the soak starts it again; sets STARTED to its
-# process id.
+# Its output goes to NAME.log; sets STARTED to its process id.
 start() {
     local name=$1
     shift
-    printf '%q ' "$@" >"$RUN_DIR/$name.command"
     setsid "$@" </dev/null >"$RUN_DIR/$name.log" 2>&1 &
     STARTED=$!
     note process "$name" "$STARTED" "$(process_start "$STARTED")"
+    COMMANDS[$name]=${*@Q}
 }
 
-# stop_process NAME PID START: ends the whole session that `start` made; kills it after 30 s.
+# start_again NAME: the same command, so a server's data and port too. wait_for tells when it is ready.
+start_again() {
+    local -a command
+    eval "command=(${COMMANDS[$1]})"
+    start "$1" "${command[@]}"
+}
+
+# stop_started NAME [SIGNAL]: what was last started under that name. KILL is a crash.
+stop_started() {
+    local -a words
+    read -r -a words < <(grep "^process $1 " "$RUN_DIR/undo" | tail -n 1)
+    stop_process "$1" "${words[2]}" "${words[3]-}" "${2-}"
+}
+
+# stop_process NAME PID START [SIGNAL]: ends the whole session that `start` made; kills it after 30 s.
 stop_process() {
-    local name=$1 pid=$2 start=${3-} signal=TERM waited=0
-    # PostgreSQL's TERM waits for clients that may never leave; INT is its fast shutdown.
-    [[ $name == postgres ]] && signal=INT
+    local name=$1 pid=$2 start=${3-} signal=${4-} waited=0
     is_running "$pid" "$start" || return 0
-    kill -s "$signal" -- "-$pid" 2>/dev/null || true
-    while is_running "$pid" "$start"; do
-        if ((++waited > 300)); then
-            say "Killing $name, which does not stop"
-            break
-        fi
-        sleep 0.1
-    done
-    kill -s KILL -- "-$pid" 2>/dev/null || true
+    # Silent, as bash would report here a job that was killed.
+    {
+        signal_session "${signal:-$(ending_signal "$name")}" "$pid"
+        while is_running "$pid" "$start"; do
+            if ((++waited > 300)); then
+                say "Killing $name, which does not stop"
+                break
+            fi
+            sleep 0.1
+        done
+        signal_session KILL "$pid"
+        wait "$pid" || true
+    } 2>/dev/null
+}
+
+ending_signal() {
+    case $1 in
+        # PostgreSQL's TERM waits for clients that may never leave; INT is its fast shutdown.
+        postgres) printf INT ;;
+        # As the first process of its namespace it gets no other.
+        debootstrap) printf KILL ;;
+        *) printf TERM ;;
+    esac
+}
+
+# signal_session SIGNAL PID: what sudo has started for us is root's.
+signal_session() {
+    local -a as_owner=()
+    [[ ! -e /proc/$2 || -O /proc/$2 ]] || as_owner=("${AS_ROOT[@]}")
+    "${as_owner[@]}" kill -s "$1" -- "-$2" || true
 }
 
 # A process id is reused, so it counts only with the start time that it had (in clock ticks since boot).
@@ -160,7 +196,7 @@ wait_for() {
     local deadline=$((SECONDS + $1)) log=$2 pid=$STARTED
     shift 2
     until "$@"; do
-        if ((SECONDS >= deadline)) || ! kill -0 "$pid" 2>/dev/null; then
+        if ((SECONDS >= deadline)) || [[ ! -e /proc/$pid ]]; then
             tail -n 15 "$log" | sed 's/^/    /' >&2
             return 1
         fi

@@ -2,6 +2,9 @@
 
 # Sets and exports DATABASE_URL and AMQP_URL, and sets POSTGRES_SOURCE and RABBITMQ_SOURCE.
 find_services() {
+    if [[ $SERIES == new ]]; then
+        use_new_series
+    fi
     find_postgres
     find_rabbitmq
     export DATABASE_URL AMQP_URL
@@ -62,15 +65,15 @@ why_none() {
 }
 
 # service_directory USER: makes a place for that service's files. Sets SERVICE_DIR, and AS_SERVICE: the words that run
-# a command as that system user when we are root (PostgreSQL refuses to be), and none otherwise.
+# a command as that system user when we are root (PostgreSQL refuses to be), and as ourselves otherwise.
 # `up` keeps the directory, other runs remove it. Where the user cannot pass through to .dev/, as in a home
 # directory, it is in /var/tmp; the run's name in it is what finds it again for the next `up`.
 service_directory() {
     local user=$1 kind=directory
     SERVICE_DIR=$RUN_DIR/$user
-    AS_SERVICE=()
+    AS_SERVICE=("${WITHIN[@]}")
     if ((!EUID)); then
-        AS_SERVICE=(setpriv "--reuid=$user" "--regid=$user" --init-groups --)
+        AS_SERVICE+=(setpriv "--reuid=$user" "--regid=$user" --init-groups --)
         if ! "${AS_SERVICE[@]}" test -x "$RUN_DIR"; then
             SERVICE_DIR=/var/tmp/session-invite-dev-$(cksum <<<"$RUN_DIR" | cut -d' ' -f1)-$user
         fi
@@ -79,5 +82,8 @@ service_directory() {
     note "$kind" "$SERVICE_DIR"
     mkdir -p "$SERVICE_DIR"
     chmod 700 "$SERVICE_DIR"
-    ((EUID)) || chown "$user:" "$SERVICE_DIR"
+    give_to "$user" "$SERVICE_DIR"
 }
+
+# give_to USER DIRECTORY: a user of the system that the service is installed in.
+give_to() { ((EUID)) || "${WITHIN[@]}" chown --recursive "$1:" "$2"; }

@@ -2,7 +2,7 @@
 
 use crate::{
     commands::{
-        addresses, completions, groups, migrate, ready, send, sessions, sms_sandbox, tokens, topology,
+        addresses, completions, dead, groups, migrate, ready, send, sessions, sms_sandbox, tokens, topology,
     },
     config::{DatabaseArgs, LogArgs, SecretsArgs, WorkerArgs},
 };
@@ -59,6 +59,8 @@ pub enum Command {
     Send(send::Args),
     /// List sessions, show one, or look one up by its key
     Sessions(sessions::Args),
+    /// Look at what was set aside, replay it, or drop it
+    Dead(dead::Args),
     /// Run a local Twilio-style provider with an inbox to look at
     SmsSandbox(sms_sandbox::Args),
     /// Print completions for a shell

@@ -27,6 +27,7 @@ mod armed {
             LazyLock,
             atomic::{AtomicU32, Ordering},
         },
+        time::Duration,
     };
 
     /// The environment's one other reader: it is for tests alone, and not there in release builds.
@@ -65,8 +66,9 @@ mod armed {
             "panic" => panic!("the failpoint {name}"),
             "stop" => {
                 let own = std::process::id().to_string();
-                // Returns once somebody lets the process go on.
                 let _ = Command::new("kill").args(["-STOP", &own]).status();
+                // The signal is on its way to all threads; this one takes no further step before it is there.
+                std::thread::sleep(Duration::from_millis(200));
             }
             // Nothing is cleaned up, and no other task takes another step.
             _ => std::process::abort(),

@@ -4,7 +4,8 @@ use clap::Parser;
 use session_invite::{
     cli::{Cli, Command},
     commands::{
-        addresses, completions, groups, migrate, ready, send, sessions, sms_sandbox, tokens, topology, worker,
+        addresses, completions, dead, groups, migrate, ready, send, sessions, sms_sandbox, tokens, topology,
+        worker,
     },
     config::Faults,
     sandbox::BadSetting,
@@ -20,7 +21,17 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     let cli = Cli::parse();
-    match run(cli) {
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the runtime does not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(run(cli));
+    // Not taken down: the AMQP client's threads would panic over tasks that are cancelled. The process ends anyway.
+    std::mem::forget(runtime);
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -31,7 +42,6 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let quiet = !matches!(cli.command, Command::Worker(_));
     telemetry::start(&cli.log, if quiet { "warn" } else { "info" })?;
@@ -45,6 +55,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Tokens(all) => tokens::run(all.args, &all.database, &all.secrets).await,
         Command::Send(args) => send::run(args).await,
         Command::Sessions(args) => sessions::run(args).await,
+        Command::Dead(args) => Box::pin(dead::run(args)).await,
         Command::SmsSandbox(args) => sms_sandbox::run(args).await,
         Command::Completions(args) => completions::run(&args),
         Command::Topology(args) => topology::run(args).await,

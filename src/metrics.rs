@@ -24,6 +24,7 @@ const RETRIES: &str = "session_invite_retries_total";
 const LOOKS: &str = "session_invite_looks_total";
 const UNSURE: &str = "session_invite_unsure_settled_total";
 const OVERTAKEN: &str = "session_invite_overtaken_total";
+const THOUGH_TOLD_NOT: &str = "session_invite_texted_though_told_not_total";
 const TWICE: &str = "session_invite_texted_twice_total";
 
 /// From a fast provider's milliseconds to a slow one's time-out.
@@ -55,6 +56,7 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     );
     describe_counter!(UNSURE, "Texts whose answer was lost, by how that was settled.");
     describe_counter!(OVERTAKEN, "Tries whose claim was over when their outcome came.");
+    describe_counter!(THOUGH_TOLD_NOT, "Texts that went out after their senders were told that none did.");
     describe_counter!(TWICE, "Visitors who were texted twice, as far as it is known.");
     Ok(handle)
 }
@@ -201,4 +203,8 @@ pub fn overtaken() {
 
 pub fn texted_twice() {
     counter!(TWICE).increment(1);
+}
+
+pub fn texted_though_told_not() {
+    counter!(THOUGH_TOLD_NOT).increment(1);
 }

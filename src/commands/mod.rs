@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub mod completions;
+pub mod dead;
 pub mod groups;
 pub mod migrate;
 pub mod ready;

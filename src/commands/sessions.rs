@@ -5,7 +5,7 @@ use crate::{
     config::DatabaseArgs,
     group::GroupId,
     invite::reply::to_the_second,
-    output::Format,
+    output::{Format, plain},
     sessions::lookup::{self, Filter, Row},
 };
 use anyhow::Context;
@@ -106,12 +106,15 @@ fn lines(row: &Row) -> Vec<(&'static str, String)> {
         ("what happened", shown(row.error.as_ref().and_then(|error| error["message"].as_str()))),
         ("phone", shown(row.phone.as_ref())),
         ("text", shown(row.invitation_text.as_ref())),
+        ("state of the text", shown(row.text_state.as_ref())),
         ("session type", shown(row.session_type.map(|kind| kind.to_string()))),
         ("session params", row.session_params.to_string()),
         ("requested by", plain(&row.requested_by)),
         ("message id", shown(row.message_id.as_ref())),
         ("correlation id", shown(row.correlation_id.as_ref())),
         ("attempts", row.attempts.to_string()),
+        ("looks that missed", row.looks.to_string()),
+        ("rests until", time(row.lease_until)),
         ("provider's id", shown(row.provider_message_id.as_ref())),
         ("created", to_the_second(row.created_at)),
         ("sent", time(row.sent_at)),
@@ -125,9 +128,4 @@ fn lines(row: &Row) -> Vec<(&'static str, String)> {
 
 fn shown(text: Option<impl AsRef<str>>) -> String {
     text.map_or_else(|| "-".to_owned(), |text| plain(text.as_ref()))
-}
-
-/// Without control characters: what senders wrote must not drive the terminal.
-fn plain(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
 }

@@ -27,10 +27,10 @@ pub struct DatabaseArgs {
 #[command(next_help_heading = "Broker")]
 pub struct BrokerArgs {
     /// RabbitMQ 3.10 or later, such as amqp://user:password@host:5672/%2f
-    #[arg(long, env = "AMQP_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(long, env = "AMQP_URL", hide_env_values = true, global = true, value_name = "URL")]
     pub amqp_url: Option<String>,
     /// What the names of the queues begin with [default: session-invite]
-    #[arg(long, env = "QUEUE_PREFIX", hide_env_values = true, value_name = "NAME")]
+    #[arg(long, env = "QUEUE_PREFIX", hide_env_values = true, global = true, value_name = "NAME")]
     pub queue_prefix: Option<String>,
 }
 

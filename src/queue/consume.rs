@@ -27,6 +27,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::{Notify, RwLock, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+/// How long a connection, its channel and the declaration of the queues may take.
+const OPENS_WITHIN: Duration = Duration::from_secs(30);
 /// Acknowledgements that wait to be marked at most, and in one statement.
 const ACKED: usize = 1_024;
 
@@ -111,7 +113,10 @@ impl Consumer {
         let (mut started, mut told, mut consuming) = (false, false, false);
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         while !stop.is_cancelled() {
-            let Some(opened) = stop.run_until_cancelled(self.open(undecodable)).await else { break };
+            let opening = tokio::time::timeout(OPENS_WITHIN, self.open(undecodable));
+            let Some(opened) = stop.run_until_cancelled(opening).await else { break };
+            let opened =
+                opened.unwrap_or_else(|_| Err(Unusable::lost("it takes too long to declare the queues")));
             let error = match opened {
                 Ok(line) => {
                     if !consuming && !undecodable {
@@ -187,10 +192,18 @@ impl Consumer {
                 }
             }
         };
-        let ended = tokio::select! {
-            ended = consuming => ended,
-            error = watching => Err(error),
-            () = self.queues_gone.notified() => Err(Unusable::lost("a queue of ours is gone")),
+        tokio::pin!(watching, consuming);
+        let ended = loop {
+            tokio::select! {
+                ended = &mut consuming => break ended,
+                error = &mut watching => break Err(error),
+                () = self.queues_gone.notified() => {
+                    tracing::warn!("a queue of ours is gone; the queues are declared again");
+                    if let Err(error) = topology::declare(&line.channel, &self.names).await {
+                        break Err(error);
+                    }
+                }
+            }
         };
         if ended.is_ok() {
             // What is in hand is finished, and still acknowledged on this line.

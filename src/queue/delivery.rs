@@ -15,6 +15,9 @@ pub const SESSION: &str = "x-session-id";
 pub const TICKET: &str = "x-ticket";
 /// When a copy's invite was first worked on.
 pub const FIRST_AT: &str = "x-first-at";
+/// RabbitMQ sends a message on to the queues that these name (<https://www.rabbitmq.com/docs/sender-selected>). The
+/// sender's own publish has done that; a copy must not do it again, least of all to the queue that it came from.
+pub const ROUTING: [&str; 2] = ["CC", "BCC"];
 /// Deliveries of a message before this one (<https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>).
 const DELIVERY_COUNT: &str = "x-delivery-count";
 /// From its third delivery on, a message may be what ended the workers that had it before.
@@ -54,11 +57,17 @@ pub fn text(headers: &FieldTable, name: &str) -> Option<String> {
 
 /// Takes the body out of the delivery; the rest is copied as far as it is read.
 pub fn envelope(delivery: &mut Delivery) -> Envelope {
-    let properties = &delivery.properties;
+    let body = std::mem::take(&mut delivery.data);
+    let deliveries = if delivery.redelivered { delivery_count(&delivery.properties) } else { 0 };
+    Envelope { redelivered: delivery.redelivered, deliveries, ..read(&delivery.properties, body) }
+}
+
+/// The envelope of a message that was not delivered before.
+pub fn read(properties: &BasicProperties, body: Vec<u8>) -> Envelope {
     let headers = properties.headers().as_ref();
     let owned = |text: &Option<ShortString>| text.as_ref().map(|text| text.as_str().to_owned());
     Envelope {
-        body: std::mem::take(&mut delivery.data),
+        body,
         message_id: owned(properties.message_id()),
         correlation_id: owned(properties.correlation_id()),
         reply_to: owned(properties.reply_to()),
@@ -66,9 +75,7 @@ pub fn envelope(delivery: &mut Delivery) -> Envelope {
         timestamp: *properties.timestamp(),
         expiration: owned(properties.expiration()),
         headers: headers.map(read_headers).unwrap_or_default(),
-        redelivered: delivery.redelivered,
         ticket: headers.and_then(ticket),
-        deliveries: if delivery.redelivered { delivery_count(properties) } else { 0 },
         ..Envelope::default()
     }
 }

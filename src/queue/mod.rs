@@ -2,6 +2,7 @@
 
 mod connection;
 mod consume;
+pub mod dead;
 mod delivery;
 mod publish;
 mod settle;

@@ -31,6 +31,8 @@ use uuid::Uuid;
 
 /// How often a message is published that the broker fails on, or does not take.
 const TRIES: u32 = 3;
+/// How long a connection and its channel may take.
+const OPENS_WITHIN: Duration = Duration::from_secs(15);
 /// Messages that wait for the channel at most; more wait in their senders.
 const WAITING: usize = 1_024;
 
@@ -43,22 +45,31 @@ pub struct Outgoing {
     /// Whether to be told when the queue is not there. RabbitMQ's direct reply-to reports that even for what
     /// it delivers, so it is off there.
     pub mandatory: bool,
+    pub name: Name,
 }
 
-/// Names a message whose `message_id` is somebody else's.
+/// By what the broker's return names a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Name {
+    /// A `message_id` of ours.
+    MessageId,
+    /// A header, where the `message_id` is somebody else's, or has to stay empty.
+    Header,
+}
+
+/// That header.
 const PUBLISH_ID: &str = "x-publish-id";
 
 impl Outgoing {
-    /// With our id, by which the broker's return names it: in its `message_id`, or in a header where that is taken, or has
-    /// to stay empty.
-    fn named(mut self, id: Uuid, keeps_message_id: bool) -> Self {
+    fn named(mut self, id: Uuid) -> Self {
         let id = id.to_string();
-        self.properties = if keeps_message_id {
-            let mut headers = self.properties.headers().clone().unwrap_or_default();
-            headers.insert(PUBLISH_ID.into(), AMQPValue::LongString(id.into()));
-            self.properties.with_headers(headers)
-        } else {
-            self.properties.with_message_id(id.into())
+        self.properties = match self.name {
+            Name::MessageId => self.properties.with_message_id(id.into()),
+            Name::Header => {
+                let mut headers = self.properties.headers().clone().unwrap_or_default();
+                headers.insert(PUBLISH_ID.into(), AMQPValue::LongString(id.into()));
+                self.properties.with_headers(headers)
+            }
         };
         self
     }
@@ -121,21 +132,12 @@ impl Publisher {
     }
 
     /// Waits for the broker's confirm, however long the broker is away. The message may be published more than
-    /// once: a lost connection hides its confirm. Its `message_id` becomes one of ours.
+    /// once: a lost connection hides its confirm.
     pub async fn publish(&self, message: Outgoing) -> Result<Published, Trouble> {
-        self.publish_named(message, false).await
-    }
-
-    /// The same for a message that keeps its `message_id`, or keeps having none.
-    pub async fn publish_as_it_is(&self, message: Outgoing) -> Result<Published, Trouble> {
-        self.publish_named(message, true).await
-    }
-
-    async fn publish_named(&self, message: Outgoing, keeps_message_id: bool) -> Result<Published, Trouble> {
         let (done, confirmed) = oneshot::channel();
         let id = Uuid::now_v7();
-        let message = message.named(id, keeps_message_id);
-        self.jobs.send(Job { id, message, done, failures: 0 }).await.map_err(|_| Trouble::Stopping)?;
+        let job = Job { id, message: message.named(id), done, failures: 0 };
+        self.jobs.send(job).await.map_err(|_| Trouble::Stopping)?;
         confirmed.await.map_err(|_| Trouble::Stopping)
     }
 }
@@ -159,11 +161,16 @@ struct Line {
 impl Line {
     async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-        let mut told = false;
+        let (mut told, mut lost) = (false, false);
         loop {
-            match self.open().await {
+            let opened = tokio::time::timeout(OPENS_WITHIN, self.open());
+            match opened.await.unwrap_or_else(|_| Err(Unusable::lost("it takes too long to open a channel")))
+            {
                 Ok((connection, channel)) => {
-                    told = false;
+                    if lost {
+                        tracing::info!(purpose = self.purpose, "publishing again");
+                    }
+                    (told, lost) = (false, true);
                     backoff.reset();
                     self.publishing.store(true, Ordering::Relaxed);
                     let ended = self.pump(&channel, &mut queue).await;
@@ -229,7 +236,7 @@ impl Line {
 
     /// Whether the channel took it.
     async fn publish(&mut self, channel: &Channel, job: Job, confirms: &mut Confirms) -> bool {
-        let Outgoing { queue, body, properties, mandatory } = &job.message;
+        let Outgoing { queue, body, properties, mandatory, .. } = &job.message;
         let options = BasicPublishOptions { mandatory: *mandatory, ..BasicPublishOptions::default() };
         let queue = queue.as_str().into();
         match channel.basic_publish("".into(), queue, options, body, properties.clone()).await {

@@ -2,8 +2,8 @@
 
 use super::{
     consume::Consumer,
-    delivery::{self, FIRST_AT, SESSION, TICKET},
-    publish::{Outgoing, Published},
+    delivery::{self, FIRST_AT, ROUTING, SESSION, TICKET},
+    publish::{Name, Outgoing, Published},
 };
 use crate::{
     failpoint,
@@ -50,6 +50,7 @@ impl Consumer {
             body: reply.body.clone(),
             properties: reply_properties(envelope, reply, trace),
             mandatory: !direct,
+            name: Name::MessageId,
         };
         if direct {
             // At most once by its nature: there is nobody to keep it for. A name that somebody made up can end the
@@ -96,10 +97,11 @@ impl Consumer {
         let copy = Outgoing {
             queue: self.names.retry_for(resume.after).to_owned(),
             body: json!({ "sessionId": resume.session }).to_string().into_bytes(),
-            properties: without_expiration(&delivery.properties)
+            properties: kept(&delivery.properties)
                 .with_content_type("application/json".into())
                 .with_headers(headers),
             mandatory: true,
+            name: Name::Header,
         };
         match self.publish_to_our_own(copy).await? {
             Published::Routed => {
@@ -120,9 +122,10 @@ impl Consumer {
     ) -> Result<(), Trouble> {
         tracing::error!(reason, "an invite could not be finished; it is set aside");
         // In the dead-letter queue nothing may expire.
-        let properties = without_expiration(&delivery.properties);
+        let properties = kept(&delivery.properties);
         let queue = self.names.requests.clone();
-        let message = Outgoing { queue, body: envelope.body.clone(), properties, mandatory: true };
+        let body = envelope.body.clone();
+        let message = Outgoing { queue, body, properties, mandatory: true, name: Name::Header };
         let dead = Dead {
             kind: "request",
             reason,
@@ -151,6 +154,7 @@ impl Consumer {
         message.properties = message.properties.with_headers(headers);
         message.queue.clone_from(&self.names.dead);
         message.mandatory = true;
+        message.name = Name::Header;
         match self.publish_to_our_own(message).await? {
             Published::Routed => {
                 metrics::dead_letter(dead.kind);
@@ -166,7 +170,7 @@ impl Consumer {
 
     /// One of our queues may be gone for a moment, until the consumer has declared it again, or full.
     async fn publish_to_our_own(&self, message: Outgoing) -> Result<Published, Trouble> {
-        let mut published = self.publisher.publish_as_it_is(message.clone()).await?;
+        let mut published = self.publisher.publish(message.clone()).await?;
         for _ in 1..TRIES {
             if published == Published::Routed {
                 break;
@@ -175,7 +179,7 @@ impl Consumer {
                 self.queues_gone.notify_one();
             }
             tokio::time::sleep(BETWEEN_TRIES).await;
-            published = self.publisher.publish_as_it_is(message.clone()).await?;
+            published = self.publisher.publish(message.clone()).await?;
         }
         Ok(published)
     }
@@ -223,13 +227,19 @@ fn reply_properties(envelope: &Envelope, reply: &Reply, trace: Option<TraceParen
     properties
 }
 
-fn without_expiration(properties: &BasicProperties) -> BasicProperties {
-    let mut kept = BasicProperties::default().with_delivery_mode(2);
+/// What a copy keeps: it may not expire, and goes to no further queues.
+fn kept(properties: &BasicProperties) -> BasicProperties {
+    let mut copy = BasicProperties::default().with_delivery_mode(2);
     macro_rules! keep {
-        ($($get:ident => $with:ident),+) => { $(if let Some(value) = properties.$get().clone() { kept = kept.$with(value); })+ };
+        ($($get:ident => $with:ident),+) => { $(if let Some(value) = properties.$get().clone() { copy = copy.$with(value); })+ };
     }
-    keep!(content_type => with_content_type, content_encoding => with_content_encoding, headers => with_headers,
-          priority => with_priority, correlation_id => with_correlation_id, reply_to => with_reply_to,
+    keep!(content_type => with_content_type, content_encoding => with_content_encoding, priority => with_priority, correlation_id => with_correlation_id, reply_to => with_reply_to,
           message_id => with_message_id, timestamp => with_timestamp, kind => with_type, app_id => with_app_id);
-    kept
+    let mut headers = FieldTable::default();
+    for (name, value) in properties.headers().iter().flat_map(FieldTable::inner) {
+        if !ROUTING.contains(&name.as_str()) {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+    copy.with_headers(headers)
 }

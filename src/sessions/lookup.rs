@@ -21,6 +21,11 @@ pub struct Row {
     pub message_id: Option<String>,
     pub correlation_id: Option<String>,
     pub attempts: i32,
+    /// What is known of the text: see docs/DELIVERY.md.
+    pub text_state: Option<String>,
+    pub looks: i32,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub lease_until: Option<OffsetDateTime>,
     pub provider_message_id: Option<String>,
     pub error_code: Option<String>,
     pub error: Option<serde_json::Value>,
@@ -54,7 +59,7 @@ pub async fn list(pool: &PgPool, filter: &Filter) -> Result<Vec<Row>, sqlx::Erro
     sqlx::query_as!(
         Row,
         "select id, group_id, session_key, status, session_type, session_params, phone, invitation_text, requested_by,
-                message_id, correlation_id, attempts, provider_message_id, error_code, error, created_at, sent_at,
+                message_id, correlation_id, attempts, text_state, looks, lease_until, provider_message_id, error_code, error, created_at, sent_at,
                 delivered_at, joined_at, ended_at, expires_at, updated_at
            from sessions
           where ($1::bigint is null or group_id = $1) and ($2::text is null or status = $2)
@@ -73,7 +78,7 @@ pub async fn show(pool: &PgPool, id: Uuid) -> Result<Option<Row>, sqlx::Error> {
     sqlx::query_as!(
         Row,
         "select id, group_id, session_key, status, session_type, session_params, phone, invitation_text, requested_by,
-                message_id, correlation_id, attempts, provider_message_id, error_code, error, created_at, sent_at,
+                message_id, correlation_id, attempts, text_state, looks, lease_until, provider_message_id, error_code, error, created_at, sent_at,
                 delivered_at, joined_at, ended_at, expires_at, updated_at
            from sessions where id = $1",
         id
@@ -87,12 +92,52 @@ pub async fn by_key(pool: &PgPool, group: GroupId, key: &str) -> Result<Option<R
     sqlx::query_as!(
         Row,
         "select id, group_id, session_key, status, session_type, session_params, phone, invitation_text, requested_by,
-                message_id, correlation_id, attempts, provider_message_id, error_code, error, created_at, sent_at,
+                message_id, correlation_id, attempts, text_state, looks, lease_until, provider_message_id, error_code, error, created_at, sent_at,
                 delivered_at, joined_at, ended_at, expires_at, updated_at
            from sessions
           where id = (select id from live_sessions where group_id = $1 and session_key = $2)",
         group.get(),
         key
+    )
+    .fetch_optional(pool)
+    .await
+}
+
+/// What a copy of a request's names its session by, without the request's credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket {
+    pub session: Uuid,
+    /// Proves that the copy is ours.
+    pub ticket: Uuid,
+}
+
+/// The row of exactly this request, which shows that its sender was authenticated: by the group and message id that it
+/// answers for; for a request without a message id among those of the last day whose acknowledgement is not sure.
+pub async fn authenticated(
+    pool: &PgPool,
+    group: Option<GroupId>,
+    message_id: Option<&str>,
+    request_sha256: &[u8; 32],
+) -> Result<Option<Ticket>, sqlx::Error> {
+    let Some(message_id) = message_id else {
+        return sqlx::query_as!(
+            Ticket,
+            "select id as session, ticket from sessions
+              where request_sha256 = $1 and not acknowledged and created_at > now() - interval '1 day'
+              order by id desc limit 1",
+            request_sha256.as_slice()
+        )
+        .fetch_optional(pool)
+        .await;
+    };
+    let Some(group) = group else { return Ok(None) };
+    sqlx::query_as!(
+        Ticket,
+        "select id as session, ticket from sessions
+          where group_id = $1 and message_id = $2 and owns_message_id and request_sha256 = $3",
+        group.get(),
+        message_id,
+        request_sha256.as_slice()
     )
     .fetch_optional(pool)
     .await

@@ -303,11 +303,14 @@ impl Sessions {
     pub async fn accepted(&self, id: Uuid, provider_message_id: &str) -> Result<(), Trouble> {
         let accept = || statements::accepted(&self.pool, id, provider_message_id);
         persist("accepted after all", &self.stop, accept).await?;
-        let row = self.by_id(id).await?;
-        let other = row.and_then(|row| row.provider_message_id).filter(|sid| sid != provider_message_id);
-        if let Some(other) = other {
+        let Some(row) = self.by_id(id).await? else { return Ok(()) };
+        if row.provider_message_id.as_deref().is_some_and(|other| other != provider_message_id) {
             metrics::texted_twice();
-            tracing::error!(session = %id, first = other, second = provider_message_id, "a visitor was texted twice");
+            let first = row.provider_message_id;
+            tracing::error!(session = %id, first, second = provider_message_id, "a visitor was texted twice");
+        } else if row.released_id() {
+            metrics::texted_though_told_not();
+            tracing::error!(session = %id, text = provider_message_id, "a text went out after its sender was told that none did");
         }
         Ok(())
     }

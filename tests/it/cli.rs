@@ -3,7 +3,7 @@
 use crate::support::{World, run};
 use serde_json::Value;
 
-const COMMANDS: [&[&str]; 24] = [
+const COMMANDS: [&[&str]; 29] = [
     &[],
     &["worker"],
     &["migrate"],
@@ -27,6 +27,11 @@ const COMMANDS: [&[&str]; 24] = [
     &["sessions", "list"],
     &["sessions", "show"],
     &["sessions", "lookup"],
+    &["dead"],
+    &["dead", "list"],
+    &["dead", "show"],
+    &["dead", "replay"],
+    &["dead", "drop"],
     &["sms-sandbox"],
 ];
 
@@ -53,6 +58,8 @@ fn wrong_usage_ends_with_2_and_a_hint() {
         &["sessions", "list", "--status", "gone"],
         &["sessions", "show", "no-uuid"],
         &["tokens", "issue", "gkey", "--group", "72", "--ttl", "2days"],
+        &["dead", "drop", "--all"],
+        &["dead", "show", "no-hex"],
         &["sms-sandbox", "--cut", "2"],
     ] {
         let complaint = run(&[], wrong).fails(2);
@@ -62,6 +69,7 @@ fn wrong_usage_ends_with_2_and_a_hint() {
     for needs_database in [&["groups", "list"][..], &["sessions", "list"], &["migrate"]] {
         assert!(run(&[], needs_database).fails(2).contains("DATABASE_URL"), "{needs_database:?}");
     }
+    assert!(run(&[], &["dead", "list"]).fails(2).contains("AMQP_URL"));
 }
 
 #[test]

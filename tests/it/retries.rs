@@ -122,6 +122,7 @@ async fn a_burst_of_failures_holds_nobody_up() {
         let request = world.request_with(json!({"smsPhone": format!("201-555-{n:04}")}));
         world.broker.request(Message::json(&request).correlation(&format!("slow{n}"))).await;
     }
+    until("all have failed", || async { (world.provider.posts().await == 100).then_some(()) }).await;
     let begun = Instant::now();
     world.invite(&world.request()).await.sent();
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
@@ -167,4 +168,12 @@ async fn an_accepted_credential_may_expire_while_its_invite_waits() {
     world.run(&["groups", "rotate-key", "72", "--revoke-old"]).ok();
     world.run(&["groups", "disable", "72"]).ok();
     world.broker.reply("x").await.sent();
+}
+
+#[tokio::test]
+async fn a_direct_reply_comes_after_the_retries_as_well() {
+    let world = World::start().await;
+    world.provider.next(&["throttle"]).await;
+    let reply = world.run(&["send", "--group", "72", "--phone", "111-000-0000", "--json"]).json();
+    assert_eq!(reply["status"], "sent", "{reply}");
 }

@@ -2,6 +2,7 @@
 
 use crate::support::{Message, World, gkey_until, now, run};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use lapin::types::AMQPValue;
 use serde_json::json;
 
 /// A data error of the database's for one number only.
@@ -62,6 +63,45 @@ async fn what_the_broker_gave_up_on_is_set_aside_and_its_sender_told() {
 }
 
 #[tokio::test]
+async fn what_was_delivered_twenty_times_without_a_row_is_set_aside() {
+    let mut world = World::start().await;
+    assert!(world.take_worker().stop().success());
+    world.expect_error("it is set aside");
+    let message = Message::json(&world.request()).id("poison").correlation("poison");
+    world.broker.request(message).await;
+    for _ in 0..20 {
+        world.broker.deliver_and_return("requests").await;
+    }
+    let mut next = world.start_worker().await;
+    world.broker.reply("poison").await.refused("failed", "internal_error", 500);
+    let dead = world.broker.take("dead").await;
+    assert_eq!(dead.header("x-kind").as_deref(), Some("request"));
+    assert!(dead.header("x-attempts").unwrap().parse::<u32>().unwrap() >= 20, "{dead:?}");
+    assert_eq!(world.provider.posts().await, 0);
+    assert!(world.database.sessions().await.is_empty());
+    assert!(next.stop().success());
+}
+
+#[tokio::test]
+async fn what_was_delivered_often_is_still_worked_alone_and_answered() {
+    let mut world = World::start().await;
+    assert!(world.take_worker().stop().success());
+    for n in 0..5 {
+        world.broker.request(Message::json(&world.request()).correlation(&format!("c{n}"))).await;
+    }
+    for _ in 0..15 {
+        world.broker.deliver_and_return("requests").await;
+    }
+    let mut next = world.start_worker().await;
+    for n in 0..5 {
+        world.broker.reply(&format!("c{n}")).await.sent();
+    }
+    next.idle().await;
+    assert_eq!(world.database.value::<i64>("select count(*) from suspects").await, 0, "they are forgotten");
+    assert!(next.stop().success());
+}
+
+#[tokio::test]
 async fn a_sender_whose_key_we_lost_is_not_refused() {
     let world = World::start().await;
     world.expect_error("SECRETS_KEY");
@@ -76,4 +116,20 @@ async fn a_sender_whose_key_we_lost_is_not_refused() {
     assert!(dead.header("x-reason").unwrap().contains("SECRETS_KEY does not open all keys"), "{dead:?}");
     // Nobody else suffers.
     world.invite(&world.request()).await.sent();
+}
+
+#[tokio::test]
+async fn a_request_that_names_further_queues_is_set_aside_once() {
+    let world = World::start().await;
+    world.database.execute(REFUSE_ONE).await;
+    world.expect_error("it is set aside");
+    let request = Message::json(&world.request_with(json!({ "smsPhone": "201-555-0100" })));
+    // RabbitMQ sends a message on to the queues that CC names: also a copy of ours, if it kept the header.
+    let requests = AMQPValue::LongString(world.broker.queue("requests").into());
+    let carbon = AMQPValue::FieldArray(vec![requests].into());
+    let asked = world.ask(request.header("CC", carbon).id("copied")).await;
+    asked.refused("failed", "internal_error", 500);
+    let dead = world.broker.take("dead").await;
+    assert!(!format!("{:?}", dead.properties.headers()).contains("CC"), "{dead:?}");
+    world.broker.quiet().await;
 }

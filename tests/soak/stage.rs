@@ -149,7 +149,11 @@ fn verdict(findings: &Findings, evidence: &Evidence, options: &Options, run: &Pa
 
 /// The options that repeat this run.
 fn again(seed: u64) -> String {
-    let mut words = vec!["--seed".to_owned(), seed.to_string()];
+    let mut words = Vec::new();
+    if let Some(series) = std::env::var("SOAK_SERIES").ok().filter(|series| series != "old") {
+        words.extend(["--series".to_owned(), series]);
+    }
+    words.extend(["--seed".to_owned(), seed.to_string()]);
     let mut given = std::env::args().skip(1);
     while let Some(word) = given.next() {
         match word.as_str() {

@@ -156,6 +156,13 @@ impl Broker {
         purged.expect("the queue is there");
     }
 
+    /// Deletes one of the worker's queues under it.
+    pub async fn delete(&self, suffix: &str) {
+        let queue = self.queue(suffix);
+        let deleted = self.channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await;
+        deleted.expect("the queue is there");
+    }
+
     /// How many messages wait in a queue that is there.
     pub async fn depth(&self, queue: &str) -> Option<u32> {
         depth(&self.connection, queue).await

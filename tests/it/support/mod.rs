@@ -12,7 +12,7 @@ mod worker;
 mod world;
 
 pub use broker::{Broker, server as broker_server};
-pub use command::{Ran, run};
+pub use command::{Ran, program, run};
 pub use credentials::{claims, gjwt, gkey, gkey_until, now};
 pub use database::server as database_server;
 pub use message::{Message, Reply};

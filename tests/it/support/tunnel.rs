@@ -1,11 +1,11 @@
 //! A way to a service that a test can close and open again.
 
 use std::{
-    io,
+    io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -15,6 +15,8 @@ pub struct Tunnel {
     pub url: String,
     open: Arc<AtomicBool>,
     streams: Arc<Mutex<Vec<TcpStream>>>,
+    /// Counts the times that the lines of before were silenced.
+    silenced: Arc<AtomicUsize>,
 }
 
 impl Tunnel {
@@ -38,13 +40,15 @@ impl Tunnel {
         let own = listener.local_addr().expect("an address");
         url.set_host(Some("127.0.0.1")).expect("a host can be set");
         url.set_port(Some(own.port())).expect("a port can be set");
-        let tunnel = Self { url: url.into(), open: Arc::default(), streams: Arc::default() };
-        let (open, streams) = (tunnel.open.clone(), tunnel.streams.clone());
+        let tunnel =
+            Self { url: url.into(), open: Arc::default(), streams: Arc::default(), silenced: Arc::default() };
+        let (open, streams, silenced) =
+            (tunnel.open.clone(), tunnel.streams.clone(), tunnel.silenced.clone());
         // Ends with the test's process.
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 if open.load(Ordering::SeqCst) {
-                    let _ = forward(client, target, &streams);
+                    let _ = forward(client, target, &streams, &silenced);
                 }
             }
         });
@@ -53,6 +57,11 @@ impl Tunnel {
 
     pub fn open(&self) {
         self.open.store(true, Ordering::SeqCst);
+    }
+
+    /// The lines of now stay, and nothing comes through them any more. New ones work.
+    pub fn silence(&self) {
+        self.silenced.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Cuts what goes through, and lets nobody in.
@@ -64,12 +73,24 @@ impl Tunnel {
     }
 }
 
-fn forward(client: TcpStream, target: SocketAddr, streams: &Mutex<Vec<TcpStream>>) -> io::Result<()> {
+fn forward(
+    client: TcpStream,
+    target: SocketAddr,
+    streams: &Mutex<Vec<TcpStream>>,
+    silenced: &Arc<AtomicUsize>,
+) -> io::Result<()> {
     let server = TcpStream::connect(target)?;
     streams.lock().expect("no forwarder panics").extend([client.try_clone()?, server.try_clone()?]);
     for (mut from, mut to) in [(client.try_clone()?, server.try_clone()?), (server, client)] {
+        let (silenced, before) = (silenced.clone(), silenced.load(Ordering::SeqCst));
         std::thread::spawn(move || {
-            let _ = io::copy(&mut from, &mut to);
+            let mut bytes = [0; 16 * 1024];
+            while let Ok(count @ 1..) = from.read(&mut bytes) {
+                let silent = silenced.load(Ordering::SeqCst) != before;
+                if !silent && to.write_all(&bytes[..count]).is_err() {
+                    break;
+                }
+            }
             let _ = to.shutdown(Shutdown::Both);
         });
     }
