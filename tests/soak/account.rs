@@ -48,12 +48,14 @@ pub enum Wrong {
     Dead,
     /// A row that does not agree.
     Row,
+    /// A refusal that has two rows. Its answers are equal, so that this does not count against the run.
+    Surplus,
     /// A reply or a text of nobody's.
     Stray,
 }
 
 impl Wrong {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Lost,
         Self::Doubled,
         Self::Conflict,
@@ -61,6 +63,7 @@ impl Wrong {
         Self::Unexpected,
         Self::Dead,
         Self::Row,
+        Self::Surplus,
         Self::Stray,
     ];
 
@@ -73,6 +76,7 @@ impl Wrong {
             Self::Unexpected => "unexpected outcomes",
             Self::Dead => "dead letters, not poison",
             Self::Row => "rows that disagree",
+            Self::Surplus => "refusals with two rows",
             Self::Stray => "strays",
         }
     }

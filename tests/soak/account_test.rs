@@ -249,6 +249,12 @@ fn rows_have_to_agree() {
     two.row("failed", &json!({"owns_message_id": true}));
     two.is(&[Wrong::Row]);
 
+    let mut twice = case(Kind::RepeatedLater);
+    twice.row("failed", &json!({"owns_message_id": false}));
+    twice.is(&[Wrong::Surplus]);
+    twice.evidence.rows[1]["status"] = json!("delivered");
+    twice.is(&[Wrong::Row]);
+
     let mut other = case(Kind::Plain);
     other.evidence.rows[0]["provider_message_id"] = json!("SM2");
     other.is(&[Wrong::Row]);

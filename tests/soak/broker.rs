@@ -15,7 +15,7 @@ pub const PREFIX: &str = "soak";
 /// Between two tries to connect.
 pub const AGAIN: Duration = Duration::from_millis(50);
 /// How long the broker may take for anything.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One of the worker's queues.
 pub fn queue(suffix: &str) -> String {
@@ -55,13 +55,14 @@ pub async fn follow(url: String, queue: String, dead: bool, book: Arc<Book>) {
 
 async fn follow_once(url: &str, queue: &str, dead: bool, book: &Book) -> Option<()> {
     let connection = connect(url, "answers").await?;
-    let channel = connection.create_channel().await.ok()?;
+    let channel = timeout(PATIENCE, connection.create_channel()).await.ok()?.ok()?;
     let consuming =
         channel.basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default());
     let mut deliveries = timeout(PATIENCE, consuming).await.ok()?.ok()?;
     while let Some(Ok(delivery)) = deliveries.next().await {
         note(&delivery, dead, book);
-        delivery.acker.ack(BasicAckOptions::default()).await.ok()?;
+        // On a dying connection an acknowledgement may never end.
+        timeout(PATIENCE, delivery.acker.ack(BasicAckOptions::default())).await.ok()?.ok()?;
     }
     None
 }
@@ -97,7 +98,7 @@ pub async fn depth(channel: &Channel, suffix: &str) -> Option<u32> {
 /// The same of several queues, by one connection.
 pub async fn depths(url: &str, suffixes: &[&'static str]) -> Option<Vec<(&'static str, u32)>> {
     let connection = connect(url, "depths").await?;
-    let channel = connection.create_channel().await.ok()?;
+    let channel = timeout(PATIENCE, connection.create_channel()).await.ok()?.ok()?;
     let mut found = Vec::new();
     for suffix in suffixes {
         found.push((*suffix, depth(&channel, suffix).await?));

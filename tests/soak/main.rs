@@ -20,6 +20,7 @@ mod publish;
 mod raw;
 mod report;
 mod servers;
+mod setup;
 mod stage;
 mod tunnel;
 mod workers;

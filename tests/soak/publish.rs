@@ -127,7 +127,7 @@ impl Publisher {
             if let Some(line) = line.as_ref() {
                 return line.clone();
             }
-            *line = self.open().await;
+            *line = timeout(CONFIRM_WITHIN, self.open()).await.ok().flatten();
             if line.is_none() {
                 sleep(AGAIN).await;
             }

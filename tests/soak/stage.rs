@@ -5,19 +5,18 @@ use crate::{
     book::Book,
     broker,
     chaos::Chaos,
-    invite::{self, GROUPS, Invite, Secrets},
+    invite::{self, Invite},
     options::{Options, Surroundings},
     plan, process,
-    provider::{ACCOUNT, Provider},
+    provider::Provider,
     publish::{self, Upstream},
     report::{Findings, resumes},
-    servers,
-    workers::{GRACE, Place, Places},
+    servers, setup,
+    workers::{Place, Places},
 };
-use base64::{Engine, prelude::BASE64_STANDARD};
 use std::{
-    path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    path::Path,
+    process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -47,10 +46,10 @@ pub async fn run(options: Options, surroundings: Surroundings, workers: &Places)
     std::fs::create_dir_all(&logs).expect("a directory for the logs");
 
     let provider = Provider::start(seed, options.honest_provider).await;
-    let secrets = Secrets { api_keys: [(); 2].map(|()| secret()), jwt_secrets: [(); 2].map(|()| secret()) };
-    let environment = environment(&options, &surroundings, &provider);
-    prepare(&surroundings, &environment, &secrets);
-    start_workers(workers, &options, &surroundings, &provider, &environment, &logs).await;
+    let secrets = setup::secrets();
+    let environment = setup::environment(&options, &surroundings, &provider);
+    setup::prepare(&surroundings, &environment, &secrets);
+    setup::start_workers(workers, &options, &surroundings, &provider, &environment, &logs).await;
     let places = workers.all();
     let mut trouble = Vec::new();
     wait_until_ready(&places, &mut trouble).await;
@@ -163,74 +162,6 @@ fn again(seed: u64) -> String {
         }
     }
     words.join(" ")
-}
-
-fn secret() -> String {
-    uuid::Uuid::new_v4().simple().to_string()
-}
-
-/// All that the program needs, but for the URLs that lead through a tunnel. The later of two of a name counts.
-fn environment(options: &Options, surroundings: &Surroundings, provider: &Provider) -> Vec<(String, String)> {
-    let own = [
-        ("DATABASE_URL", surroundings.database.as_str()),
-        ("DATABASE_MAX_CONNECTIONS", "4"),
-        ("AMQP_URL", &surroundings.broker),
-        ("QUEUE_PREFIX", broker::PREFIX),
-        ("PREFETCH", "100"),
-        ("SECRETS_KEY", &BASE64_STANDARD.encode(rand::random::<[u8; 32]>())),
-        ("SMS_BASE_URL", &provider.url),
-        ("TWILIO_ACCOUNT_SID", ACCOUNT),
-        ("TWILIO_AUTH_TOKEN", &provider.auth_token),
-        ("SMS_FROM", "+15005550006"),
-        ("SMS_TIMEOUT", "2s"),
-        ("SMS_SETTLE", "2s"),
-        ("SMS_MAX_ATTEMPTS", "5"),
-        ("INVITE_MAX_AGE", "1h"),
-        ("SHUTDOWN_GRACE", GRACE),
-        ("HTTP_ADDR", "127.0.0.1:0"),
-    ];
-    let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    own.into_iter().chain(options.settings.iter().cloned()).collect()
-}
-
-/// The schema and the groups.
-fn prepare(surroundings: &Surroundings, environment: &[(String, String)], secrets: &Secrets) {
-    let run = |arguments: &[&str]| {
-        let ran = Command::new(&surroundings.program)
-            .args(arguments)
-            .env_clear()
-            .envs(environment.iter().cloned())
-            .current_dir("/")
-            .output();
-        let ran = ran.expect("the program starts");
-        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-    };
-    run(&["migrate"]);
-    for (place, group) in GROUPS.iter().enumerate() {
-        let (group, keys) = (group.to_string(), (&secrets.api_keys[place], &secrets.jwt_secrets[place]));
-        let options = ["--per-number", "0", "--key-length", "9", "--session-ttl", "1h"];
-        let mut arguments = vec!["groups", "add", &group, "--api-key", keys.0, "--jwt-secret", keys.1];
-        arguments.extend(options);
-        run(&arguments);
-    }
-}
-
-async fn start_workers(
-    workers: &Places,
-    options: &Options,
-    surroundings: &Surroundings,
-    provider: &Provider,
-    environment: &[(String, String)],
-    logs: &Path,
-) {
-    for index in 0..usize::from(options.workers) {
-        let (environment, logs) = (environment.to_vec(), PathBuf::from(logs));
-        let place = Place::new(index, surroundings, &provider.url, environment, logs).await;
-        let place = place.expect("a tunnel has a port");
-        place.start();
-        tokio::spawn(place.clone().watch());
-        workers.add(place);
-    }
 }
 
 async fn wait_until_ready(places: &[Arc<Place>], trouble: &mut Vec<String>) {
