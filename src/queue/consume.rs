@@ -23,7 +23,10 @@ use lapin::{
     },
     types::FieldTable,
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::{Notify, RwLock, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -91,6 +94,25 @@ pub(super) struct Hold {
     pub acked: mpsc::Sender<[u8; 32]>,
 }
 
+/// For a while after a message that cannot be decoded has ended a line, messages are taken one at a time: the broker
+/// brings it again, to this worker or another, until its limit is reached.
+#[derive(Debug, Clone, Copy, Default)]
+struct Quarantine {
+    since: Option<Instant>,
+}
+
+impl Quarantine {
+    const LASTS: Duration = Duration::from_secs(2);
+
+    fn begin(&mut self) {
+        self.since = Some(Instant::now());
+    }
+
+    fn is_on(self) -> bool {
+        self.since.is_some_and(|since| since.elapsed() < Self::LASTS)
+    }
+}
+
 /// Why consuming in one mode ended without an error.
 enum Turn {
     Stopped,
@@ -109,23 +131,23 @@ impl Consumer {
     /// Afterwards such an error is logged, and waited out like any other: an operator may be mending it.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Unusable> {
         // Alone at first: what comes first may be what killed the worker before us.
-        let (mut mode, mut undecodable) = (Mode::Alone, false);
+        let (mut mode, mut quarantine) = (Mode::Alone, Quarantine::default());
         let (mut started, mut told, mut consuming) = (false, false, false);
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         while !stop.is_cancelled() {
-            let opening = tokio::time::timeout(OPENS_WITHIN, self.open(undecodable));
+            let opening = tokio::time::timeout(OPENS_WITHIN, self.open(quarantine));
             let Some(opened) = stop.run_until_cancelled(opening).await else { break };
             let opened =
                 opened.unwrap_or_else(|_| Err(Unusable::lost("it takes too long to declare the queues")));
             let error = match opened {
                 Ok(line) => {
-                    if !consuming && !undecodable {
+                    if !consuming && !quarantine.is_on() {
                         tracing::info!(queue = self.queue(), prefetch = self.prefetch, "consuming");
                         consuming = true;
                     }
                     (started, told) = (true, false);
                     backoff.reset();
-                    let ended = self.follow(line, &mut mode, &mut undecodable, &stop).await;
+                    let ended = self.follow(line, &mut mode, quarantine, &stop).await;
                     self.consuming.lost();
                     match ended {
                         Ok(()) => break,
@@ -140,13 +162,13 @@ impl Consumer {
             };
             mode = Mode::Alone;
             if error.is_undecodable() {
-                if !undecodable {
+                if !quarantine.is_on() {
                     tracing::warn!(
                         queue = self.queue(),
                         "a message cannot be decoded; the broker will set it aside"
                     );
                 }
-                undecodable = true;
+                quarantine.begin();
                 continue;
             }
             consuming = false;
@@ -161,11 +183,11 @@ impl Consumer {
     }
 
     /// Once a message has ended a connection by being undecodable, the queues need not be declared again each time.
-    async fn open(&self, undecodable: bool) -> Result<Line, Unusable> {
+    async fn open(&self, quarantine: Quarantine) -> Result<Line, Unusable> {
         let purpose = if self.source == Source::Requests { "consumer" } else { "consumer of the dropped" };
         let connection = connection::connect(&self.config, purpose).await?;
         let channel = connection.create_channel().await?;
-        if !undecodable {
+        if !quarantine.is_on() {
             topology::declare(&channel, &self.names).await?;
         }
         let (acked, sure) = mpsc::channel(ACKED);
@@ -179,14 +201,14 @@ impl Consumer {
         &self,
         line: Line,
         mode: &mut Mode,
-        undecodable: &mut bool,
+        quarantine: Quarantine,
         stop: &CancellationToken,
     ) -> Result<(), Unusable> {
         let lost = line.hold.lost.clone().drop_guard();
         let watching = watch(&line.connection, self.queue(), &self.consuming);
         let consuming = async {
             loop {
-                match self.consume(&line, *mode, undecodable, stop).await? {
+                match self.consume(&line, *mode, quarantine, stop).await? {
                     Turn::Stopped => return Ok(()),
                     Turn::To(next) => *mode = next,
                 }
@@ -223,7 +245,7 @@ impl Consumer {
         &self,
         line: &Line,
         mode: Mode,
-        undecodable: &mut bool,
+        quarantine: Quarantine,
         stop: &CancellationToken,
     ) -> Result<Turn, Unusable> {
         let prefetch = if mode == Mode::Alone { 1 } else { self.prefetch };
@@ -246,8 +268,6 @@ impl Consumer {
                 None => return Err(Unusable::lost("the queue or its channel is gone")),
             };
             self.consuming.delivered();
-            // It could be decoded: the culprit is gone, or behind it.
-            *undecodable = false;
             match (mode, is_suspect(&delivery)) {
                 (Mode::Many, false) => drop(self.in_hand.spawn(self.take(delivery, &line.hold))),
                 (Mode::Many, true) => {
@@ -263,6 +283,10 @@ impl Consumer {
                     // Nothing else is in hand then, here or in the process.
                     let work = self.in_hand.spawn(self.take_alone(delivery, &line.hold));
                     let _ = work.await;
+                }
+                (Mode::Alone, false) if quarantine.is_on() => {
+                    // The next one may be what another worker has just died of.
+                    let _ = self.in_hand.spawn(self.take(delivery, &line.hold)).await;
                 }
                 (Mode::Alone, false) => {
                     self.in_hand.spawn(self.take(delivery, &line.hold));
