@@ -32,10 +32,21 @@ command_soak() {
     # shellcheck disable=SC2153 # dev sets SERIES
     SOAK_RUN_DIR=$RUN_DIR SOAK_REPORTS=$DEV_DIR SOAK_SERIES=$SERIES DATABASE_URL=$DATABASE_URL AMQP_URL=$AMQP_URL \
         SESSION_INVITE_BIN=$(program) setsid "$driver" "${driver_args[@]}" </dev/null &
-    STARTED=$!
-    note process soak "$STARTED" "$(process_start "$STARTED")"
-    wait "$STARTED" || status=$?
+    SOAK_DRIVER=$!
+    SOAK_BEGUN=$(process_start "$SOAK_DRIVER")
+    note process soak "$SOAK_DRIVER" "$SOAK_BEGUN"
+    trap 'end_soak $?' EXIT
+    wait "$SOAK_DRIVER" || status=$?
     exit "$status"
+}
+
+# The driver ends before all else: it would start again what is stopped.
+end_soak() {
+    trap '' INT TERM HUP
+    stop_process soak "$SOAK_DRIVER" "$SOAK_BEGUN"
+    set +e
+    (exit "$1")
+    end_run
 }
 
 # Builds it, and prints its path.

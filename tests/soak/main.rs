@@ -27,7 +27,7 @@ mod workers;
 
 use clap::Parser;
 use options::{Options, Surroundings};
-use std::process::ExitCode;
+use std::{os::unix::process::parent_id, process::ExitCode, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 use workers::Places;
 
@@ -54,9 +54,18 @@ async fn until_signal(options: Options, surroundings: Surroundings) -> ExitCode 
         code = stage::run(options, surroundings, &workers) => code,
         _ = interrupt.recv() => ExitCode::from(130),
         _ = terminate.recv() => ExitCode::from(143),
+        () = orphaned() => ExitCode::from(129),
     };
     for place in workers.all() {
         place.abandon();
     }
     code
+}
+
+/// Ends when `./dev soak` is gone.
+async fn orphaned() {
+    let parent = parent_id();
+    while parent_id() == parent {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
 }
