@@ -3,7 +3,7 @@
 use super::trace::TraceParent;
 use crate::refusal::{Code, Refusal};
 use sha2::{Digest, Sha256};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -35,6 +35,8 @@ pub struct Envelope {
     /// The headers `authorization`, `x-gssnid`, `groupid` and `traceparent`, their names in lower case.
     pub headers: Vec<(String, HeaderValue)>,
     pub redelivered: bool,
+    /// When it came.
+    pub received: Option<Instant>,
     /// A session's id and ticket: the message says that it is a copy of ours, from a retry queue. The row decides.
     pub ticket: Option<(Uuid, Uuid)>,
     /// Deliveries before this one, by the broker's count.

@@ -9,10 +9,17 @@ use crate::{
     sessions::{Fate, Session, Standing, too_late, unknown},
     sms::{Answer, Later},
 };
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
 
 /// The delays between tries, in seconds (contract, section 6); the last one again for any further try.
 const DELAYS: [u64; 4] = [1, 5, 30, 120];
+/// A delay is drawn out by this, so that what failed together is not tried together.
+const JITTER: Range<f64> = 1.0..1.25;
 /// Before the first look at the provider's list: a text is seldom in it at once.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 /// Between looks, in seconds, as long as nothing else decides when the next one is due.
@@ -104,6 +111,11 @@ fn look_or_wait(row: &Standing) -> Step {
 
 /// What the provider's answer to a try means for the session.
 pub fn after_try(answer: Answer, session: &Session, policy: &Policy) -> Fate {
+    after_try_jittered(answer, session, policy, rand::random_range(JITTER))
+}
+
+/// Pure, and whole: `jitter` is what was drawn.
+fn after_try_jittered(answer: Answer, session: &Session, policy: &Policy, jitter: f64) -> Fate {
     match answer {
         Answer::Accepted { sid } => Fate::Accepted { provider_message_id: sid },
         Answer::Refused(refusal) => closed(session.unsettled, refusal),
@@ -115,7 +127,7 @@ pub fn after_try(answer: Answer, session: &Session, policy: &Policy) -> Fate {
             if has_no_try_left(session.attempts, policy) {
                 return closed(session.unsettled, refusal);
             }
-            let after = delay(session.attempts).max(retry_after.map(round_up).unwrap_or_default());
+            let after = delay(session.attempts, jitter).max(retry_after.map(round_up).unwrap_or_default());
             // A sender who waits for nothing is told so at once.
             if after >= session.left() {
                 return closed(session.unsettled, refusal);
@@ -128,7 +140,7 @@ pub fn after_try(answer: Answer, session: &Session, policy: &Policy) -> Fate {
             WhenUnsure::Fail => Fate::Unknown(unknown()),
             WhenUnsure::Look => Fate::Unsure { rest: policy.settle, again: FIRST_LOOK },
             WhenUnsure::Resend => {
-                let after = delay(session.attempts);
+                let after = delay(session.attempts, jitter);
                 if has_no_try_left(session.attempts, policy) || after >= session.left() {
                     return Fate::Unknown(unknown());
                 }
@@ -152,10 +164,10 @@ fn has_no_try_left(attempts: i32, policy: &Policy) -> bool {
     u32::try_from(attempts).unwrap_or_default() >= policy.max_attempts
 }
 
-/// The delay after that many tries, up to a quarter longer, so that what failed together is not tried together.
-fn delay(attempts: i32) -> Duration {
+/// The delay after that many tries.
+fn delay(attempts: i32, jitter: f64) -> Duration {
     let delay = DELAYS[as_index(attempts - 1, DELAYS.len())];
-    Duration::from_secs(delay).mul_f64(rand::random_range(1.0..1.25))
+    Duration::from_secs(delay).mul_f64(jitter)
 }
 
 fn as_index(n: i32, length: usize) -> usize {

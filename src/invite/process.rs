@@ -124,6 +124,12 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Tro
         }
     };
     failpoint::hit("begun");
+    if envelope.withdrawn.is_cancelled() {
+        // The message is another worker's by now, which may have had it before the row was there. Surely not handed over:
+        // whoever finds the row begins where this one has ended.
+        ctx.sessions.record(session, Fate::Waiting { after: Duration::ZERO }).await?;
+        return Err(Trouble::Stopping);
+    }
     // The wait for a place, or for the database, may have been long.
     if is_too_old(ctx, envelope) {
         let (id, ticket) = (session.id, session.ticket);
@@ -188,6 +194,7 @@ fn about(ctx: &Context, envelope: &Envelope, caller: &Caller) -> About {
         correlation_id: envelope.correlation_id.as_deref().map(plain),
         request_sha256: envelope.sha256(),
         redelivered: envelope.came_before(),
+        received: envelope.received.unwrap_or_else(Instant::now),
         deadline: deadline(ctx, envelope),
         own_limit: own_limit(envelope, envelope.age(SystemTime::now())),
     }

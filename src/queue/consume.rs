@@ -32,6 +32,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long a connection, its channel and the declaration of the queues may take.
 const OPENS_WITHIN: Duration = Duration::from_secs(30);
+/// How long the broker's client may take over an acknowledgement, or a question on a line that is there.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 /// Acknowledgements that wait to be marked at most, and in one statement.
 const ACKED: usize = 1_024;
 
@@ -113,6 +115,21 @@ impl Quarantine {
     }
 }
 
+impl Hold {
+    /// What the broker's client makes of something on this line; `None` if it fails, or if the line is lost first: the
+    /// client never ends what it is asked for once its connection is gone.
+    pub async fn on_line<T>(&self, asked: impl Future<Output = lapin::Result<T>>) -> Option<T> {
+        let answered = self.lost.run_until_cancelled(tokio::time::timeout(ANSWERS_WITHIN, asked)).await;
+        answered?.ok()?.ok()
+    }
+
+    /// Unfinished: back to the queue, for another worker. A lost line returns it as well.
+    pub async fn give_back(&self, delivery: Delivery) {
+        let requeue = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
+        self.on_line(delivery.acker.nack(requeue)).await;
+    }
+}
+
 /// Why consuming in one mode ended without an error.
 enum Turn {
     Stopped,
@@ -191,8 +208,8 @@ impl Consumer {
             topology::declare(&channel, &self.names).await?;
         }
         let (acked, sure) = mpsc::channel(ACKED);
-        tokio::spawn(make_sure(channel.clone(), sure, self.invites.clone()));
         let hold = Hold { lost: CancellationToken::new(), acked };
+        tokio::spawn(make_sure(channel.clone(), sure, hold.lost.clone(), self.invites.clone()));
         Ok(Line { connection, channel, hold })
     }
 
@@ -257,7 +274,7 @@ impl Consumer {
         loop {
             let next = tokio::select! {
                 () = stop.cancelled() => {
-                    cancel(line, deliveries, give_back).await;
+                    cancel(line, deliveries, |delivery| line.hold.give_back(delivery)).await;
                     return Ok(Turn::Stopped);
                 }
                 next = deliveries.next() => next,
@@ -275,7 +292,7 @@ impl Consumer {
                         queue = self.queue(),
                         "a message came for the third time; it is worked alone"
                     );
-                    give_back(delivery).await;
+                    line.hold.give_back(delivery).await;
                     cancel(line, deliveries, |delivery| self.take_or_give_back(delivery, line)).await;
                     return Ok(Turn::To(Mode::Alone));
                 }
@@ -299,7 +316,7 @@ impl Consumer {
 
     async fn take_or_give_back(&self, delivery: Delivery, line: &Line) {
         if is_suspect(&delivery) {
-            give_back(delivery).await;
+            line.hold.give_back(delivery).await;
         } else {
             self.in_hand.spawn(self.take(delivery, &line.hold));
         }
@@ -318,8 +335,8 @@ async fn cancel<F: Future<Output = ()>>(
     mut deliveries: Deliveries,
     rest: impl Fn(Delivery) -> F,
 ) {
-    let cancelled = line.channel.basic_cancel(deliveries.tag(), BasicCancelOptions::default()).await;
-    if cancelled.is_ok() {
+    let cancelling = line.channel.basic_cancel(deliveries.tag(), BasicCancelOptions::default());
+    if line.hold.on_line(cancelling).await.is_some() {
         while let Some(Ok(delivery)) = deliveries.next().await {
             rest(delivery).await;
         }
@@ -328,11 +345,17 @@ async fn cancel<F: Future<Output = ()>>(
 
 /// Marks acknowledgements as sure, many at a time: whatever the broker answers on a channel, it has taken what was sent
 /// before. Ends with its line; what is not marked by then stays unsure.
-async fn make_sure(channel: lapin::Channel, mut acked: mpsc::Receiver<[u8; 32]>, invites: Arc<Context>) {
+async fn make_sure(
+    channel: lapin::Channel,
+    mut acked: mpsc::Receiver<[u8; 32]>,
+    lost: CancellationToken,
+    invites: Arc<Context>,
+) {
     let mut requests = Vec::new();
     while acked.recv_many(&mut requests, ACKED).await > 0 {
         // The channel is in this mode already, so asking for it changes nothing, and has an answer.
-        if channel.confirm_select(ConfirmSelectOptions::default()).await.is_err() {
+        let asked = lost.run_until_cancelled(channel.confirm_select(ConfirmSelectOptions::default())).await;
+        if asked.is_none_or(|answer| answer.is_err()) {
             return;
         }
         if let Err(error) = invites.sessions.acknowledged(&requests).await {
@@ -340,11 +363,4 @@ async fn make_sure(channel: lapin::Channel, mut acked: mpsc::Receiver<[u8; 32]>,
         }
         requests.clear();
     }
-}
-
-/// Unfinished: back to the queue, for another worker.
-pub(super) async fn give_back(delivery: Delivery) {
-    let requeue = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
-    // A lost connection returns it as well.
-    let _ = delivery.acker.nack(requeue).await;
 }

@@ -13,7 +13,7 @@ use crate::{
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use lapin::{
-    BasicProperties, Channel, Confirmation,
+    BasicProperties, Channel, ChannelStatus, Confirmation, ConnectionStatus,
     options::{BasicPublishOptions, ConfirmSelectOptions},
     types::AMQPValue,
 };
@@ -33,6 +33,8 @@ use uuid::Uuid;
 const TRIES: u32 = 3;
 /// How long a connection and its channel may take.
 const OPENS_WITHIN: Duration = Duration::from_secs(15);
+/// How soon it is noticed that a line is gone, if nothing else tells it.
+const LOOKS_EVERY: Duration = Duration::from_millis(250);
 /// Messages that wait for the channel at most; more wait in their senders.
 const WAITING: usize = 1_024;
 
@@ -142,7 +144,8 @@ impl Publisher {
     }
 }
 
-type Confirmed = (Job, Result<Confirmation, lapin::Error>);
+/// Without a result when the line was gone before there was one: the client never ends what it waits for then.
+type Confirmed = (Job, Option<lapin::Result<Confirmation>>);
 type Confirms = FuturesUnordered<BoxFuture<'static, Confirmed>>;
 
 /// The task's side: connections come and go, what is unconfirmed stays.
@@ -158,6 +161,22 @@ struct Line {
     publishing: Arc<AtomicBool>,
 }
 
+/// A connection to publish on.
+struct Open {
+    connection: lapin::Connection,
+    channel: Channel,
+    /// Cancelled when it is of no use any more.
+    gone: CancellationToken,
+}
+
+/// Looks at what the client knows of a line, as it leaves those who wait on one that is gone waiting.
+async fn tell_when_gone(connection: ConnectionStatus, channel: ChannelStatus, gone: CancellationToken) {
+    while connection.connected() && channel.connected() && !gone.is_cancelled() {
+        tokio::time::sleep(LOOKS_EVERY).await;
+    }
+    gone.cancel();
+}
+
 impl Line {
     async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
@@ -166,16 +185,17 @@ impl Line {
             let opened = tokio::time::timeout(OPENS_WITHIN, self.open());
             match opened.await.unwrap_or_else(|_| Err(Unusable::lost("it takes too long to open a channel")))
             {
-                Ok((connection, channel)) => {
+                Ok(open) => {
                     if lost {
                         tracing::info!(purpose = self.purpose, "publishing again");
                     }
                     (told, lost) = (false, true);
                     backoff.reset();
                     self.publishing.store(true, Ordering::Relaxed);
-                    let ended = self.pump(&channel, &mut queue).await;
+                    let ended = self.pump(&open, &mut queue).await;
                     self.publishing.store(false, Ordering::Relaxed);
-                    let closing = connection.close(200, "done".into());
+                    open.gone.cancel();
+                    let closing = open.connection.close(200, "done".into());
                     let _ = tokio::time::timeout(Duration::from_secs(2), closing).await;
                     if ended {
                         return;
@@ -198,20 +218,22 @@ impl Line {
         }
     }
 
-    async fn open(&self) -> Result<(lapin::Connection, Channel), Unusable> {
+    async fn open(&self) -> Result<Open, Unusable> {
         let connection = connect(&self.config, self.purpose).await?;
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        Ok((connection, channel))
+        let gone = CancellationToken::new();
+        tokio::spawn(tell_when_gone(connection.status().clone(), channel.status().clone(), gone.clone()));
+        Ok(Open { connection, channel, gone })
     }
 
-    /// Publishes until the channel fails (`false`, the unconfirmed are in `again`) or no handle is left (`true`).
-    async fn pump(&mut self, channel: &Channel, queue: &mut mpsc::Receiver<Job>) -> bool {
+    /// Publishes until the line fails (`false`, the unconfirmed are in `again`) or no handle is left (`true`).
+    async fn pump(&mut self, open: &Open, queue: &mut mpsc::Receiver<Job>) -> bool {
         let (mut confirms, mut returned) = (Confirms::new(), HashSet::new());
         // One by one: if the broker fails on one of them, that one fails alone, and is given up in the end.
         self.one_by_one = true;
         while let Some(job) = self.again.pop_front() {
-            let published = self.publish(channel, job, &mut confirms).await;
+            let published = self.publish(open, job, &mut confirms).await;
             if !published || !self.settle(&mut confirms, &mut returned).await {
                 return false;
             }
@@ -223,30 +245,38 @@ impl Line {
                 biased;
                 settled = self.settle(&mut confirms, &mut returned), if !confirms.is_empty() => works = settled,
                 job = queue.recv() => match job {
-                    Some(job) => works = self.publish(channel, job, &mut confirms).await,
+                    Some(job) => works = self.publish(open, job, &mut confirms).await,
                     None => return true,
                 },
             }
         }
+        // What is confirmed by now is confirmed; the rest is published again.
+        open.gone.cancel();
         while !confirms.is_empty() {
             self.settle(&mut confirms, &mut returned).await;
         }
         false
     }
 
-    /// Whether the channel took it.
-    async fn publish(&mut self, channel: &Channel, job: Job, confirms: &mut Confirms) -> bool {
+    /// Whether the channel took it. While the broker holds publishers back, this waits.
+    async fn publish(&mut self, open: &Open, job: Job, confirms: &mut Confirms) -> bool {
         let Outgoing { queue, body, properties, mandatory, .. } = &job.message;
         let options = BasicPublishOptions { mandatory: *mandatory, ..BasicPublishOptions::default() };
         let queue = queue.as_str().into();
-        match channel.basic_publish("".into(), queue, options, body, properties.clone()).await {
-            Ok(confirm) => {
-                confirms.push(confirm.map(|confirmed| (job, confirmed)).boxed());
+        let publishing = open.channel.basic_publish("".into(), queue, options, body, properties.clone());
+        match open.gone.run_until_cancelled(publishing).await {
+            Some(Ok(confirm)) => {
+                let gone = open.gone.clone();
+                confirms.push(async move { (job, gone.run_until_cancelled(confirm).await) }.boxed());
                 true
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 tracing::debug!(%error, "a message could not be published");
-                self.lost(job, &error);
+                self.lost(job, Some(&error));
+                false
+            }
+            None => {
+                self.lost(job, None);
                 false
             }
         }
@@ -260,7 +290,7 @@ impl Line {
             ready.push(more);
         }
         for (_, confirmed) in &ready {
-            if let Ok(Confirmation::Ack(Some(back)) | Confirmation::Nack(Some(back))) = confirmed {
+            if let Some(Ok(Confirmation::Ack(Some(back)) | Confirmation::Nack(Some(back)))) = confirmed {
                 returned.extend(name_of(&back.properties));
             }
         }
@@ -269,14 +299,10 @@ impl Line {
             let came_back = returned.remove(&job.id.to_string());
             match confirmed {
                 _ if came_back => drop(job.done.send(Published::Unroutable)),
-                Ok(Confirmation::Ack(_)) => drop(job.done.send(Published::Routed)),
-                Ok(Confirmation::Nack(_)) => self.not_taken(job),
-                Err(error) => {
-                    self.lost(job, &error);
-                    works = false;
-                }
-                Ok(Confirmation::NotRequested) => {
-                    self.again.push_back(job);
+                Some(Ok(Confirmation::Ack(_))) => drop(job.done.send(Published::Routed)),
+                Some(Ok(Confirmation::Nack(_))) => self.not_taken(job),
+                unconfirmed => {
+                    self.lost(job, unconfirmed.and_then(Result::err).as_ref());
                     works = false;
                 }
             }
@@ -289,8 +315,8 @@ impl Line {
 
     /// The channel was lost before the confirm. A message that was alone with it, and that the broker has ended it for
     /// more than once, is given up; one that was only there when a line was cut is not.
-    fn lost(&mut self, mut job: Job, error: &lapin::Error) {
-        job.failures += u32::from(self.one_by_one && is_blame(error));
+    fn lost(&mut self, mut job: Job, error: Option<&lapin::Error>) {
+        job.failures += u32::from(self.one_by_one && error.is_some_and(is_blame));
         if job.failures >= TRIES {
             let _ = job.done.send(Published::Refused);
         } else {

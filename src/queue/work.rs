@@ -1,7 +1,7 @@
 //! One message, from its delivery to the only ack.
 
 use super::{
-    consume::{Consumer, Hold, Source, give_back},
+    consume::{Consumer, Hold, Source},
     delivery,
 };
 use crate::{
@@ -13,7 +13,6 @@ use crate::{
 use futures::FutureExt;
 use lapin::{message::Delivery, options::BasicAckOptions};
 use std::{any::Any, panic::AssertUnwindSafe, time::Instant};
-use tokio::sync::mpsc;
 use tracing::Instrument;
 
 /// How often a request that comes again and again is worked alone before it is set aside (contract, section 8).
@@ -41,16 +40,17 @@ impl Consumer {
 
     fn begin(&self, mut delivery: Delivery, hold: &Hold) -> impl Future<Output = ()> + use<> {
         let mut envelope = delivery::envelope(&mut delivery);
+        envelope.received = Some(Instant::now());
         envelope.withdrawn = hold.lost.clone();
-        let acked = hold.acked.clone();
+        let hold = hold.clone();
         let trace = envelope.traceparent().map(|trace| tracing::field::display(trace.trace_id()));
         // Debug, as it escapes: no sender forges a line of the log.
         let span = tracing::info_span!("invite", message_id = ?envelope.message_id, trace);
         let consumer = self.clone();
-        async move { consumer.work(delivery, envelope, acked).await }.instrument(span)
+        async move { consumer.work(delivery, envelope, hold).await }.instrument(span)
     }
 
-    async fn work(&self, delivery: Delivery, mut envelope: Envelope, acked: mpsc::Sender<[u8; 32]>) {
+    async fn work(&self, delivery: Delivery, mut envelope: Envelope, hold: Hold) {
         let _counted = InHand::begin(&self.consuming, delivery.redelivered);
         let unfit =
             (self.source == Source::Dropped).then(|| self.why_dropped(&delivery, &mut envelope)).flatten();
@@ -80,19 +80,17 @@ impl Consumer {
         };
         metrics::took(Stage::Reply, decided);
         if settled.is_err() {
-            return give_back(delivery).await;
+            return hold.give_back(delivery).await;
         }
         failpoint::hit("replied");
         // After the confirmed reply. On a lost connection the message comes again, and finds its row.
-        match delivery.acker.ack(BasicAckOptions::default()).await {
+        match hold.on_line(delivery.acker.ack(BasicAckOptions::default())).await {
             // Where no room is left, the request stays unsure, which is safe.
-            Ok(true) if waits => {
-                let _ = acked.try_send(envelope.sha256());
+            Some(true) if waits => {
+                let _ = hold.acked.try_send(envelope.sha256());
             }
-            Ok(_) => {}
-            Err(error) => {
-                tracing::debug!(%error, "the acknowledgement was lost; the message will come again");
-            }
+            Some(_) => {}
+            None => tracing::debug!("the acknowledgement was lost; the message will come again"),
         }
         failpoint::hit("acknowledged");
         if envelope.tries > 0 {

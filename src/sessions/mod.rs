@@ -349,11 +349,15 @@ impl Sessions {
     /// What a taken message id stands for; `None` when it is free again.
     pub async fn repeat(&self, about: &About, asked: &Asked) -> Result<Option<Repeated>, Trouble> {
         let Some(message_id) = &about.message_id else { return Ok(None) };
+        let in_hand_for = about.received.elapsed();
         let Some(row) = self.owner(about.group, message_id, &asked.session_params).await? else {
             return Ok(None);
         };
         if row.released_id() {
-            if about.redelivered && row.came_from(&about.request_sha256) {
+            // The broker may have given the same message to another while it was in hand here: what that one wrote since
+            // then is its outcome.
+            let answered_meanwhile = row.age <= in_hand_for.as_secs_f64();
+            if (about.redelivered || answered_meanwhile) && row.came_from(&about.request_sha256) {
                 return Ok(Some(Repeated::Same(Box::new(row))));
             }
             self.release(row.id).await?;
@@ -423,6 +427,27 @@ impl Session {
         self.begun + LEASE_MARGIN
     }
 
+    /// One whose claim has just begun, for tests of what is decided by it.
+    #[cfg(test)]
+    pub(crate) fn claimed(attempts: i32, unsettled: bool, left: Duration) -> Self {
+        Self {
+            id: Uuid::nil(),
+            group: 72,
+            key: "123456".to_owned(),
+            text: "code 123456".to_owned(),
+            phone: "+11110000000".to_owned(),
+            expires_at: OffsetDateTime::UNIX_EPOCH,
+            attempts,
+            unsettled,
+            begun: Instant::now(),
+            fence: 0,
+            ticket: Uuid::nil(),
+            ttl_left: left,
+            deadline_left: None,
+            own_limit_left: None,
+        }
+    }
+
     fn sent(self, provider_message_id: String) -> Sent {
         Sent {
             session_id: self.id,
@@ -444,7 +469,7 @@ impl Lease {
 }
 
 /// How a claim's end is written down.
-fn ended(id: Uuid, fence: i64, fate: &Fate) -> Ended {
+pub(crate) fn ended(id: Uuid, fence: i64, fate: &Fate) -> Ended {
     let (status, text_state, sid, refusal, rest) = match fate {
         Fate::Accepted { provider_message_id } => ("sent", "accepted", Some(provider_message_id), None, None),
         Fate::Unknown(refusal) => ("unknown", "unknown", None, Some(refusal), None),

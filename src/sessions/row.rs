@@ -2,7 +2,7 @@
 
 use crate::{group::GroupId, refusal::Refusal};
 use sqlx::types::Json;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -20,6 +20,8 @@ pub struct About {
     /// Of the request as it was published: equal for a redelivery, and for nothing else.
     pub request_sha256: [u8; 32],
     pub redelivered: bool,
+    /// When this delivery came, by the process's monotonic clock.
+    pub received: Instant,
     /// Until the invite is too old to be texted; `None` when its age is unknown and it sets no limit.
     pub deadline: Option<Duration>,
     /// Until the request's own expiration.
@@ -114,6 +116,10 @@ pub struct Standing {
     pub request_sha256: Option<Vec<u8>>,
     /// Whether the request's parameters equal the row's, as JSON.
     pub same_params: bool,
+    /// When this was read, by the database's clock.
+    pub read_at: OffsetDateTime,
+    /// Since it was written.
+    pub age: f64,
     /// Until the text may be handed over by another; negative when that is over.
     pub lease_left: f64,
     /// Since the last try has surely ended; negative while it may be under way.

@@ -204,6 +204,7 @@ pub async fn find(pool: &PgPool, which: Which<'_>) -> Result<Option<Standing>, s
                session_type, phone, invitation_text, provider_message_id, created_at, expires_at,
                error as "error: Json<Refusal>", request_sha256,
                coalesce(session_params = $4::text::jsonb, true) as "same_params!",
+               now() as "read_at!", extract(epoch from now() - created_at)::float8 as "age!",
                coalesce(extract(epoch from lease_until - now()), 0)::float8 as "lease_left!",
                coalesce(extract(epoch from now() - coalesce(unsure_from, lease_until)), 0)::float8 as "unsure_for!",
                extract(epoch from now() - looked_at)::float8 as looked_ago,
@@ -273,14 +274,16 @@ pub struct Claimed {
     pub own_limit: Option<f64>,
 }
 
-/// Counts a look at the provider's list that missed the text of the claim's try.
+/// Counts a look at the provider's list that missed the text of the claim's try. It proves no more than it did when it was
+/// made, however late it is written down: so it counts from when the row was read that asked for it.
 pub async fn missed(pool: &PgPool, row: &Standing) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "update sessions set looks = $3, looked_at = now(), updated_at = now()
+        "update sessions set looks = $3, looked_at = $4, updated_at = now()
           where id = $1 and fence = $2 and status = 'sending'",
         row.id,
         row.fence,
         row.looks + 1,
+        row.read_at,
     )
     .execute(pool)
     .await?;

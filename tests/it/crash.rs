@@ -217,3 +217,47 @@ async fn what_kills_each_worker_is_set_aside_in_the_end_and_takes_nobody_with_it
     assert_eq!(world.provider.texts().await.len(), 5);
     assert!(worker.stop().success());
 }
+
+#[tokio::test]
+async fn a_look_that_is_written_down_late_proves_no_more_than_when_it_was_made() {
+    let mut world = Setup::default().set("SMS_TIMEOUT", "1s").set("SMS_SETTLE", "8s").start().await;
+    world.provider.set(json!({"list_lag_ms": 7_500, "next": ["cut"]})).await;
+    // The second look, which comes some six seconds after the try: the list still misses the text.
+    let mut frozen = dies_at(&mut world, "looked:stop:2").await;
+    world.broker.request(Message::json(&world.request()).id("x").correlation("x")).await;
+    until_within(PATIENCE, "it stands still", || async { frozen.is_stopped().then_some(()) }).await;
+    // The list's time is over while it stands still.
+    world.database.passes("lease_until").await;
+    frozen.signal("CONT");
+    world.broker.reply_within(PATIENCE, "x").await.sent();
+    assert_eq!(world.provider.texts().await.len(), 1);
+    assert!(frozen.stop().success());
+}
+
+#[tokio::test]
+async fn a_delivery_without_an_id_that_was_taken_back_before_its_row_was_there_brings_no_second_text() {
+    let mut world = Setup::default().hurried().start().await;
+    // A worker is cut off, from the database and then from the broker, with a message whose row it has not written yet.
+    let (broker, database) = (Tunnel::closed(&broker_server()), Tunnel::closed(&world.database.url));
+    broker.open();
+    database.open();
+    assert!(world.take_worker().stop().success());
+    let mut cut_off =
+        world.spawn(&[("AMQP_URL", broker.url.as_str()), ("DATABASE_URL", database.url.as_str())]);
+    cut_off.ready().await;
+    database.close();
+    let message = Message::json(&world.request()).correlation("x");
+    world.broker.request(message).await;
+    cut_off.says("the database does not answer").await;
+    broker.close();
+    let mut next = world.start_worker().await;
+    // Another answers meanwhile.
+    world.broker.reply_within(PATIENCE, "x").await.sent();
+    next.idle().await;
+    database.open();
+    broker.open();
+    cut_off.ready().await;
+    cut_off.idle().await;
+    assert!(cut_off.stop().success() && next.stop().success());
+    assert_eq!(world.provider.texts().await.len(), 1);
+}

@@ -53,6 +53,12 @@ impl Database {
         .await;
     }
 
+    /// Waits until that time of the one session is over.
+    pub async fn passes(&self, column: &str) {
+        let over = format!("select {column} < now() from sessions");
+        super::until("its time is over", || async { self.value::<bool>(&over).await.then_some(()) }).await;
+    }
+
     /// The one value that a query gives.
     pub async fn value<T>(&self, sql: &str) -> T
     where
