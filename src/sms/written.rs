@@ -92,3 +92,72 @@ impl Body for Guarded {
         SizeHint::with_exact(self.content.len() as u64)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    fn client() -> reqwest::Client {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        reqwest::Client::builder().no_proxy().build().unwrap()
+    }
+
+    /// Posts a text to a server that answers 204, and says what that server read.
+    async fn post(until: Instant) -> (Written, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (mut line, _) = listener.accept().await.unwrap();
+            let mut read = vec![0; 4_096];
+            let mut request = String::new();
+            while !request.ends_with("Body=x") {
+                let count = line.read(&mut read).await.unwrap_or(0);
+                if count == 0 {
+                    return request;
+                }
+                request.push_str(std::str::from_utf8(&read[..count]).unwrap());
+            }
+            line.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+            request
+        });
+        let guard = Guard::until(until);
+        let sent = client().post(url).body(guard.body("Body=x".to_owned())).send().await;
+        assert_eq!(sent.is_ok(), guard.written() == Written::Perhaps);
+        (guard.written(), server.await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn in_time_the_whole_text_is_written_with_its_length() {
+        let (written, request) = post(Instant::now() + Duration::from_mins(1)).await;
+        assert_eq!(written, Written::Perhaps);
+        assert!(
+            request.to_lowercase().contains("content-length: 6\r\n") && request.ends_with("Body=x"),
+            "{request}"
+        );
+    }
+
+    #[tokio::test]
+    async fn after_its_time_nothing_of_the_text_is_written() {
+        let (written, request) = post(Instant::now().checked_sub(Duration::from_millis(1)).unwrap()).await;
+        assert_eq!(written, Written::Withheld);
+        assert!(!request.contains("Body"), "{request}");
+    }
+
+    #[tokio::test]
+    async fn where_nobody_listens_nothing_is_written() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let guard = Guard::until(Instant::now() + Duration::from_mins(1));
+        client()
+            .post(format!("http://{free}/"))
+            .body(guard.body("Body=x".to_owned()))
+            .send()
+            .await
+            .unwrap_err();
+        assert_eq!(guard.written(), Written::Nothing);
+    }
+}
