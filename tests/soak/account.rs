@@ -50,12 +50,14 @@ pub enum Wrong {
     Row,
     /// A refusal that has two rows. Its answers are equal, so that this does not count against the run.
     Surplus,
+    /// Without an id, and begun by two workers: one had lost the message and did not know it yet (docs/DELIVERY.md).
+    BegunTwice,
     /// A reply or a text of nobody's.
     Stray,
 }
 
 impl Wrong {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Lost,
         Self::Doubled,
         Self::Conflict,
@@ -64,8 +66,14 @@ impl Wrong {
         Self::Dead,
         Self::Row,
         Self::Surplus,
+        Self::BegunTwice,
         Self::Stray,
     ];
+
+    /// Whether it breaks a promise.
+    pub fn counts(self) -> bool {
+        !matches!(self, Self::Surplus | Self::BegunTwice)
+    }
 
     pub fn name(self) -> &'static str {
         match self {
@@ -77,6 +85,7 @@ impl Wrong {
             Self::Dead => "dead letters, not poison",
             Self::Row => "rows that disagree",
             Self::Surplus => "refusals with two rows",
+            Self::BegunTwice => "without an id, begun twice",
             Self::Stray => "strays",
         }
     }
@@ -127,11 +136,28 @@ pub fn account(evidence: &Evidence) -> Account {
     let rows = Rows::new(&evidence.rows);
     for (invite, entry) in evidence.invites.iter().zip(&evidence.entries) {
         if !entry.publishes.is_empty() {
+            let before = account.anomalies.len();
             invite_is(&mut account, invite, entry, &texts, &rows);
+            let own = texts.get(invite.phone.as_str()).map_or(0, Vec::len);
+            if invite.kind == Kind::Anonymous && rows.of(invite).len() == 2 && own <= 2 {
+                begun_twice(&mut account, before, invite);
+            }
         }
     }
     strays(&mut account, evidence);
     account
+}
+
+/// What follows of a second row is one thing, and not promised against.
+fn begun_twice(account: &mut Account, before: usize, invite: &Invite) {
+    let follows = |wrong| {
+        matches!(wrong, Wrong::Doubled | Wrong::Conflict | Wrong::Untrue | Wrong::Row | Wrong::Surplus)
+    };
+    let new = account.anomalies.split_off(before);
+    let (follow, other): (Vec<_>, Vec<_>) = new.into_iter().partition(|anomaly| follows(anomaly.wrong));
+    account.anomalies.extend(other);
+    let what: Vec<_> = follow.into_iter().map(|anomaly| anomaly.what).collect();
+    account.add(Wrong::BegunTwice, invite.index, what.join("; "));
 }
 
 /// One invite.

@@ -275,3 +275,17 @@ fn what_belongs_to_nobody_is_found() {
     case.evidence.texts.push(text);
     case.is(&[Wrong::Stray]);
 }
+
+#[test]
+fn without_an_id_a_second_session_is_a_kind_of_its_own() {
+    let mut twice = case(Kind::Anonymous);
+    twice.row("sent", &json!({"id": "another", "owns_message_id": false}));
+    twice.text("SM2");
+    let mut other = sent(&twice.invite);
+    other["sessionId"] = json!("another");
+    twice.reply(0, &other);
+    twice.is(&[Wrong::BegunTwice]);
+    // Three texts are not that.
+    twice.text("SM3");
+    twice.is(&[Wrong::Doubled, Wrong::Conflict, Wrong::Row]);
+}

@@ -27,6 +27,15 @@ impl<'a> Rows<'a> {
         }
         found
     }
+
+    /// Those of one invite.
+    pub fn of(&self, invite: &Invite) -> &[&'a Value] {
+        let found = match invite.id() {
+            Some(id) => self.by_message.get(id.as_str()),
+            None => self.by_correlation.get(correlation(invite.index, 0).as_str()),
+        };
+        found.map(Vec::as_slice).unwrap_or_default()
+    }
 }
 
 /// Whether a text may exist by this reply, so that its `message_id` stands for it.
@@ -85,11 +94,7 @@ pub fn told(account: &mut Account, invite: &Invite, outcome: &Value, texts: &[&A
 
 /// Whether the rows agree with what was told.
 pub fn row(account: &mut Account, invite: &Invite, entry: &Entry, outcome: &Value, rows: &Rows<'_>) {
-    let (id, correlation) = (invite.id(), correlation(invite.index, 0));
-    let found = id
-        .as_deref()
-        .map_or_else(|| rows.by_correlation.get(correlation.as_str()), |id| rows.by_message.get(id));
-    let found = found.map(Vec::as_slice).unwrap_or_default();
+    let found = rows.of(invite);
     let of = |status: &'static str| found.iter().filter(move |row| row["status"] == status);
     let owners = found.iter().filter(|row| row["owns_message_id"] == true).count();
     if owners > 1 {

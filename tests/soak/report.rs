@@ -45,7 +45,7 @@ impl Findings {
     pub fn against(&self) -> Vec<String> {
         let mut against: Vec<String> = Wrong::ALL
             .into_iter()
-            .filter(|wrong| *wrong != Wrong::Surplus)
+            .filter(|wrong| wrong.counts())
             .map(|wrong| (wrong.name(), self.account.count(wrong)))
             .filter(|(_, count)| *count > 0)
             .map(|(name, count)| format!("{count} {name}"))
