@@ -1,0 +1,270 @@
+//! A claim on a session's text: the right to hand it over once, and to say what came of it (docs/DELIVERY.md).
+
+use super::{
+    Lease, Opening, Outcome, Resume, Sent, SessionKey, Sessions, Standing, row::Written, statements,
+    statements::Ended,
+};
+use crate::{
+    metrics,
+    refusal::Refusal,
+    trouble::{Trouble, persist},
+};
+use std::time::{Duration, Instant};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// What a claim may take from its statement to the first byte on the provider's line. It is all that the worker's own
+/// delays can be: a process that was stopped for longer finds its claim over, and sends nothing.
+const LEASE_MARGIN: Duration = Duration::from_secs(10);
+
+/// A session that is claimed: its row is there, and its text is ours to hand over, once.
+#[derive(Debug)]
+pub struct Session {
+    pub id: Uuid,
+    pub group: i64,
+    pub key: String,
+    pub text: String,
+    /// E.164.
+    pub phone: String,
+    pub expires_at: OffsetDateTime,
+    /// Tries that were begun, with this one.
+    pub attempts: i32,
+    /// Whether an earlier try may have been taken and was never looked for.
+    pub unsettled: bool,
+    /// Before the claim's statement was sent.
+    begun: Instant,
+    /// The claim's name.
+    fence: i64,
+    pub ticket: Uuid,
+    ttl_left: Duration,
+    deadline_left: Option<Duration>,
+    own_limit_left: Option<Duration>,
+}
+
+/// What became of a claim on a session's text.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fate {
+    Accepted {
+        provider_message_id: String,
+    },
+    /// Surely no text, and none to come.
+    Refused(Refusal),
+    /// A text may have gone out, and nobody will know.
+    Unknown(Refusal),
+    /// Surely not taken; to be handed over again after that.
+    Waiting {
+        after: Duration,
+    },
+    /// Perhaps taken. Nobody hands it over again in `rest`; it is looked at `again`.
+    Unsure {
+        rest: Duration,
+        again: Duration,
+    },
+}
+
+/// What stands in the row once a claim's end was recorded.
+#[derive(Debug)]
+pub enum Recorded {
+    /// The invite has its outcome.
+    Outcome(Outcome),
+    /// It goes on later.
+    Open(Resume),
+    /// Another worker has claimed it since: the row says how it goes on.
+    Lost,
+}
+
+impl Sessions {
+    /// Claims a row for one more try, which is counted before it is made; `None` when another was faster, or it is over.
+    pub async fn claim(&self, row: &Standing) -> Result<Option<Session>, Trouble> {
+        // Random, so that a claim whose commit a lost connection hid is known again.
+        let (fence, begun) = (rand::random_range(1..=i64::MAX), Instant::now());
+        let claim = || statements::claim(&self.pool, row, fence, self.lease);
+        let Some(claimed) = persist("claim a session", &self.stop, claim).await? else { return Ok(None) };
+        let lost = |what: &str| Trouble::Defect(format!("a session in hand has no {what}"));
+        Ok(Some(Session {
+            id: row.id,
+            group: row.group_id,
+            key: row.session_key.clone().ok_or_else(|| lost("key"))?,
+            text: row.invitation_text.clone().ok_or_else(|| lost("text"))?,
+            phone: row.phone.clone().ok_or_else(|| lost("phone"))?,
+            expires_at: row.expires_at.ok_or_else(|| lost("expiry"))?,
+            attempts: row.attempts + 1,
+            unsettled: row.unsettled || row.unsure_unless_looked(),
+            begun,
+            fence,
+            ticket: row.ticket,
+            ttl_left: span(claimed.session_left),
+            deadline_left: claimed.deadline.map(span),
+            own_limit_left: claimed.own_limit.map(span),
+        }))
+    }
+
+    /// Records what became of a claim, and says how the invite goes on.
+    pub async fn record(&self, session: Session, fate: Fate) -> Result<Recorded, Trouble> {
+        let ended = ended(session.id, session.fence, &fate);
+        let resume = |after| Resume { session: session.id, ticket: session.ticket, after };
+        match (self.record.run(ended).await?, fate) {
+            (true, Fate::Refused(refusal) | Fate::Unknown(refusal)) => {
+                Ok(Recorded::Outcome(Outcome::Refused(refusal)))
+            }
+            (true, Fate::Accepted { provider_message_id }) => {
+                Ok(Recorded::Outcome(Outcome::Sent(session.sent(provider_message_id))))
+            }
+            (true, Fate::Waiting { after }) => Ok(Recorded::Open(resume(after))),
+            (true, Fate::Unsure { again, .. }) => Ok(Recorded::Open(resume(again))),
+            // A text was taken, whoever has claimed its row since: nobody may send it again.
+            (false, Fate::Accepted { provider_message_id }) => {
+                self.accepted(session.id, &provider_message_id).await?;
+                Ok(Recorded::Lost)
+            }
+            (false, _) => Ok(Recorded::Lost),
+        }
+    }
+
+    /// Ends an invite whose row nobody has a claim on. Whether it took is for the row to say.
+    pub async fn close(&self, row: &Standing, fate: &Fate) -> Result<(), Trouble> {
+        self.record.run(ended(row.id, row.fence, fate)).await.map(drop)
+    }
+
+    /// The provider's own word that it accepted a session's text: from its list, or from a receipt.
+    pub async fn accepted(&self, id: Uuid, provider_message_id: &str) -> Result<(), Trouble> {
+        let accept = || statements::accepted(&self.pool, id, provider_message_id);
+        persist("accepted after all", &self.stop, accept).await?;
+        let Some(row) = self.by_id(id).await? else { return Ok(()) };
+        if row.provider_message_id.as_deref().is_some_and(|other| other != provider_message_id) {
+            metrics::texted_twice();
+            let first = row.provider_message_id;
+            tracing::error!(session = %id, first, second = provider_message_id, "a visitor was texted twice");
+        } else if row.released_id() {
+            metrics::texted_though_told_not();
+            tracing::error!(session = %id, text = provider_message_id, "a text went out after its sender was told that none did");
+        }
+        Ok(())
+    }
+
+    /// A look at the provider's list has missed the text of the row's last try.
+    pub async fn missed(&self, row: &Standing) -> Result<(), Trouble> {
+        persist("count a look", &self.stop, || statements::missed(&self.pool, row)).await
+    }
+
+    /// Those of the texts to the row's number that no other session has.
+    pub async fn not_taken(&self, row: &Standing, mut texts: Vec<String>) -> Result<Vec<String>, Trouble> {
+        if texts.is_empty() {
+            return Ok(texts);
+        }
+        let phone = row.phone.as_deref().unwrap_or_default();
+        let find = || statements::taken_texts(&self.pool, row.id, phone, &texts);
+        let taken = persist("whose are texts", &self.stop, find).await?;
+        texts.retain(|text| !taken.contains(text));
+        Ok(texts)
+    }
+}
+
+impl Session {
+    /// The claim that comes with a row's insert, whose statement was sent at `begun` or later.
+    pub(super) fn of_new_row(
+        id: Uuid,
+        opening: &Opening<'_>,
+        key: SessionKey,
+        text: String,
+        begun: Instant,
+        written: Written,
+    ) -> Self {
+        Self {
+            id,
+            group: opening.about.group.get(),
+            key: key.into(),
+            text,
+            phone: opening.asked.phone.clone().unwrap_or_default(),
+            expires_at: written.expires_at.unwrap_or_else(OffsetDateTime::now_utc),
+            attempts: 1,
+            unsettled: false,
+            begun,
+            fence: 0,
+            ticket: written.ticket,
+            ttl_left: opening.ttl,
+            deadline_left: opening.about.deadline,
+            own_limit_left: opening.about.own_limit,
+        }
+    }
+
+    /// What is left for a text to be handed over: until its session is over, or its invite too old.
+    pub fn left(&self) -> Duration {
+        self.until(self.deadline_left)
+    }
+
+    /// For how long the text may still arrive: until its session is over, or its request's own expiration.
+    pub fn validity(&self) -> Duration {
+        self.until(self.own_limit_left)
+    }
+
+    fn until(&self, limit: Option<Duration>) -> Duration {
+        limit.map_or(self.ttl_left, |left| left.min(self.ttl_left)).saturating_sub(self.begun.elapsed())
+    }
+
+    /// Until when, by this process's own clock, its text may be written to the provider's line: a request that begins
+    /// by then has surely ended when the lease has. The clock does not stand still while the process is stopped.
+    pub fn write_by(&self) -> Instant {
+        self.begun + LEASE_MARGIN
+    }
+
+    /// One whose claim has just begun, for tests of what is decided by it.
+    #[cfg(test)]
+    pub(crate) fn claimed(attempts: i32, unsettled: bool, left: Duration) -> Self {
+        Self {
+            id: Uuid::nil(),
+            group: 72,
+            key: "123456".to_owned(),
+            text: "code 123456".to_owned(),
+            phone: "+11110000000".to_owned(),
+            expires_at: OffsetDateTime::UNIX_EPOCH,
+            attempts,
+            unsettled,
+            begun: Instant::now(),
+            fence: 0,
+            ticket: Uuid::nil(),
+            ttl_left: left,
+            deadline_left: None,
+            own_limit_left: None,
+        }
+    }
+
+    fn sent(self, provider_message_id: String) -> Sent {
+        Sent {
+            session_id: self.id,
+            group: self.group,
+            session_key: self.key,
+            invitation_text: self.text,
+            phone: self.phone,
+            expires_at: self.expires_at,
+            provider_message_id,
+        }
+    }
+}
+
+impl Lease {
+    /// For requests that end within the provider's time-out, and a list that is right after `settle`.
+    pub fn of(timeout: Duration, settle: Duration) -> Self {
+        Self { ends: LEASE_MARGIN + timeout, settle }
+    }
+}
+
+/// How a claim's end is written down.
+pub(crate) fn ended(id: Uuid, fence: i64, fate: &Fate) -> Ended {
+    let (status, text_state, sid, refusal, rest) = match fate {
+        Fate::Accepted { provider_message_id } => ("sent", "accepted", Some(provider_message_id), None, None),
+        Fate::Unknown(refusal) => ("unknown", "unknown", None, Some(refusal), None),
+        Fate::Refused(refusal) if refusal.code.is_failure() => {
+            ("failed", "refused", None, Some(refusal), None)
+        }
+        Fate::Refused(refusal) => ("rejected", "refused", None, Some(refusal), None),
+        Fate::Waiting { after } => ("sending", "waiting", None, None, Some(*after)),
+        Fate::Unsure { rest, .. } => ("sending", "unknown", None, None, Some(*rest)),
+    };
+    let (provider_message_id, refusal) = (sid.cloned(), refusal.cloned());
+    Ended { id, fence, status, text_state, provider_message_id, refusal, rest }
+}
+
+fn span(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+}
