@@ -107,6 +107,7 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
     let consuming = async { tokio::try_join!(requests.run(stop.clone()), dropped.run(stop.clone())) };
     tokio::select! {
         ended = consuming => {
+            give_up.cancel();
             ended?;
         }
         () = in_time => {}

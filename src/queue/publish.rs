@@ -208,7 +208,8 @@ impl Line {
                         "the connection for publishing is lost"
                     );
                 }
-                Err(error) if !told => {
+                // At the start, the consumer ends the worker over what no waiting mends, and says so as the last word.
+                Err(error) if !told && (lost || error.passes()) => {
                     told = true;
                     tracing::warn!(purpose = self.purpose, %error, "not publishing; connecting again until it works");
                 }
