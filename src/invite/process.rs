@@ -25,7 +25,6 @@ use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
-use uuid::Uuid;
 
 /// A request that no worker got as far as its row is set aside after so many deliveries (contract, section 8).
 const DELIVERIES_WITHOUT_A_ROW: i64 = 20;
@@ -143,18 +142,17 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Tro
         ctx.sessions.record(session, Fate::Waiting { after: Duration::ZERO }).await?;
         return Err(Trouble::Stopping);
     }
+    let id = session.id;
     // So may have been the wait for the database.
     if is_too_old(ctx, envelope) {
-        let (id, ticket) = (session.id, session.ticket);
         return match ctx.sessions.record(session, Fate::Refused(too_late())).await? {
             Recorded::Outcome(outcome) => Ok(Reply::to(&outcome).into()),
-            Recorded::Open(_) | Recorded::Lost => go_on(ctx, envelope, id, ticket).await,
+            Recorded::Open(_) | Recorded::Lost => pursue(ctx, envelope, ctx.sessions.again(id).await?).await,
         };
     }
-    let (id, ticket) = (session.id, session.ticket);
     match hand_over(ctx, envelope, place, session, group).await? {
         Some(progress) => Ok(progress),
-        None => go_on(ctx, envelope, id, ticket).await,
+        None => pursue(ctx, envelope, ctx.sessions.again(id).await?).await,
     }
 }
 
@@ -248,11 +246,4 @@ async fn repeat(
             Ok(Reply::to(&ctx.sessions.refuse(about, asked, refusal).await?).into())
         }
     }
-}
-
-/// With a row that another has claimed since we had it.
-async fn go_on(ctx: &Context, envelope: &Envelope, id: Uuid, ticket: Uuid) -> Result<Progress, Trouble> {
-    let gone = || Trouble::Defect("a session's row is gone while its invite is in hand".to_owned());
-    let row = ctx.sessions.resume(id, ticket).await?.ok_or_else(gone)?;
-    pursue(ctx, envelope, row).await
 }

@@ -23,7 +23,6 @@ use std::{
 const SOON: Duration = Duration::from_secs(2);
 /// Between two looks at the outcome of another worker, whose try takes longer.
 const NOT_SOON: Duration = Duration::from_secs(5);
-
 /// Before the copy of a message that was worked alone goes on among the others.
 const ALONE: Duration = Duration::from_secs(1);
 
@@ -74,7 +73,7 @@ pub async fn pursue(ctx: &Context, envelope: &Envelope, mut row: Standing) -> Re
                 return Err(Trouble::Defect(what));
             }
         }
-        row = ctx.sessions.again(&row).await?;
+        row = ctx.sessions.again(row.id).await?;
     }
 }
 

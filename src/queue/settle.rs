@@ -91,10 +91,10 @@ impl Consumer {
             (FIRST_AT, first_at(delivery, envelope)),
         ];
         for (name, value) in texts {
-            headers.insert(name.into(), AMQPValue::LongString(value.into()));
+            put(&mut headers, name, &value);
         }
         if let Some(trace) = envelope.traceparent() {
-            headers.insert("traceparent".into(), AMQPValue::LongString(trace.to_string().into()));
+            put(&mut headers, "traceparent", &trace.to_string());
         }
         let copy = Outgoing {
             queue: self.names.retry_for(resume.after).to_owned(),
@@ -129,11 +129,8 @@ impl Consumer {
         // With ours added, they would not fit in a frame any more, and the broker would end the connection.
         if let Some(headers) = properties.headers().as_ref().filter(|headers| size(headers) > LARGEST_HEADERS)
         {
-            let read = headers.inner().iter().filter(|(name, value)| {
-                delivery::is_read(name.as_str()) && format!("{value:?}").len() < LARGEST_HEADERS / 8
-            });
-            let read = read.map(|(name, value)| (name.clone(), value.clone())).collect::<BTreeMap<_, _>>();
-            properties = properties.with_headers(read.into());
+            let read = those_that_are_read(headers);
+            properties = properties.with_headers(read);
             reason.push_str("; its other headers were too large to be kept");
         }
         let queue = self.names.requests.clone();
@@ -161,7 +158,7 @@ impl Consumer {
             ("x-queue", &message.queue),
         ];
         for (name, value) in texts {
-            headers.insert(name.into(), AMQPValue::LongString(value.into()));
+            put(&mut headers, name, value);
         }
         headers.insert("x-attempts".into(), AMQPValue::LongLongInt(dead.attempts));
         message.properties = message.properties.with_headers(headers);
@@ -212,6 +209,19 @@ impl Consumer {
     }
 }
 
+/// Adds a header that is text.
+fn put(headers: &mut FieldTable, name: &str, value: &str) {
+    headers.insert(name.into(), AMQPValue::LongString(value.into()));
+}
+
+/// The headers that an invite is read from, as far as they are of a usual size.
+fn those_that_are_read(headers: &FieldTable) -> FieldTable {
+    let usual = |value: &AMQPValue| format!("{value:?}").len() < LARGEST_HEADERS / 8;
+    let read =
+        headers.inner().iter().filter(|(name, value)| delivery::is_read(name.as_str()) && usual(value));
+    read.map(|(name, value)| (name.clone(), value.clone())).collect::<BTreeMap<_, _>>().into()
+}
+
 /// About how many bytes the headers have in a frame, and not less.
 fn size(headers: &FieldTable) -> usize {
     format!("{headers:?}").len()
@@ -239,7 +249,7 @@ fn reply_properties(envelope: &Envelope, reply: &Reply, trace: Option<TraceParen
     }
     if let Some(trace) = trace {
         let mut headers = FieldTable::default();
-        headers.insert("traceparent".into(), AMQPValue::LongString(trace.to_string().into()));
+        put(&mut headers, "traceparent", &trace.to_string());
         properties = properties.with_headers(headers);
     }
     properties
@@ -251,8 +261,8 @@ fn kept(properties: &BasicProperties) -> BasicProperties {
     macro_rules! keep {
         ($($get:ident => $with:ident),+) => { $(if let Some(value) = properties.$get().clone() { copy = copy.$with(value); })+ };
     }
-    keep!(content_type => with_content_type, content_encoding => with_content_encoding, priority => with_priority, correlation_id => with_correlation_id, reply_to => with_reply_to,
-          message_id => with_message_id, timestamp => with_timestamp, kind => with_type, app_id => with_app_id);
+    keep!(content_type => with_content_type, content_encoding => with_content_encoding, priority => with_priority,
+          correlation_id => with_correlation_id, reply_to => with_reply_to, message_id => with_message_id, timestamp => with_timestamp, kind => with_type, app_id => with_app_id);
     let mut headers = FieldTable::default();
     for (name, value) in properties.headers().iter().flat_map(FieldTable::inner) {
         if !ROUTING.contains(&name.as_str()) {

@@ -35,7 +35,7 @@ pub struct Session {
     begun: Instant,
     /// The claim's name.
     fence: i64,
-    pub ticket: Uuid,
+    ticket: Uuid,
     ttl_left: Duration,
     deadline_left: Option<Duration>,
     own_limit_left: Option<Duration>,

@@ -111,9 +111,9 @@ impl Sessions {
     }
 
     /// The row as it stands now.
-    pub async fn again(&self, row: &Standing) -> Result<Standing, Trouble> {
+    pub async fn again(&self, id: Uuid) -> Result<Standing, Trouble> {
         let gone = || Trouble::Defect("a session's row is gone while its invite is in hand".to_owned());
-        self.by_id(row.id).await?.ok_or_else(gone)
+        self.by_id(id).await?.ok_or_else(gone)
     }
 
     /// The broker has surely taken the acknowledgements of these requests, none of which has a message id: one that
