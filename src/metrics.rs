@@ -6,9 +6,15 @@ use crate::{
     sessions::{Fate, Standing},
     sms::Answer,
 };
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Instant,
+};
 
 const INVITES: &str = "session_invite_invites_total";
 const IN_HAND: &str = "session_invite_in_hand";
@@ -30,6 +36,26 @@ const TWICE: &str = "session_invite_texted_twice_total";
 /// From a fast provider's milliseconds to a slow one's time-out.
 const BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
+/// What every invite counts is looked up once.
+struct Usual {
+    in_hand: Gauge,
+    seconds: Histogram,
+    /// In the order of [`Stage`].
+    stages: [Histogram; 4],
+    sent: Counter,
+    accepted: Counter,
+    text_seconds: Histogram,
+}
+
+static USUAL: LazyLock<Usual> = LazyLock::new(|| Usual {
+    in_hand: gauge!(IN_HAND),
+    seconds: histogram!(SECONDS),
+    stages: ["place", "insert", "record", "reply"].map(|stage| histogram!(STAGE_SECONDS, "stage" => stage)),
+    sent: counter!(INVITES, "status" => "sent", "code" => ""),
+    accepted: counter!(TEXTS, "answer" => "accepted"),
+    text_seconds: histogram!(TEXT_SECONDS),
+});
+
 /// Starts counting; before this, and in commands that never call it, counting does nothing.
 pub fn start() -> Result<PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new()
@@ -40,7 +66,7 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
         "Invites answered, by status and by the refusal's code; repeats count as well."
     );
     describe_gauge!(IN_HAND, "Invites in hand now.");
-    gauge!(IN_HAND).set(0.0);
+    USUAL.in_hand.set(0.0);
     describe_histogram!(SECONDS, Unit::Seconds, "From a delivery to its settled message.");
     describe_counter!(TEXTS, "Tries to hand over a text, by what the provider's answer means.");
     describe_histogram!(TEXT_SECONDS, Unit::Seconds, "How long the provider takes for one try.");
@@ -70,7 +96,7 @@ pub struct InHand {
 
 impl InHand {
     pub fn begin(consuming: &Arc<Consuming>, redelivered: bool) -> Self {
-        gauge!(IN_HAND).increment(1.0);
+        USUAL.in_hand.increment(1.0);
         consuming.begin();
         if redelivered {
             counter!(REDELIVERIES).increment(1);
@@ -81,9 +107,9 @@ impl InHand {
 
 impl Drop for InHand {
     fn drop(&mut self) {
-        gauge!(IN_HAND).decrement(1.0);
+        USUAL.in_hand.decrement(1.0);
         self.consuming.end();
-        histogram!(SECONDS).record(self.since.elapsed());
+        USUAL.seconds.record(self.since.elapsed());
     }
 }
 
@@ -100,30 +126,29 @@ pub enum Stage {
 
 /// How long a stage took that began at `since`.
 pub fn took(stage: Stage, since: Instant) {
-    let stage = match stage {
-        Stage::Place => "place",
-        Stage::Insert => "insert",
-        Stage::Record => "record",
-        Stage::Reply => "reply",
-    };
-    histogram!(STAGE_SECONDS, "stage" => stage).record(since.elapsed());
+    USUAL.stages[stage as usize].record(since.elapsed());
 }
 
 pub fn answered(reply: &Reply) {
-    counter!(INVITES, "status" => reply.status, "code" => reply.code.unwrap_or_default()).increment(1);
+    match (reply.status, reply.code) {
+        ("sent", None) => USUAL.sent.increment(1),
+        (status, code) => {
+            counter!(INVITES, "status" => status, "code" => code.unwrap_or_default()).increment(1)
+        }
+    }
 }
 
 /// One try at the provider, begun at `since`.
 pub fn texted(answer: &Answer, since: Instant) {
+    USUAL.text_seconds.record(since.elapsed());
     let answer = match answer {
-        Answer::Accepted { .. } => "accepted",
+        Answer::Accepted { .. } => return USUAL.accepted.increment(1),
         Answer::Refused(_) => "refused",
         Answer::Later { .. } => "later",
         Answer::PerhapsSent { .. } => "perhaps_sent",
         Answer::Withheld => "withheld",
     };
     counter!(TEXTS, "answer" => answer).increment(1);
-    histogram!(TEXT_SECONDS).record(since.elapsed());
 }
 
 /// `kind` is `request` or `reply`.

@@ -16,6 +16,7 @@ use crate::{
     suspects::Suspects,
     trouble::{Trouble, persist},
 };
+use futures::future::try_join_all;
 use sqlx::PgPool;
 use std::{sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -84,14 +85,15 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
     let publisher = Publisher::start(config.broker.clone(), "publisher", give_up.clone());
     let direct = Publisher::start(config.broker.clone(), "publisher of direct replies", give_up.clone());
     health.tells_of(publisher.clone(), sms.clone());
-    let requests = consumer(&config, [publisher, direct], invites, health.consuming);
+    let publishers = [publisher, direct];
+    let requests = consumer(&config, publishers.clone(), invites.clone(), health.consuming);
     let dropped = Consumer {
         source: Source::Dropped,
         prefetch: DROPPED_PREFETCH,
-        in_hand: TaskTracker::new(),
+        gate: requests.gate.clone(),
+        queues_gone: requests.queues_gone.clone(),
         // Readiness is about the requests.
-        consuming: Arc::default(),
-        ..requests.clone()
+        ..consumer(&config, publishers, invites, Arc::default())
     };
 
     let in_time = async {
@@ -104,9 +106,9 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
         // Time to hand it back.
         tokio::time::sleep(Duration::from_secs(1)).await;
     };
-    let consuming = async { tokio::try_join!(requests.run(stop.clone()), dropped.run(stop.clone())) };
+    let consuming = [requests, dropped].map(|consumer| consume(consumer, stop.clone()));
     tokio::select! {
-        ended = consuming => {
+        ended = try_join_all(consuming) => {
             give_up.cancel();
             ended?;
         }
@@ -138,6 +140,11 @@ fn consumer(
         queues_gone: Arc::default(),
         consuming,
     }
+}
+
+/// As a task of its own, next to those of its invites.
+async fn consume(consumer: Consumer, stop: CancellationToken) -> anyhow::Result<()> {
+    Ok(tokio::spawn(Arc::new(consumer).run(stop)).await??)
 }
 
 /// Connects and migrates, however long the database is away.

@@ -108,7 +108,7 @@ pub struct WorkerArgs {
     pub provider: ProviderArgs,
     #[command(flatten)]
     pub secrets: SecretsArgs,
-    /// Invites in hand at most [default: 1000]
+    /// Invites in hand at most [default: twice SMS_CONCURRENCY, and at least 1000]
     #[arg(long, env = "PREFETCH", hide_env_values = true, value_name = "N", help_heading = "Worker")]
     pub prefetch: Option<String>,
     /// Queues that a reply may go to: names with * for any characters, with commas [default: *]
@@ -324,9 +324,10 @@ impl WorkerArgs {
     fn read(&self, faults: &mut Faults) -> Option<WorkerConfig> {
         let database = self.database.check(faults);
         let broker = self.broker.check(faults);
-        let prefetch = faults.read("PREFETCH", self.prefetch.as_ref(), "1000", read::whole(1, 65_535));
         let allow = faults.read("REPLY_TO_ALLOW", self.reply_to_allow.as_ref(), "*", ReplyToAllow::parse);
         let provider = self.provider.check(faults);
+        let enough = prefetch_for(provider.as_ref().map_or(0, |provider| provider.concurrency)).to_string();
+        let prefetch = faults.read("PREFETCH", self.prefetch.as_ref(), &enough, read::whole(1, 65_535));
         // By the URL alone: whatever else is wrong with the provider, this fault is listed with it.
         let local = given(self.provider.sms_base_url.as_ref()).is_some_and(is_loopback);
         let because =
@@ -356,6 +357,11 @@ impl WorkerArgs {
             http_addr: http_addr?,
         })
     }
+}
+
+/// Twice the places at the provider: while one half of the messages is there, the other is on its way to it or from it.
+fn prefetch_for(places: usize) -> usize {
+    (2 * places).clamp(1_000, 65_535)
 }
 
 fn queue_prefix(text: &str) -> Result<String, String> {

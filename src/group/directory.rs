@@ -109,7 +109,8 @@ impl Directory {
         }
         let began = Instant::now();
         *last = Some(Attempt { began, outcome: None });
-        let outcome = self.refresh().await.map_err(|error| Stale(Arc::new(error)));
+        // Boxed: every invite's future has room for it, and few come here.
+        let outcome = Box::pin(self.refresh()).await.map_err(|error| Stale(Arc::new(error)));
         *last = Some(Attempt { began, outcome: Some(outcome.clone()) });
         outcome.map(|()| self.snapshot())
     }

@@ -14,6 +14,7 @@ use crate::{
     sms::{Answer, Place, Text, Wanted},
     trouble::Trouble,
 };
+use futures::future::BoxFuture;
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -26,8 +27,17 @@ const NOT_SOON: Duration = Duration::from_secs(5);
 /// Before the copy of a message that was worked alone goes on among the others.
 const ALONE: Duration = Duration::from_secs(1);
 
-/// Goes on with a row until it has an outcome, or until nothing can be done for a while.
-pub async fn pursue(ctx: &Context, envelope: &Envelope, mut row: Standing) -> Result<Progress, Trouble> {
+/// Goes on with a row until it has an outcome, or until nothing can be done for a while. Boxed, as few invites come here
+/// and each would have the room for it in its future.
+pub fn pursue<'a>(
+    ctx: &'a Context,
+    envelope: &'a Envelope,
+    row: Standing,
+) -> BoxFuture<'a, Result<Progress, Trouble>> {
+    Box::pin(step_by_step(ctx, envelope, row))
+}
+
+async fn step_by_step(ctx: &Context, envelope: &Envelope, mut row: Standing) -> Result<Progress, Trouble> {
     let (begun, mut pause) = (Instant::now(), Duration::from_millis(20));
     loop {
         match next_step(&row, &ctx.policy) {

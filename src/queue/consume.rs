@@ -2,6 +2,7 @@
 
 use super::{
     Names, ReplyToAllow,
+    ack::{Acks, Anonymous},
     connection::{self, Unusable},
     delivery::is_suspect,
     publish::Publisher,
@@ -18,9 +19,7 @@ use futures::StreamExt;
 use lapin::{
     Consumer as Deliveries,
     message::Delivery,
-    options::{
-        BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, ConfirmSelectOptions,
-    },
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions},
     types::FieldTable,
 };
 use std::{
@@ -33,9 +32,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 /// How long a connection, its channel and the declaration of the queues may take.
 const OPENS_WITHIN: Duration = Duration::from_secs(30);
 /// How long the broker's client may take over an acknowledgement, or a question on a line that is there.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 /// Acknowledgements that wait to be marked at most, and in one statement.
-const ACKED: usize = 1_024;
+const MARKED: usize = 1_024;
 
 /// Which queue is consumed, and how its messages are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +54,6 @@ enum Mode {
 }
 
 /// Consumes one queue for as long as the worker lives.
-#[derive(Clone)]
 pub struct Consumer {
     pub source: Source,
     pub config: BrokerConfig,
@@ -92,8 +90,7 @@ struct Line {
 pub(super) struct Hold {
     /// Cancelled when the line is lost.
     pub lost: CancellationToken,
-    /// Requests without a message id that were acknowledged on the line.
-    pub acked: mpsc::Sender<[u8; 32]>,
+    pub acks: Acks,
 }
 
 /// For a while after a message that cannot be decoded has ended a line, messages are taken one at a time: the broker
@@ -115,21 +112,6 @@ impl Quarantine {
     }
 }
 
-impl Hold {
-    /// What the broker's client makes of something on this line; `None` if it fails, or if the line is lost first: the
-    /// client never ends what it is asked for once its connection is gone.
-    pub async fn on_line<T>(&self, asked: impl Future<Output = lapin::Result<T>>) -> Option<T> {
-        let answered = self.lost.run_until_cancelled(tokio::time::timeout(ANSWERS_WITHIN, asked)).await;
-        answered?.ok()?.ok()
-    }
-
-    /// Unfinished: back to the queue, for another worker. A lost line returns it as well.
-    pub async fn give_back(&self, delivery: Delivery) {
-        let requeue = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
-        self.on_line(delivery.acker.nack(requeue)).await;
-    }
-}
-
 /// Why consuming in one mode ended without an error.
 enum Turn {
     Stopped,
@@ -146,7 +128,7 @@ impl Consumer {
 
     /// Consumes until `stop`, connecting anew with backoff. An error is one that no waiting mends, at the start.
     /// Afterwards such an error is logged, and waited out like any other: an operator may be mending it.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), Unusable> {
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) -> Result<(), Unusable> {
         // Alone at first: what comes first may be what killed the worker before us.
         let (mut mode, mut quarantine) = (Mode::Alone, Quarantine::default());
         let (mut started, mut told, mut consuming) = (false, false, false);
@@ -207,15 +189,16 @@ impl Consumer {
         if !quarantine.is_on() {
             topology::declare(&channel, &self.names).await?;
         }
-        let (acked, sure) = mpsc::channel(ACKED);
-        let hold = Hold { lost: CancellationToken::new(), acked };
-        tokio::spawn(make_sure(channel.clone(), sure, hold.lost.clone(), self.invites.clone()));
-        Ok(Line { connection, channel, hold })
+        let (sure, written) = mpsc::channel(MARKED);
+        let lost = CancellationToken::new();
+        let acks = Acks::start(channel.clone(), lost.clone(), sure);
+        tokio::spawn(make_sure(channel.clone(), written, lost.clone(), self.invites.clone()));
+        Ok(Line { connection, channel, hold: Hold { lost, acks } })
     }
 
     /// Consumes on one line, in one mode after another, until `stop` or until the line fails.
     async fn follow(
-        &self,
+        self: &Arc<Self>,
         line: Line,
         mode: &mut Mode,
         quarantine: Quarantine,
@@ -248,6 +231,7 @@ impl Consumer {
             // What is in hand is finished, and still acknowledged on this line.
             self.consuming.lost();
             self.finish().await;
+            line.hold.acks.flush().await;
             drop(lost.disarm());
         } else {
             // What is not begun yet is left to the message's next delivery.
@@ -259,7 +243,7 @@ impl Consumer {
 
     /// Takes deliveries in one mode. A stream that just ends has lost its queue or its channel.
     async fn consume(
-        &self,
+        self: &Arc<Self>,
         line: &Line,
         mode: Mode,
         quarantine: Quarantine,
@@ -275,7 +259,7 @@ impl Consumer {
             let next = tokio::select! {
                 biased;
                 () = stop.cancelled() => {
-                    cancel(line, deliveries, |delivery| line.hold.give_back(delivery)).await;
+                    cancel(line, deliveries, |delivery| line.hold.acks.give_back(delivery.delivery_tag)).await;
                     return Ok(Turn::Stopped);
                 }
                 next = deliveries.next() => next,
@@ -293,7 +277,7 @@ impl Consumer {
                         queue = self.queue(),
                         "a message came for the third time; it is worked alone"
                     );
-                    line.hold.give_back(delivery).await;
+                    line.hold.acks.give_back(delivery.delivery_tag);
                     cancel(line, deliveries, |delivery| self.take_or_give_back(delivery, line)).await;
                     return Ok(Turn::To(Mode::Alone));
                 }
@@ -315,9 +299,9 @@ impl Consumer {
         }
     }
 
-    async fn take_or_give_back(&self, delivery: Delivery, line: &Line) {
+    fn take_or_give_back(self: &Arc<Self>, delivery: Delivery, line: &Line) {
         if is_suspect(&delivery) {
-            line.hold.give_back(delivery).await;
+            line.hold.acks.give_back(delivery.delivery_tag);
         } else {
             self.in_hand.spawn(self.take(delivery, &line.hold));
         }
@@ -331,15 +315,13 @@ impl Consumer {
 }
 
 /// No further delivery is taken from the broker; what it had sent already goes to `rest`.
-async fn cancel<F: Future<Output = ()>>(
-    line: &Line,
-    mut deliveries: Deliveries,
-    rest: impl Fn(Delivery) -> F,
-) {
+async fn cancel(line: &Line, mut deliveries: Deliveries, rest: impl Fn(Delivery)) {
     let cancelling = line.channel.basic_cancel(deliveries.tag(), BasicCancelOptions::default());
-    if line.hold.on_line(cancelling).await.is_some() {
+    // The client never ends what it is asked for once its connection is gone.
+    let cancelling = line.hold.lost.run_until_cancelled(tokio::time::timeout(ANSWERS_WITHIN, cancelling));
+    if let Some(Ok(Ok(()))) = cancelling.await {
         while let Some(Ok(delivery)) = deliveries.next().await {
-            rest(delivery).await;
+            rest(delivery);
         }
     }
 }
@@ -348,12 +330,12 @@ async fn cancel<F: Future<Output = ()>>(
 /// before. Ends with its line; what is not marked by then stays unsure.
 async fn make_sure(
     channel: lapin::Channel,
-    mut acked: mpsc::Receiver<[u8; 32]>,
+    mut written: mpsc::Receiver<Anonymous>,
     lost: CancellationToken,
     invites: Arc<Context>,
 ) {
     let mut requests = Vec::new();
-    while acked.recv_many(&mut requests, ACKED).await > 0 {
+    while written.recv_many(&mut requests, MARKED).await > 0 {
         // The channel is in this mode already, so asking for it changes nothing, and has an answer.
         let asked = lost.run_until_cancelled(channel.confirm_select(ConfirmSelectOptions::default())).await;
         if asked.is_none_or(|answer| answer.is_err()) {

@@ -1,5 +1,6 @@
 //! The broker: what the queues are called, consuming from them, and publishing with confirms.
 
+mod ack;
 mod connection;
 mod consume;
 pub mod dead;

@@ -11,7 +11,7 @@ use crate::{
     metrics::{self, Lost},
     trouble::Trouble,
 };
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use lapin::{
     BasicProperties, Channel, ChannelStatus, Confirmation, ConnectionStatus,
     options::{BasicPublishOptions, ConfirmSelectOptions},
@@ -63,17 +63,17 @@ pub enum Name {
 const PUBLISH_ID: &str = "x-publish-id";
 
 impl Outgoing {
-    fn named(mut self, id: Uuid) -> Self {
-        let id = id.to_string();
-        self.properties = match self.name {
-            Name::MessageId => self.properties.with_message_id(id.into()),
+    /// Its properties, with our id of it.
+    fn named(&self, id: Uuid) -> BasicProperties {
+        let (id, properties) = (id.to_string(), self.properties.clone());
+        match self.name {
+            Name::MessageId => properties.with_message_id(id.into()),
             Name::Header => {
-                let mut headers = self.properties.headers().clone().unwrap_or_default();
+                let mut headers = properties.headers().clone().unwrap_or_default();
                 headers.insert(PUBLISH_ID.into(), AMQPValue::LongString(id.into()));
-                self.properties.with_headers(headers)
+                properties.with_headers(headers)
             }
-        };
-        self
+        }
     }
 }
 
@@ -98,7 +98,7 @@ pub enum Published {
 struct Job {
     /// Ours, in the `message_id`: the broker's return names the message by it.
     id: Uuid,
-    message: Outgoing,
+    message: Arc<Outgoing>,
     done: oneshot::Sender<Published>,
     /// Tries that failed, and by this message's own fault.
     failures: u32,
@@ -135,10 +135,9 @@ impl Publisher {
 
     /// Waits for the broker's confirm, however long the broker is away. The message may be published more than
     /// once: a lost connection hides its confirm.
-    pub async fn publish(&self, message: Outgoing) -> Result<Published, Trouble> {
+    pub async fn publish(&self, message: Arc<Outgoing>) -> Result<Published, Trouble> {
         let (done, confirmed) = oneshot::channel();
-        let id = Uuid::now_v7();
-        let job = Job { id, message: message.named(id), done, failures: 0 };
+        let job = Job { id: Uuid::now_v7(), message, done, failures: 0 };
         self.jobs.send(job).await.map_err(|_| Trouble::Stopping)?;
         confirmed.await.map_err(|_| Trouble::Stopping)
     }
@@ -146,7 +145,6 @@ impl Publisher {
 
 /// Without a result when the line was gone before there was one: the client never ends what it waits for then.
 type Confirmed = (Job, Option<lapin::Result<Confirmation>>);
-type Confirms = FuturesUnordered<BoxFuture<'static, Confirmed>>;
 
 /// The task's side: connections come and go, what is unconfirmed stays.
 struct Line {
@@ -175,6 +173,22 @@ async fn tell_when_gone(connection: ConnectionStatus, channel: ChannelStatus, go
         tokio::time::sleep(LOOKS_EVERY).await;
     }
     gone.cancel();
+}
+
+/// Publishes, and waits for the confirm. While the broker holds publishers back, this waits too.
+async fn publish_on(channel: &Channel, job: &Job) -> lapin::Result<Confirmation> {
+    let Outgoing { queue, body, mandatory, .. } = &*job.message;
+    let options = BasicPublishOptions { mandatory: *mandatory, ..BasicPublishOptions::default() };
+    let properties = job.message.named(job.id);
+    channel.basic_publish("".into(), queue.as_str().into(), options, body, properties).await?.await
+}
+
+fn publish(open: &Open, job: Job) -> impl Future<Output = Confirmed> + use<> {
+    let (channel, gone) = (open.channel.clone(), open.gone.clone());
+    async move {
+        let confirmed = gone.run_until_cancelled(publish_on(&channel, &job)).await;
+        (job, confirmed)
+    }
 }
 
 impl Line {
@@ -230,25 +244,29 @@ impl Line {
 
     /// Publishes until the line fails (`false`, the unconfirmed are in `again`) or no handle is left (`true`).
     async fn pump(&mut self, open: &Open, queue: &mut mpsc::Receiver<Job>) -> bool {
-        let (mut confirms, mut returned) = (Confirms::new(), HashSet::new());
+        let (mut confirms, mut returned) = (FuturesUnordered::new(), HashSet::new());
         // One by one: if the broker fails on one of them, that one fails alone, and is given up in the end.
         self.one_by_one = true;
         while let Some(job) = self.again.pop_front() {
-            let published = self.publish(open, job, &mut confirms).await;
-            if !published || !self.settle(&mut confirms, &mut returned).await {
+            confirms.push(publish(open, job));
+            if !self.settle(&mut confirms, &mut returned).await {
                 return false;
             }
         }
         self.one_by_one = false;
         let mut works = true;
+        let mut jobs = Vec::with_capacity(WAITING);
         while works {
             tokio::select! {
                 biased;
                 settled = self.settle(&mut confirms, &mut returned), if !confirms.is_empty() => works = settled,
-                job = queue.recv() => match job {
-                    Some(job) => works = self.publish(open, job, &mut confirms).await,
-                    None => return true,
-                },
+                came = queue.recv_many(&mut jobs, WAITING) => {
+                    if came == 0 {
+                        return true;
+                    }
+                    // All of them are handed to the client before any is waited for: they leave in one write.
+                    confirms.extend(jobs.drain(..).map(|job| publish(open, job)));
+                }
             }
         }
         // What is confirmed by now is confirmed; the rest is published again.
@@ -259,33 +277,13 @@ impl Line {
         false
     }
 
-    /// Whether the channel took it. While the broker holds publishers back, this waits.
-    async fn publish(&mut self, open: &Open, job: Job, confirms: &mut Confirms) -> bool {
-        let Outgoing { queue, body, properties, mandatory, .. } = &job.message;
-        let options = BasicPublishOptions { mandatory: *mandatory, ..BasicPublishOptions::default() };
-        let queue = queue.as_str().into();
-        let publishing = open.channel.basic_publish("".into(), queue, options, body, properties.clone());
-        match open.gone.run_until_cancelled(publishing).await {
-            Some(Ok(confirm)) => {
-                let gone = open.gone.clone();
-                confirms.push(async move { (job, gone.run_until_cancelled(confirm).await) }.boxed());
-                true
-            }
-            Some(Err(error)) => {
-                tracing::debug!(%error, "a message could not be published");
-                self.lost(job, Some(&error));
-                false
-            }
-            None => {
-                self.lost(job, None);
-                false
-            }
-        }
-    }
-
     /// Waits for a confirm, and takes all that have come by then: whether the channel still works. A return may come
     /// on another message's confirm, so all returns are read before any message counts as routed.
-    async fn settle(&mut self, confirms: &mut Confirms, returned: &mut HashSet<String>) -> bool {
+    async fn settle(
+        &mut self,
+        confirms: &mut FuturesUnordered<impl Future<Output = Confirmed>>,
+        returned: &mut HashSet<String>,
+    ) -> bool {
         let mut ready: Vec<Confirmed> = confirms.next().await.into_iter().collect();
         while let Some(Some(more)) = confirms.next().now_or_never() {
             ready.push(more);
@@ -297,7 +295,7 @@ impl Line {
         }
         let mut works = true;
         for (job, confirmed) in ready {
-            let came_back = returned.remove(&job.id.to_string());
+            let came_back = !returned.is_empty() && returned.remove(&job.id.to_string());
             match confirmed {
                 _ if came_back => drop(job.done.send(Published::Unroutable)),
                 Some(Ok(Confirmation::Ack(_))) => drop(job.done.send(Published::Routed)),

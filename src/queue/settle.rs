@@ -18,7 +18,7 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use serde_json::json;
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// What RabbitMQ makes of a requester's `amq.rabbitmq.reply-to` begins so
@@ -42,25 +42,24 @@ struct Dead<'a> {
 
 impl Consumer {
     /// Publishes the reply; one whose queue is gone is set aside with the reason.
-    pub(super) async fn answer(&self, envelope: &Envelope, reply: &Reply) -> Result<(), Trouble> {
-        metrics::answered(reply);
+    pub(super) async fn answer(&self, envelope: &Envelope, reply: Reply) -> Result<(), Trouble> {
+        metrics::answered(&reply);
         let queue = self.reply_queue(envelope);
         let direct = queue.starts_with(DIRECT_REPLY_TO);
-        let trace = envelope.traceparent().map(TraceParent::child);
-        let message = Outgoing {
+        let message = Arc::new(Outgoing {
             queue: queue.to_owned(),
-            body: reply.body.clone(),
-            properties: reply_properties(envelope, reply, trace),
+            properties: reply_properties(envelope, &reply),
+            body: reply.body,
             mandatory: !direct,
             name: Name::MessageId,
-        };
+        });
         if direct {
             // At most once by its nature: there is nobody to keep it for. A name that somebody made up can end the
             // connection, so these have one of their own.
             return self.direct.publish(message).await.map(drop);
         }
         let published = if queue == self.names.replies {
-            self.publish_to_our_own(message.clone()).await?
+            Box::pin(self.publish_to_our_own(message.clone())).await?
         } else {
             self.publisher.publish(message.clone()).await?
         };
@@ -73,7 +72,7 @@ impl Consumer {
         let reason = format!("the queue {queue} is {why}");
         let code = reply.code.unwrap_or_default();
         let dead = Dead { kind: "reply", reason: &reason, code, attempts: 1, first_at: now() };
-        self.publish_dead(message, dead).await
+        Box::pin(self.publish_dead((*message).clone(), dead)).await
     }
 
     /// Publishes a copy that comes back when the invite's time has come. It carries what its reply needs, and the row's
@@ -105,7 +104,7 @@ impl Consumer {
             mandatory: true,
             name: Name::Header,
         };
-        match self.publish_to_our_own(copy).await? {
+        match self.publish_to_our_own(Arc::new(copy)).await? {
             Published::Routed => {
                 metrics::postponed();
                 failpoint::hit("copied");
@@ -119,13 +118,12 @@ impl Consumer {
         &self,
         delivery: &Delivery,
         envelope: &Envelope,
-        reply: &Reply,
-        reason: &str,
+        reply: Reply,
+        mut reason: String,
     ) -> Result<(), Trouble> {
         tracing::error!(reason, "an invite could not be finished; it is set aside");
         // In the dead-letter queue nothing may expire.
         let mut properties = kept(&delivery.properties);
-        let mut reason = reason.to_owned();
         // With ours added, they would not fit in a frame any more, and the broker would end the connection.
         if let Some(headers) = properties.headers().as_ref().filter(|headers| size(headers) > LARGEST_HEADERS)
         {
@@ -165,7 +163,7 @@ impl Consumer {
         message.queue.clone_from(&self.names.dead);
         message.mandatory = true;
         message.name = Name::Header;
-        match self.publish_to_our_own(message).await? {
+        match self.publish_to_our_own(Arc::new(message)).await? {
             Published::Routed => {
                 metrics::dead_letter(dead.kind);
                 Ok(())
@@ -179,7 +177,7 @@ impl Consumer {
     }
 
     /// One of our queues may be gone for a moment, until the consumer has declared it again, or full.
-    async fn publish_to_our_own(&self, message: Outgoing) -> Result<Published, Trouble> {
+    async fn publish_to_our_own(&self, message: Arc<Outgoing>) -> Result<Published, Trouble> {
         let mut published = self.publisher.publish(message.clone()).await?;
         for _ in 1..TRIES {
             if published == Published::Routed {
@@ -238,7 +236,7 @@ fn now() -> String {
     OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default()
 }
 
-fn reply_properties(envelope: &Envelope, reply: &Reply, trace: Option<TraceParent>) -> BasicProperties {
+fn reply_properties(envelope: &Envelope, reply: &Reply) -> BasicProperties {
     let mut properties = BasicProperties::default()
         .with_delivery_mode(2)
         .with_content_type("application/json".into())
@@ -247,7 +245,7 @@ fn reply_properties(envelope: &Envelope, reply: &Reply, trace: Option<TraceParen
     if let Some(id) = envelope.reply_correlation() {
         properties = properties.with_correlation_id(id.into());
     }
-    if let Some(trace) = trace {
+    if let Some(trace) = envelope.traceparent().map(TraceParent::child) {
         let mut headers = FieldTable::default();
         put(&mut headers, "traceparent", &trace.to_string());
         properties = properties.with_headers(headers);

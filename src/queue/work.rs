@@ -1,67 +1,85 @@
 //! One message, from its delivery to the only ack.
 
 use super::{
+    ack::Acks,
     consume::{Consumer, Hold, Source},
     delivery,
 };
 use crate::{
     failpoint,
     invite::{Envelope, Progress, Verdict, process, verdict::verdict},
-    metrics::{self, InHand, Stage},
+    metrics::{self, InHand as Counted, Stage},
     trouble::Trouble,
 };
 use futures::FutureExt;
-use lapin::{message::Delivery, options::BasicAckOptions};
-use std::{any::Any, panic::AssertUnwindSafe, time::Instant};
-use tracing::Instrument;
+use lapin::message::Delivery;
+use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use tracing::{Instrument, Span};
 
 /// How often a request that comes again and again is worked alone before it is set aside (contract, section 8).
 const TRIES_AT_MOST: i32 = 20;
 
-impl Consumer {
-    pub(super) fn take(&self, delivery: Delivery, hold: &Hold) -> impl Future<Output = ()> + use<> {
-        let gate = self.gate.clone();
-        let work = self.begin(delivery, hold);
-        async move {
-            let _together = gate.read_owned().await;
-            work.await;
-        }
-    }
+/// A message in hand.
+struct InHand {
+    delivery: Delivery,
+    envelope: Envelope,
+    acks: Acks,
+    _counted: Counted,
+}
 
-    /// Nothing else is in hand meanwhile: if it takes the process down, it takes nothing with it.
-    pub(super) fn take_alone(&self, delivery: Delivery, hold: &Hold) -> impl Future<Output = ()> + use<> {
-        let gate = self.gate.clone();
-        let work = self.begin(delivery, hold);
-        async move {
-            let _alone = gate.write_owned().await;
-            work.await;
-        }
-    }
-
-    fn begin(&self, mut delivery: Delivery, hold: &Hold) -> impl Future<Output = ()> + use<> {
-        let mut envelope = delivery::envelope(&mut delivery);
-        envelope.received = Some(Instant::now());
-        envelope.withdrawn = hold.lost.clone();
-        let hold = hold.clone();
-        let trace = envelope.traceparent().map(|trace| tracing::field::display(trace.trace_id()));
+impl InHand {
+    fn span(&self) -> Span {
+        let trace = self.envelope.traceparent().map(|trace| tracing::field::display(trace.trace_id()));
         // Debug, as it escapes: no sender forges a line of the log.
-        let span = tracing::info_span!("invite", message_id = ?envelope.message_id, trace);
-        // From here on, whatever it waits for.
-        let counted = InHand::begin(&self.consuming, delivery.redelivered);
-        let consumer = self.clone();
+        tracing::info_span!("invite", message_id = ?self.envelope.message_id, trace)
+    }
+}
+
+impl Consumer {
+    pub(super) fn take(
+        self: &Arc<Self>,
+        delivery: Delivery,
+        hold: &Hold,
+    ) -> impl Future<Output = ()> + use<> {
+        let (consumer, mut invite) = (self.clone(), self.begin(delivery, hold));
+        let span = invite.span();
         async move {
-            consumer.work(delivery, envelope, hold).await;
-            drop(counted);
+            let _together = consumer.gate.read().await;
+            consumer.work(&mut invite).await;
         }
         .instrument(span)
     }
 
-    async fn work(&self, delivery: Delivery, mut envelope: Envelope, hold: Hold) {
-        let unfit =
-            (self.source == Source::Dropped).then(|| self.why_dropped(&delivery, &mut envelope)).flatten();
+    /// Nothing else is in hand meanwhile: if it takes the process down, it takes nothing with it.
+    pub(super) fn take_alone(
+        self: &Arc<Self>,
+        delivery: Delivery,
+        hold: &Hold,
+    ) -> impl Future<Output = ()> + use<> {
+        let (consumer, mut invite) = (self.clone(), self.begin(delivery, hold));
+        let span = invite.span();
+        async move {
+            let _alone = consumer.gate.write().await;
+            consumer.work(&mut invite).await;
+        }
+        .instrument(span)
+    }
+
+    fn begin(&self, mut delivery: Delivery, hold: &Hold) -> Box<InHand> {
+        let mut envelope = delivery::envelope(&mut delivery);
+        envelope.received = Some(Instant::now());
+        envelope.withdrawn = hold.lost.clone();
+        // From here on, whatever it waits for.
+        let counted = Counted::begin(&self.consuming, delivery.redelivered);
+        Box::new(InHand { delivery, envelope, acks: hold.acks.clone(), _counted: counted })
+    }
+
+    async fn work(&self, invite: &mut InHand) {
+        let InHand { delivery, envelope, acks, .. } = invite;
+        let unfit = (self.source == Source::Dropped).then(|| self.why_dropped(delivery, envelope)).flatten();
         let result = match unfit {
             Some(trouble) => Err(trouble),
-            None => AssertUnwindSafe(self.try_it(&delivery, &mut envelope))
+            None => AssertUnwindSafe(self.try_it(delivery, envelope))
                 .catch_unwind()
                 .await
                 .unwrap_or_else(|panic| Err(Trouble::Defect(format!("a panic: {}", said(&*panic))))),
@@ -76,29 +94,25 @@ impl Consumer {
             };
         let settled = match verdict {
             Verdict::Return => Err(Trouble::Stopping),
-            Verdict::Answer(reply) => self.answer(&envelope, &reply).await,
-            Verdict::Later(resume) => self.hand_on(&delivery, &envelope, resume).await,
+            Verdict::Answer(reply) => self.answer(envelope, reply).await,
+            Verdict::Later(resume) => Box::pin(self.hand_on(delivery, envelope, resume)).await,
             Verdict::SetAside { reply, reason } => {
-                self.set_aside(&delivery, &envelope, &reply, &reason).await
+                Box::pin(self.set_aside(delivery, envelope, reply, reason)).await
             }
         };
         metrics::took(Stage::Reply, decided);
+        let tag = delivery.delivery_tag;
         if settled.is_err() {
-            return hold.give_back(delivery).await;
+            return acks.give_back(tag);
         }
         failpoint::hit("replied");
         // After the confirmed reply. On a lost connection the message comes again, and finds its row.
-        match hold.on_line(delivery.acker.ack(BasicAckOptions::default())).await {
-            // Where no room is left, the request stays unsure, which is safe.
-            Some(true) if waits => {
-                let _ = hold.acked.try_send(envelope.sha256());
-            }
-            Some(_) => {}
-            None => tracing::debug!("the acknowledgement was lost; the message will come again"),
-        }
-        failpoint::hit("acknowledged");
+        let anonymous = waits.then(|| envelope.sha256());
         if envelope.tries > 0 {
+            acks.done_now(tag, anonymous).await;
             self.invites.suspects.settled(&envelope.sha256()).await;
+        } else {
+            acks.done(tag, anonymous);
         }
     }
 

@@ -3,7 +3,8 @@
 use super::{
     Answer,
     answer::{self, Later},
-    written::{Guard, Written},
+    lines::{Failed, Lines},
+    written::{Guard, Guarded, Written},
 };
 use crate::{
     config::{ProviderConfig, Sender},
@@ -11,9 +12,9 @@ use crate::{
     trouble::Trouble,
 };
 use base64::Engine;
-use reqwest::{
-    Client,
-    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
+use hyper::{
+    Method, Request, Uri,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT},
 };
 use secrecy::ExposeSecret;
 use std::{
@@ -24,6 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use url::{Position, Url};
 
 /// The bounds of `ValidityPeriod`, in seconds
 /// (<https://www.twilio.com/docs/messaging/api/message-resource#create-a-message-resource>).
@@ -49,55 +51,81 @@ pub struct Text<'a> {
 
 /// The provider, with as many places as requests may be under way at once.
 #[derive(Debug, Clone)]
-pub struct Sms {
-    pub(super) client: Client,
+pub struct Sms(Arc<Provider>);
+
+#[derive(Debug)]
+pub(super) struct Provider {
+    pub lines: Lines,
     /// Of the account's messages.
-    pub(super) url: reqwest::Url,
-    pub(super) authorization: HeaderValue,
+    pub url: Url,
+    /// The same, as a path.
+    path: Uri,
+    /// What every request says.
+    pub headers: HeaderMap,
     sender: Sender,
     places: Arc<Semaphore>,
     /// The provider's code or status with which it refuses the account; 0 while it does not.
-    refused: Arc<AtomicI64>,
+    refused: AtomicI64,
 }
 
 /// A place at the provider: whoever holds it may make a request.
 #[derive(Debug)]
 pub struct Place {
-    pub(super) sms: Sms,
+    pub(super) provider: Arc<Provider>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Sms {
     /// Fails only if the TLS roots cannot be read or the URL cannot be one.
     pub fn new(config: &ProviderConfig) -> Result<Self, String> {
-        let client = Client::builder()
-            .user_agent(concat!("session-invite/", env!("CARGO_PKG_VERSION")))
-            .timeout(config.timeout)
-            .connect_timeout(config.timeout.min(Duration::from_secs(5)))
-            .pool_max_idle_per_host(config.concurrency)
-            // Shorter than servers keep idle connections: a request on a closing one would end as unknown.
-            .pool_idle_timeout(Duration::from_secs(15))
-            .tcp_nodelay(true)
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .no_proxy()
-            .build()
-            .map_err(|error| format!("the HTTP client cannot be built: {error}"))?;
         let url = format!("{}/2010-04-01/Accounts/{}/Messages.json", config.base_url, config.account_sid);
-        let url = reqwest::Url::parse(&url).map_err(|error| format!("SMS_BASE_URL: {error}"))?;
+        let url = Url::parse(&url).map_err(|error| format!("SMS_BASE_URL: {error}"))?;
+        let lines = Lines::new(&url, config.timeout)
+            .map_err(|error| format!("the HTTP client cannot be built: {error}"))?;
         let login = format!("{}:{}", config.user, config.password.expose_secret());
         let basic = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(login));
         let mut authorization =
             HeaderValue::from_str(&basic).map_err(|error| format!("TWILIO_AUTH_TOKEN: {error}"))?;
         authorization.set_sensitive(true);
-        let places = Arc::new(Semaphore::new(config.concurrency));
-        let (sender, refused) = (config.sender.clone(), Arc::default());
-        Ok(Self { client, url, authorization, sender, places, refused })
+        let agent = HeaderValue::from_static(concat!("session-invite/", env!("CARGO_PKG_VERSION")));
+        let any = HeaderValue::from_static("*/*");
+        let headers =
+            HeaderMap::from_iter([(AUTHORIZATION, authorization), (USER_AGENT, agent), (ACCEPT, any)]);
+        Ok(Self(Arc::new(Provider {
+            path: path_of(&url),
+            lines,
+            url,
+            headers,
+            sender: config.sender.clone(),
+            places: Arc::new(Semaphore::new(config.concurrency)),
+            refused: AtomicI64::new(0),
+        })))
     }
 
     /// The code or status with which the provider refuses the operator's account, if it does.
     pub fn account_refused(&self) -> Option<i64> {
-        Some(self.refused.load(Ordering::Relaxed)).filter(|code| *code != 0)
+        Some(self.0.refused.load(Ordering::Relaxed)).filter(|code| *code != 0)
+    }
+
+    /// Waits for a place; a stopping worker gives none out any more.
+    pub async fn place(&self) -> Result<Place, Trouble> {
+        let permit = self.0.places.clone().acquire_owned().await.map_err(|_| Trouble::Stopping)?;
+        Ok(Place { provider: self.0.clone(), _permit: permit })
+    }
+
+    /// Gives out no more places: what has none yet goes back to the queue.
+    pub fn close(&self) {
+        self.0.places.close();
+    }
+}
+
+impl Provider {
+    /// A GET of a path.
+    pub fn to(&self, path: Uri, body: Guarded) -> Request<Guarded> {
+        let mut request = Request::new(body);
+        *request.uri_mut() = path;
+        request.headers_mut().clone_from(&self.headers);
+        request
     }
 
     /// Tells a change, and not each try.
@@ -111,53 +139,33 @@ impl Sms {
             _ => {}
         }
     }
-
-    /// Waits for a place; a stopping worker gives none out any more.
-    pub async fn place(&self) -> Result<Place, Trouble> {
-        let permit = self.places.clone().acquire_owned().await.map_err(|_| Trouble::Stopping)?;
-        Ok(Place { sms: self.clone(), _permit: permit })
-    }
-
-    /// Gives out no more places: what has none yet goes back to the queue.
-    pub fn close(&self) {
-        self.places.close();
-    }
 }
 
 impl Place {
     /// Hands one text over, once.
     pub async fn send(self, text: &Text<'_>) -> Answer {
         let guard = Guard::until(text.write_by);
-        let request = self.request(text, &guard);
-        let mut response = match request.send().await {
-            Ok(response) => response,
-            Err(error) => return unanswered(&error, guard.written()),
+        let (head, body) = match self.provider.lines.ask(self.request(text, &guard), LARGEST_ANSWER).await {
+            Ok(answer) => answer,
+            Err(failed) => return unanswered(failed, guard.written()),
         };
-        let status = response.status().as_u16();
-        let header = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        match read_whole(&mut response, LARGEST_ANSWER).await {
-            Ok(Some(body)) => {
-                let answer = answer::read(status, header.as_deref(), &body);
-                match &answer {
-                    Answer::Later { why: Later::Account { provider_code }, .. } => {
-                        self.sms.account_is(Some(provider_code.unwrap_or(i64::from(status))));
-                    }
-                    Answer::Accepted { .. } => self.sms.account_is(None),
-                    _ => {}
-                }
-                answer
+        let retry_after = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let status = head.status.as_u16();
+        let answer = answer::read(status, retry_after, &body);
+        match &answer {
+            Answer::Later { why: Later::Account { provider_code }, .. } => {
+                self.provider.account_is(Some(provider_code.unwrap_or(i64::from(status))));
             }
-            Ok(None) => {
-                Answer::PerhapsSent { why: format!("the provider answered {status} at too great a length") }
-            }
-            Err(error) => Answer::PerhapsSent { why: describe(&error) },
+            Answer::Accepted { .. } => self.provider.account_is(None),
+            _ => {}
         }
+        answer
     }
 
-    fn request(&self, text: &Text<'_>, guard: &Guard) -> reqwest::RequestBuilder {
+    fn request(&self, text: &Text<'_>, guard: &Guard) -> Request<Guarded> {
         let mut form = url::form_urlencoded::Serializer::new(String::with_capacity(256));
         form.append_pair("To", text.to);
-        match (text.from, &self.sms.sender) {
+        match (text.from, &self.provider.sender) {
             (Some(number), _) => form.append_pair("From", number),
             (None, Sender::Number(number)) => form.append_pair("From", number),
             (None, Sender::MessagingService(sid)) => form.append_pair("MessagingServiceSid", sid),
@@ -167,54 +175,27 @@ impl Place {
         if let Some(callback) = &text.callback {
             form.append_pair("StatusCallback", callback);
         }
-        let request = self
-            .sms
-            .client
-            .post(self.sms.url.clone())
-            .header(AUTHORIZATION, self.sms.authorization.clone())
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))
-            .body(guard.body(form.finish()));
-        match text.trace {
-            Some(trace) => request.header("traceparent", trace.to_string()),
-            None => request,
+        let mut request = self.provider.to(self.provider.path.clone(), guard.body(form.finish()));
+        *request.method_mut() = Method::POST;
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        if let Some(trace) = text.trace.and_then(|trace| HeaderValue::from_str(&trace.to_string()).ok()) {
+            headers.insert("traceparent", trace);
         }
+        request
     }
+}
+
+/// A URL's path and query, which always are those of a URI.
+pub(super) fn path_of(url: &Url) -> Uri {
+    url[Position::BeforePath..Position::AfterQuery].parse().unwrap_or_default()
 }
 
 /// What is known of a request that has no answer. Only what was never written was surely not taken.
-fn unanswered(error: &reqwest::Error, written: Written) -> Answer {
+fn unanswered(failed: Failed, written: Written) -> Answer {
     match written {
-        Written::Nothing => {
-            tracing::debug!(error = describe(error), "the provider is not reached");
-            Answer::Later { retry_after: None, why: Later::Unreachable }
-        }
+        Written::Nothing => Answer::Later { retry_after: None, why: Later::Unreachable },
         Written::Withheld => Answer::Withheld,
-        Written::Perhaps => Answer::PerhapsSent { why: describe(error) },
-    }
-}
-
-/// The body of an answer; `None` for one that is longer than `limit` bytes.
-pub(super) async fn read_whole(
-    response: &mut reqwest::Response,
-    limit: usize,
-) -> reqwest::Result<Option<Vec<u8>>> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        if body.len() + chunk.len() > limit {
-            return Ok(None);
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(Some(body))
-}
-
-/// In words that hold neither the URL nor the request.
-pub(super) fn describe(error: &reqwest::Error) -> String {
-    if error.is_connect() {
-        "the provider cannot be connected to".to_owned()
-    } else if error.is_timeout() {
-        "the provider did not answer in time".to_owned()
-    } else {
-        "the line to the provider was cut".to_owned()
+        Written::Perhaps => Answer::PerhapsSent { why: failed.to_string() },
     }
 }

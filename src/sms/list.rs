@@ -1,12 +1,10 @@
 //! Looking for a text in the provider's list, when the answer to its request was lost.
 
-use super::{
-    Place,
-    client::{describe, read_whole},
-};
-use reqwest::{Url, header::AUTHORIZATION};
+use super::{Place, client::path_of, written::Guard};
 use serde::Deserialize;
+use std::time::Instant;
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc2822};
+use url::Url;
 
 /// Messages on a page; the provider gives at most 1000.
 const PAGE_SIZE: &str = "200";
@@ -55,7 +53,7 @@ impl Place {
     /// origin, back to before the first try.
     pub async fn look(self, wanted: &Wanted<'_>) -> Result<Vec<String>, LookFailed> {
         let mut found = Vec::new();
-        let mut url = self.sms.url.clone();
+        let mut url = self.provider.url.clone();
         url.query_pairs_mut().append_pair("To", wanted.to).append_pair("PageSize", PAGE_SIZE);
         for _ in 0..PAGES {
             let page = match self.page(url.clone()).await {
@@ -83,22 +81,21 @@ impl Place {
     }
 
     async fn page(&self, url: Url) -> Result<Page, LookFailed> {
-        let request = self.sms.client.get(url).header(AUTHORIZATION, self.sms.authorization.clone());
-        let unread = |error: reqwest::Error| LookFailed(describe(&error));
-        let mut response = request.send().await.map_err(unread)?;
-        let status = response.status().as_u16();
-        if status != 200 {
-            return Err(LookFailed(format!("the provider answers {status}")));
+        // It asks for nothing to be done, so it needs no guard.
+        let request = self.provider.to(path_of(&url), Guard::until(Instant::now()).no_body());
+        let answer = self.provider.lines.ask(request, LARGEST_PAGE).await;
+        let (head, body) = answer.map_err(|failed| LookFailed(failed.to_string()))?;
+        if head.status.as_u16() != 200 {
+            return Err(LookFailed(format!("the provider answers {}", head.status.as_u16())));
         }
-        let body = read_whole(&mut response, LARGEST_PAGE).await.map_err(unread)?;
-        let body = body.ok_or_else(|| LookFailed("a page is too long".to_owned()))?;
         serde_json::from_slice(&body).map_err(|_| LookFailed("a page is not a list of messages".to_owned()))
     }
 
     /// The account's credentials go nowhere else, whatever a page says.
     fn on_our_origin(&self, next: &str) -> Result<Url, LookFailed> {
-        let url = self.sms.url.join(next).map_err(|error| LookFailed(format!("its next page: {error}")))?;
-        if url.origin() == self.sms.url.origin() {
+        let url =
+            self.provider.url.join(next).map_err(|error| LookFailed(format!("its next page: {error}")))?;
+        if url.origin() == self.provider.url.origin() {
             Ok(url)
         } else {
             Err(LookFailed("its next page is at another origin".to_owned()))

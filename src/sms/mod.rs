@@ -2,6 +2,7 @@
 
 mod answer;
 mod client;
+mod lines;
 mod list;
 pub mod segments;
 mod written;

@@ -1,7 +1,7 @@
 //! The last check before a text is written to the provider's line, and what is known afterwards of whether it was.
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use std::{
     pin::Pin,
     sync::{
@@ -37,12 +37,13 @@ impl Guard {
         Self { until, written: Arc::new(AtomicU8::new(Written::Nothing as u8)) }
     }
 
-    pub fn body(&self, content: String) -> reqwest::Body {
-        reqwest::Body::wrap(Guarded {
-            content: content.into(),
-            until: self.until,
-            written: self.written.clone(),
-        })
+    pub fn body(&self, content: String) -> Guarded {
+        Guarded { content: content.into(), until: self.until, written: self.written.clone() }
+    }
+
+    /// The body of a request that has none.
+    pub fn no_body(&self) -> Guarded {
+        self.body(String::new())
     }
 
     pub fn written(&self) -> Written {
@@ -54,7 +55,9 @@ impl Guard {
     }
 }
 
-struct Guarded {
+/// A body under guard.
+#[derive(Debug)]
+pub struct Guarded {
     content: Bytes,
     until: Instant,
     written: Arc<AtomicU8>,
@@ -63,7 +66,7 @@ struct Guarded {
 /// A part of the request without which the provider has no request.
 #[derive(Debug, thiserror::Error)]
 #[error("the text may not be handed over any more")]
-struct TooLate;
+pub struct TooLate;
 
 impl Body for Guarded {
     type Data = Bytes;
@@ -96,15 +99,20 @@ impl Body for Guarded {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sms::lines::{Failed, Lines};
     use std::time::Duration;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
     };
 
-    fn client() -> reqwest::Client {
+    fn lines(url: &str) -> Lines {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        reqwest::Client::builder().no_proxy().build().unwrap()
+        Lines::new(&url.parse().unwrap(), Duration::from_secs(10)).unwrap()
+    }
+
+    fn request(guard: &Guard) -> hyper::Request<Guarded> {
+        hyper::Request::post("/").body(guard.body("Body=x".to_owned())).unwrap()
     }
 
     /// Posts a text to a server that answers 204, and says what that server read.
@@ -126,8 +134,8 @@ mod tests {
             request
         });
         let guard = Guard::until(until);
-        let sent = client().post(url).body(guard.body("Body=x".to_owned())).send().await;
-        assert_eq!(sent.is_ok(), guard.written() == Written::Perhaps);
+        let answer = lines(&url).ask(request(&guard), 1_024).await;
+        assert_eq!(answer.is_ok(), guard.written() == Written::Perhaps);
         (guard.written(), server.await.unwrap())
     }
 
@@ -152,12 +160,8 @@ mod tests {
     async fn where_nobody_listens_nothing_is_written() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let guard = Guard::until(Instant::now() + Duration::from_mins(1));
-        client()
-            .post(format!("http://{free}/"))
-            .body(guard.body("Body=x".to_owned()))
-            .send()
-            .await
-            .unwrap_err();
+        let answer = lines(&format!("http://{free}/")).ask(request(&guard), 1_024).await;
+        assert_eq!(answer.unwrap_err(), Failed::NoLine);
         assert_eq!(guard.written(), Written::Nothing);
     }
 }

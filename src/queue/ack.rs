@@ -1,0 +1,285 @@
+//! Acknowledging: what is settled is told to the broker many at a time, by the one task that knows a channel's tags.
+//!
+//! AMQP's `multiple` acknowledges all up to a tag. It is used up to the last tag below which everything is settled, and
+//! never further.
+
+use super::consume::ANSWERS_WITHIN;
+use crate::failpoint;
+use lapin::{
+    Channel,
+    options::{BasicAckOptions, BasicNackOptions},
+    types::DeliveryTag,
+};
+use std::{collections::BTreeMap, time::Duration};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+/// How long one that is settled waits for those before it, until it is acknowledged by itself.
+const HELD_AT_MOST: Duration = Duration::from_millis(20);
+/// Settled deliveries that are looked at together at most.
+const TOGETHER: usize = 1_024;
+
+/// The SHA-256 of a request without a message id.
+pub(super) type Anonymous = [u8; 32];
+
+/// What is to be told to the broker of a channel's deliveries.
+#[derive(Debug, Clone)]
+pub(super) struct Acks {
+    // Bounded by the prefetch: each delivery is settled once.
+    told: mpsc::UnboundedSender<Told>,
+}
+
+#[derive(Debug)]
+enum Told {
+    /// Its reply is confirmed. `then` is told once the acknowledgement is written.
+    Done { tag: DeliveryTag, anonymous: Option<Anonymous>, then: Option<oneshot::Sender<()>> },
+    /// Unfinished: it goes back to the queue, for another worker.
+    Return(DeliveryTag),
+    /// Nothing is held back any longer.
+    Flush(oneshot::Sender<()>),
+}
+
+impl Acks {
+    /// Starts the task, which ends with its line. `sure` is given the anonymous requests whose acknowledgement is written.
+    pub fn start(channel: Channel, lost: CancellationToken, sure: mpsc::Sender<Anonymous>) -> Self {
+        let (told, settled) = mpsc::unbounded_channel();
+        let teller = Teller { channel, lost, sure, tags: Tags::default(), anonymous: BTreeMap::new() };
+        tokio::spawn(teller.run(settled));
+        Self { told }
+    }
+
+    /// Acknowledges, soon. On a lost line the message comes again, and finds its row.
+    pub fn done(&self, tag: DeliveryTag, anonymous: Option<Anonymous>) {
+        let _ = self.told.send(Told::Done { tag, anonymous, then: None });
+    }
+
+    /// The same; this waits until the acknowledgement is written, or the line lost.
+    pub async fn done_now(&self, tag: DeliveryTag, anonymous: Option<Anonymous>) {
+        let (then, written) = oneshot::channel();
+        let _ = self.told.send(Told::Done { tag, anonymous, then: Some(then) });
+        self.flush().await;
+        let _ = written.await;
+    }
+
+    /// Unfinished: back to the queue, for another worker. A lost line returns it as well.
+    pub fn give_back(&self, tag: DeliveryTag) {
+        let _ = self.told.send(Told::Return(tag));
+    }
+
+    /// Until all that was settled before is written, or the line is lost.
+    pub async fn flush(&self) {
+        let (then, written) = oneshot::channel();
+        let _ = self.told.send(Told::Flush(then));
+        let _ = written.await;
+    }
+}
+
+struct Teller {
+    channel: Channel,
+    lost: CancellationToken,
+    sure: mpsc::Sender<Anonymous>,
+    tags: Tags,
+    /// By their tags, until those are acknowledged.
+    anonymous: BTreeMap<DeliveryTag, Anonymous>,
+}
+
+impl Teller {
+    async fn run(mut self, mut settled: mpsc::UnboundedReceiver<Told>) {
+        let mut told = Vec::new();
+        let mut held_until = None;
+        loop {
+            let lost = self.lost.clone();
+            let came = tokio::select! {
+                biased;
+                () = lost.cancelled() => return,
+                came = settled.recv_many(&mut told, TOGETHER) => came,
+                () = at(held_until) => usize::MAX,
+            };
+            if came == 0 {
+                return;
+            }
+            let overdue = held_until.is_some_and(|until| until <= Instant::now());
+            if self.tell(&mut told, overdue).await.is_none() {
+                // Whoever is still to be told is dropped with it.
+                return self.lost.cancelled().await;
+            }
+            held_until = match held_until.filter(|_| !overdue) {
+                _ if !self.tags.holds() => None,
+                None => Some(Instant::now() + HELD_AT_MOST),
+                until => until,
+            };
+        }
+    }
+
+    /// Tells the broker; `None` if the channel does not take it.
+    async fn tell(&mut self, told: &mut Vec<Told>, overdue: bool) -> Option<()> {
+        let (mut then, mut each) = (Vec::new(), overdue);
+        for one in told.drain(..) {
+            match one {
+                Told::Done { tag, anonymous, then: waiting } => {
+                    self.tags.settle(tag, true);
+                    self.anonymous.extend(anonymous.map(|request| (tag, request)));
+                    then.extend(waiting);
+                }
+                Told::Return(tag) => {
+                    let requeue = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
+                    self.on_line(self.channel.basic_nack(tag, requeue)).await?;
+                    self.tags.settle(tag, false);
+                }
+                Told::Flush(waiting) => {
+                    each = true;
+                    then.push(waiting);
+                }
+            }
+        }
+        if let Some(tag) = self.tags.all_up_to() {
+            let multiple = BasicAckOptions { multiple: true };
+            self.on_line(self.channel.basic_ack(tag, multiple)).await?;
+            failpoint::hit("acknowledged");
+            let after = self.anonymous.split_off(&(tag + 1));
+            let written = std::mem::replace(&mut self.anonymous, after);
+            self.are_sure(written.into_values());
+        }
+        if each {
+            for tag in self.tags.take_held() {
+                self.on_line(self.channel.basic_ack(tag, BasicAckOptions::default())).await?;
+                failpoint::hit("acknowledged");
+                let request = self.anonymous.remove(&tag);
+                self.are_sure(request.into_iter());
+            }
+        }
+        for waiting in then {
+            let _ = waiting.send(());
+        }
+        Some(())
+    }
+
+    /// The client never ends what it is asked for once its connection is gone.
+    async fn on_line(&self, asked: impl Future<Output = lapin::Result<()>>) -> Option<()> {
+        let answered = self.lost.run_until_cancelled(tokio::time::timeout(ANSWERS_WITHIN, asked)).await;
+        answered?.ok()?.inspect_err(|error| tracing::debug!(%error, "an acknowledgement was lost")).ok()
+    }
+
+    /// Where no room is left, a request stays unsure, which is safe.
+    fn are_sure(&self, requests: impl Iterator<Item = Anonymous>) {
+        for request in requests {
+            let _ = self.sure.try_send(request);
+        }
+    }
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A channel's delivery tags, which count up from 1.
+#[derive(Debug, Default)]
+struct Tags {
+    /// All up to this one are settled, and told.
+    below: DeliveryTag,
+    /// Settled ones above it, and whether the broker is still to be told.
+    beyond: BTreeMap<DeliveryTag, bool>,
+}
+
+impl Tags {
+    /// `held`: it is still to be acknowledged.
+    fn settle(&mut self, tag: DeliveryTag, held: bool) {
+        self.beyond.insert(tag, held);
+    }
+
+    /// The tag up to which all are settled, if any of them is still to be acknowledged; those count as told then. It is itself
+    /// one of them, as the broker knows no others.
+    fn all_up_to(&mut self) -> Option<DeliveryTag> {
+        let mut last = None;
+        while let Some(first) = self.beyond.first_entry().filter(|first| *first.key() == self.below + 1) {
+            self.below += 1;
+            if first.remove() {
+                last = Some(self.below);
+            }
+        }
+        last
+    }
+
+    /// Whether any is still to be acknowledged.
+    fn holds(&self) -> bool {
+        self.beyond.values().any(|held| *held)
+    }
+
+    /// All of those; they count as told then.
+    fn take_held(&mut self) -> Vec<DeliveryTag> {
+        let held = self.beyond.iter_mut().filter(|(_, held)| **held);
+        held.map(|(tag, held)| {
+            *held = false;
+            *tag
+        })
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn what_is_settled_in_order_is_acknowledged_together() {
+        let mut tags = Tags::default();
+        for tag in [2, 1, 3, 5] {
+            tags.settle(tag, true);
+        }
+        assert_eq!((tags.all_up_to(), tags.holds()), (Some(3), true));
+        assert_eq!((tags.take_held(), tags.holds()), (vec![5], false));
+        tags.settle(4, true);
+        assert_eq!(tags.all_up_to(), Some(4), "5 is told already, and the broker does not know it any more");
+    }
+
+    #[test]
+    fn what_went_back_is_not_acknowledged_and_holds_nobody_up() {
+        let mut tags = Tags::default();
+        tags.settle(2, true);
+        tags.settle(1, false);
+        assert_eq!(tags.all_up_to(), Some(2));
+        tags.settle(3, false);
+        assert_eq!((tags.all_up_to(), tags.holds()), (None, false));
+    }
+
+    proptest! {
+        /// As RabbitMQ has it: a tag that it does not know (any more) is an error, and `multiple` takes all it knows up to one.
+        #[test]
+        fn whatever_the_order_each_is_told_once_and_only_when_it_is_settled(
+            order in Just((1..=60_u64).collect::<Vec<_>>()).prop_shuffle(),
+            returned in proptest::collection::btree_set(1..=60_u64, 0..10),
+            rounds in proptest::collection::vec((1..8_usize, any::<bool>()), 60),
+        ) {
+            let mut tags = Tags::default();
+            let (mut outstanding, mut settled): (BTreeSet<u64>, BTreeSet<u64>) = ((1..=60).collect(), BTreeSet::new());
+            let mut order = order.into_iter();
+            for (count, each) in rounds {
+                for tag in order.by_ref().take(count) {
+                    let back = returned.contains(&tag);
+                    settled.insert(tag);
+                    tags.settle(tag, !back);
+                    if back {
+                        outstanding.remove(&tag);
+                    }
+                }
+                if let Some(tag) = tags.all_up_to() {
+                    prop_assert!(outstanding.contains(&tag));
+                    prop_assert!((1..=tag).all(|tag| settled.contains(&tag)));
+                    outstanding.retain(|other| *other > tag);
+                }
+                for tag in each.then(|| tags.take_held()).unwrap_or_default() {
+                    prop_assert!(settled.contains(&tag) && outstanding.remove(&tag));
+                }
+            }
+            prop_assert!(outstanding.is_empty() && !tags.holds());
+        }
+    }
+}
