@@ -5,7 +5,7 @@ use secrecy::ExposeSecret;
 use sqlx::{
     ConnectOptions, PgPool,
     migrate::MigrateError,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
 use std::{str::FromStr, time::Duration};
 
@@ -77,7 +77,8 @@ impl Unusable {
 /// Opens a pool and checks the server, or says at once why not.
 pub async fn connect(config: &DatabaseConfig, application: &str) -> Result<PgPool, Unusable> {
     let options = PgConnectOptions::from_str(config.url.expose_secret())
-        .map_err(|error| Unusable::Url(format!("is not a PostgreSQL URL ({error})")))?
+        .map_err(|error| Unusable::Url(format!("is not a PostgreSQL URL ({error})")))?;
+    let options = options
         .application_name(application)
         .options([
             ("statement_timeout", "30s"),
@@ -89,10 +90,15 @@ pub async fn connect(config: &DatabaseConfig, application: &str) -> Result<PgPoo
     let pool = PgPoolOptions::new()
         .max_connections(config.max_connections)
         .acquire_timeout(Duration::from_secs(5))
-        .test_before_acquire(false)
-        .connect_with(options)
-        .await
-        .map_err(refused)?;
+        .test_before_acquire(false);
+    let pool = match without_tls(&options) {
+        Some(plain) => match pool.clone().connect_with(plain).await {
+            Err(error) if is_not_allowed(&error) => pool.connect_with(options).await,
+            connected => connected,
+        },
+        None => pool.connect_with(options).await,
+    };
+    let pool = pool.map_err(refused)?;
     let version: (String, String) =
         sqlx::query_as("select current_setting('server_version_num'), current_setting('server_version')")
             .fetch_one(&pool)
@@ -102,6 +108,19 @@ pub async fn connect(config: &DatabaseConfig, application: &str) -> Result<PgPoo
         return Err(Unusable::TooOld(version.1));
     }
     Ok(pool)
+}
+
+/// Where TLS is preferred and no more, and the server is on this machine, nobody is there to be hidden from: an invite
+/// costs less without it.
+fn without_tls(options: &PgConnectOptions) -> Option<PgConnectOptions> {
+    let on_this_machine = matches!(options.get_host(), "localhost" | "127.0.0.1" | "::1" | "[::1]");
+    let preferred = matches!(options.get_ssl_mode(), PgSslMode::Prefer);
+    (on_this_machine && preferred).then(|| options.clone().ssl_mode(PgSslMode::Disable))
+}
+
+/// Invalid authorization: the server takes nobody from here, or nobody without TLS.
+fn is_not_allowed(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error) if error.code().is_some_and(|code| code == "28000"))
 }
 
 fn refused(error: sqlx::Error) -> Unusable {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 /// Rows in one statement at most.
 const LARGEST: usize = 256;
 /// Statements of one kind under way at once: while one commits, the next is formed and sent.
-const LANES: usize = 2;
+const LANES: usize = 1;
 
 /// A statement over many rows; it answers each of them, in their order.
 pub trait Statement: Send + Sync + 'static {
