@@ -8,7 +8,7 @@ use std::{future::Future, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// An invite that could not be finished. Unlike a refusal, nothing has been decided.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Trouble {
     /// The worker is stopping: the message goes back to the queue, for another.
     #[error("the worker is stopping")]

@@ -108,7 +108,7 @@ pub struct WorkerArgs {
     pub provider: ProviderArgs,
     #[command(flatten)]
     pub secrets: SecretsArgs,
-    /// Invites in hand at most [default: twice SMS_CONCURRENCY, and at least 1000]
+    /// Invites in hand at most; unless it is set, twice SMS_CONCURRENCY where that is more [default: 1000]
     #[arg(long, env = "PREFETCH", hide_env_values = true, value_name = "N", help_heading = "Worker")]
     pub prefetch: Option<String>,
     /// Queues that a reply may go to: names with * for any characters, with commas [default: *]

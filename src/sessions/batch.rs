@@ -4,14 +4,12 @@
 //! bounded. One bad row fails its own invite and not its neighbours'.
 
 use crate::trouble::{Trouble, persist};
-use std::{fmt, future::Future, sync::Arc};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use std::{collections::VecDeque, fmt, future::Future};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// Rows in one statement at most.
 const LARGEST: usize = 256;
-/// Statements of one kind under way at once: while one commits, the next is formed and sent.
-const LANES: usize = 1;
 
 /// A statement over many rows; it answers each of them, in their order.
 pub trait Statement: Send + Sync + 'static {
@@ -40,13 +38,12 @@ impl<S: Statement> fmt::Debug for Grouped<S> {
 }
 
 impl<S: Statement> Grouped<S> {
-    /// Starts the lanes; they end when this is dropped. `stop` makes them give up on a database that is away.
+    /// Starts the lane; it ends when this is dropped. `stop` makes it give up on a database that is away.
+    ///
+    /// One lane: a second would halve the batches, and so double the statements and the commits that are waited for.
     pub fn start(statement: S, stop: &CancellationToken) -> Self {
-        let (queue, rows) = mpsc::channel(LARGEST * LANES);
-        let (statement, rows) = (Arc::new(statement), Arc::new(Mutex::new(rows)));
-        for _ in 0..LANES {
-            tokio::spawn(lane(statement.clone(), rows.clone(), stop.clone()));
-        }
+        let (queue, rows) = mpsc::channel(2 * LARGEST);
+        tokio::spawn(lane(statement, rows, stop.clone()));
         Self { queue }
     }
 
@@ -58,43 +55,25 @@ impl<S: Statement> Grouped<S> {
     }
 }
 
-async fn lane<S: Statement>(
-    statement: Arc<S>,
-    queue: Arc<Mutex<mpsc::Receiver<Waiting<S>>>>,
-    stop: CancellationToken,
-) {
-    loop {
-        let mut waiting = Vec::new();
-        let count = queue.lock().await.recv_many(&mut waiting, LARGEST).await;
-        if count == 0 {
-            return;
-        }
-        let (rows, answers): (Vec<_>, Vec<_>) = waiting.into_iter().map(|w| (w.row, w.answer)).unzip();
-        match persist(S::NAME, &stop, || statement.run(&rows)).await {
-            Ok(results) => {
-                for (answer, result) in answers.into_iter().zip(results) {
-                    let _ = answer.send(Ok(result));
+async fn lane<S: Statement>(statement: S, mut queue: mpsc::Receiver<Waiting<S>>, stop: CancellationToken) {
+    let mut waiting = Vec::with_capacity(LARGEST);
+    while queue.recv_many(&mut waiting, LARGEST).await > 0 {
+        let (rows, mut answers): (Vec<_>, VecDeque<_>) = waiting.drain(..).map(|w| (w.row, w.answer)).unzip();
+        let mut answer = |result| {
+            // Whoever waited may have gone away.
+            let _ = answers.pop_front().map(|answer: oneshot::Sender<_>| answer.send(result));
+        };
+        let mut parts = vec![rows.as_slice()];
+        while let Some(part) = parts.pop() {
+            match persist(S::NAME, &stop, || statement.run(part)).await {
+                Ok(results) => results.into_iter().for_each(|result| answer(Ok(result))),
+                // The statement failed as a whole: its halves show which row was to blame.
+                Err(Trouble::Defect(_)) if part.len() > 1 => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
                 }
-            }
-            // The statement failed as a whole: each row alone shows which of them was to blame.
-            Err(Trouble::Defect(_)) if rows.len() > 1 => {
-                for (row, answer) in rows.iter().zip(answers) {
-                    let alone = persist(S::NAME, &stop, || statement.run(std::slice::from_ref(row))).await;
-                    let _ = answer.send(alone.and_then(only));
-                }
-            }
-            Err(trouble) => {
-                let stopping = matches!(trouble, Trouble::Stopping);
-                for answer in answers {
-                    let trouble =
-                        if stopping { Trouble::Stopping } else { Trouble::Defect(trouble.to_string()) };
-                    let _ = answer.send(Err(trouble));
-                }
+                Err(trouble) => part.iter().for_each(|_| answer(Err(trouble.clone()))),
             }
         }
     }
-}
-
-fn only<T>(mut answers: Vec<T>) -> Result<T, Trouble> {
-    answers.pop().ok_or_else(|| Trouble::Defect("the statement answered no row".to_owned()))
 }
