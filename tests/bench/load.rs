@@ -2,7 +2,7 @@
 
 use crate::{
     broker, credentials,
-    figures::{Measure, milliseconds, quantile},
+    figures::{Cpu, Measure, milliseconds, quantile},
     part::WINDOW,
 };
 use futures::StreamExt;
@@ -224,10 +224,6 @@ impl Outcome {
         self.answered
     }
 
-    pub fn took(&self) -> Duration {
-        self.took
-    }
-
     /// What must not happen, however slow it is.
     pub fn wrongs(&self) -> Vec<String> {
         let mut wrongs = Vec::new();
@@ -253,7 +249,7 @@ impl Outcome {
             p50_ms: milliseconds(quantile(&self.latencies, 500)),
             p99_ms: milliseconds(quantile(&self.latencies, 990)),
             max_ms: milliseconds(quantile(&self.latencies, 1_000)),
-            cpu: Default::default(),
+            cpu: Cpu::default(),
             peak_mib: 0.0,
         }
     }

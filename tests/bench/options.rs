@@ -17,6 +17,7 @@ It fails when an invite has no reply, more than one, another than `sent`, or mor
 /// Throughput, latency, CPU and memory of the release build, beside a bare consumer that replies and acknowledges
 #[derive(Debug, Clone, clap::Parser)]
 #[command(bin_name = "./dev bench", after_help = EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "they are flags")]
 pub struct Options {
     /// Run only this part, and what it is compared with; may be repeated
     #[arg(long, value_name = "PART")]

@@ -2,7 +2,7 @@
 
 use crate::{
     figures::{Cpu, Finding, Measure, ratio, short, whole},
-    report::Run,
+    report::{AtRate, Run, keeps_up},
     svg::{Anchor, Drawing, step},
 };
 
@@ -20,13 +20,20 @@ const CURVE_HEIGHT: f64 = 260.0;
 /// Room right of the longest bar for its figure.
 const ROOM: f64 = 1.04;
 
-/// Of the CPU's parts, in their order from left to right.
-const PARTS: [(&str, &str, fn(&Cpu) -> Option<f64>); 5] = [
-    ("worker", "worker", |cpu| cpu.worker),
-    ("postgres", "Postgres", |cpu| cpu.postgres),
-    ("broker", "RabbitMQ", |cpu| cpu.broker),
-    ("provider", "provider", |cpu| cpu.provider),
-    ("publisher", "publisher", |cpu| cpu.publisher),
+/// A part of the CPU's bar.
+struct Share {
+    class: &'static str,
+    name: &'static str,
+    of: fn(&Cpu) -> Option<f64>,
+}
+
+/// From left to right.
+const SHARES: [Share; 5] = [
+    Share { class: "worker", name: "worker", of: |cpu| cpu.worker },
+    Share { class: "postgres", name: "Postgres", of: |cpu| cpu.postgres },
+    Share { class: "broker", name: "RabbitMQ", of: |cpu| cpu.broker },
+    Share { class: "provider", name: "provider", of: |cpu| cpu.provider },
+    Share { class: "publisher", name: "publisher", of: |cpu| cpu.publisher },
 ];
 
 /// A line of the lower panel.
@@ -121,7 +128,7 @@ fn processor(drawing: &mut Drawing, fastest: &[&Finding]) {
     for (place, finding) in fastest.iter().enumerate() {
         let cpu = &finding.measure.cpu;
         let mut x = PROCESSOR.0;
-        for (class, _, of) in PARTS {
+        for Share { class, of, .. } in SHARES {
             let part = width(of(cpu).unwrap_or_default());
             drawing.area(class, x, row(place), part, BAR);
             x += part;
@@ -129,28 +136,32 @@ fn processor(drawing: &mut Drawing, fastest: &[&Finding]) {
         drawing.area("rest", x, row(place), width(whole_bar(cpu) - known(cpu)), BAR);
     }
     let y = row(fastest.len()) - (ROW - BAR) / 2.0 + 58.0;
-    let legend = PARTS.map(|(class, name, _)| (class, name)).into_iter().chain([("rest", "the rest")]);
-    let mut x = PROCESSOR.0 - 60.0;
+    let legend = SHARES.map(|share| (share.class, share.name)).into_iter().chain([("rest", "the rest")]);
+    let mut x = PROCESSOR.0 - 95.0;
     for (class, name) in legend {
         drawing.area(class, x, y - 10.0, 11.0, 11.0);
         drawing.text("faint", Anchor::Start, (x + 15.0, y), name);
-        x += 76.0;
+        x += 82.0;
     }
 }
 
 fn known(cpu: &Cpu) -> f64 {
-    PARTS.iter().filter_map(|(_, _, of)| of(cpu)).sum()
+    SHARES.iter().filter_map(|share| (share.of)(cpu)).sum()
+}
+
+/// The rates that were kept up with, and this line's latency at each.
+fn points(series: &Series, rates: &[AtRate<'_>]) -> Vec<(u32, f64)> {
+    let measures = rates.iter().map(|at| (at.rate, if series.floor { at.floor } else { at.worker }));
+    let kept = measures.filter(|(rate, measure)| keeps_up(*rate, measure));
+    kept.map(|(rate, measure)| (rate, (series.of)(measure))).collect()
 }
 
 /// Against the rate, on a logarithmic axis. A rate that the worker does not keep up with has no latency to speak of.
 fn latency(drawing: &mut Drawing, run: &Run, top: f64) {
     let all = run.rates();
-    let kept: Vec<_> = all.iter().filter(|at| at.kept_up()).collect();
     let bottom = top + CURVE_HEIGHT;
     let fastest = all.iter().map(|at| f64::from(at.rate)).fold(1.0, f64::max) * ROOM;
-    let values = kept.iter().flat_map(|at| {
-        SERIES.iter().map(|series| (series.of)(if series.floor { at.floor } else { at.worker }))
-    });
+    let values = SERIES.iter().flat_map(|series| points(series, &all)).map(|(_, value)| value);
     let (least, most) =
         values.fold((1.0_f64, 10.0_f64), |(least, most), value| (least.min(value), most.max(value)));
     let decades = (least.log10().floor(), most.log10().ceil());
@@ -174,8 +185,8 @@ fn latency(drawing: &mut Drawing, run: &Run, top: f64) {
     drawing.line("axis", &[(CURVE.0, top), (CURVE.0, bottom), (CURVE.1, bottom)]);
     for at in &all {
         drawing.text("faint", Anchor::Middle, (across(at.rate), bottom + 17.0), &whole(f64::from(at.rate)));
-        if !at.kept_up() {
-            drawing.text("faint", Anchor::Middle, (across(at.rate), top + 14.0), "not kept up");
+        if !keeps_up(at.rate, at.worker) {
+            drawing.text("faint", Anchor::Middle, (across(at.rate), bottom - 8.0), "not kept up");
         }
     }
     drawing.text(
@@ -186,10 +197,8 @@ fn latency(drawing: &mut Drawing, run: &Run, top: f64) {
     );
     let mut taken: Vec<f64> = Vec::new();
     for series in &SERIES {
-        let points: Vec<_> = kept
-            .iter()
-            .map(|at| (across(at.rate), up((series.of)(if series.floor { at.floor } else { at.worker }))))
-            .collect();
+        let points = points(series, &all).into_iter().map(|(rate, value)| (across(rate), up(value)));
+        let points: Vec<_> = points.collect();
         let Some(last) = points.last().copied() else { continue };
         drawing.line(series.class, &points);
         for point in &points {

@@ -172,10 +172,9 @@ impl Run {
     }
 }
 
-impl AtRate<'_> {
-    pub fn kept_up(&self) -> bool {
-        self.worker.per_second >= KEEPS_UP * f64::from(self.rate)
-    }
+/// Whether a measurement at a rate answered as many as came.
+pub fn keeps_up(rate: u32, measure: &Measure) -> bool {
+    measure.per_second >= KEEPS_UP * f64::from(rate)
 }
 
 fn cpu(cpu: &Cpu) -> impl Iterator<Item = String> {
