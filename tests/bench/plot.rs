@@ -186,7 +186,7 @@ fn latency(drawing: &mut Drawing, run: &Run, top: f64) {
     for at in &all {
         drawing.text("faint", Anchor::Middle, (across(at.rate), bottom + 17.0), &whole(f64::from(at.rate)));
         if !keeps_up(at.rate, at.worker) {
-            drawing.text("faint", Anchor::Middle, (across(at.rate), bottom - 8.0), "not kept up");
+            drawing.text("faint", Anchor::Middle, (across(at.rate), bottom - 8.0), "worker behind");
         }
     }
     drawing.text(
@@ -195,7 +195,7 @@ fn latency(drawing: &mut Drawing, run: &Run, top: f64) {
         (f64::midpoint(CURVE.0, CURVE.1), bottom + 36.0),
         "invites published per second",
     );
-    let mut taken: Vec<f64> = Vec::new();
+    let mut taken: Vec<(f64, f64)> = Vec::new();
     for series in &SERIES {
         let points = points(series, &all).into_iter().map(|(rate, value)| (across(rate), up(value)));
         let points: Vec<_> = points.collect();
@@ -206,10 +206,12 @@ fn latency(drawing: &mut Drawing, run: &Run, top: f64) {
         }
         // Labels of lines that end close to each other stand below each other.
         let mut y = last.1 + 4.0;
-        while let Some(other) = taken.iter().find(|other| (**other - y).abs() < 16.0) {
-            y = other + 16.0;
+        while let Some(other) =
+            taken.iter().find(|(x, other)| (x - last.0).abs() < 90.0 && (other - y).abs() < 16.0)
+        {
+            y = other.1 + 16.0;
         }
-        taken.push(y);
+        taken.push((last.0, y));
         drawing.text("", Anchor::Start, (last.0 + 12.0, y), series.name);
     }
 }

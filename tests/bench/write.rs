@@ -13,6 +13,7 @@ use std::{fs, path::Path};
 pub const WRITTEN: [&str; 3] = [PLOT, PERFORMANCE, SCALING];
 const PLOT: &str = "docs/performance.svg";
 const PERFORMANCE: &str = "docs/PERFORMANCE.md";
+const PICTURE: &str = "![Throughput, CPU per invite by process, and latency against rate](performance.svg)";
 const SCALING: &str = "docs/SCALING.md";
 
 pub fn documents(run: &Run) -> Result<(), String> {
@@ -20,7 +21,9 @@ pub fn documents(run: &Run) -> Result<(), String> {
     let write = |path: &str, text: String| {
         fs::write(root.join(path), text).map_err(|error| format!("{path}: {error}"))
     };
-    for (path, figures) in [(PERFORMANCE, run.markdown()), (SCALING, scaling(run))] {
+    for (path, figures) in
+        [(PERFORMANCE, format!("{PICTURE}\n\n{}", run.markdown())), (SCALING, scaling(run))]
+    {
         let text = fs::read_to_string(root.join(path)).map_err(|error| format!("{path}: {error}"))?;
         write(path, between(&text, &figures).ok_or_else(|| format!("{path} has no place for the figures"))?)?;
     }
