@@ -24,8 +24,7 @@ command_bench() {
     say "Building the release and its benchmark (minutes, the first time)" >&2
     driver=$(driver bench --release)
     build_release
-    # Help and wrong options come before anything is started.
-    BENCH_RUN_DIR=none "$driver" --check "${driver_args[@]}" || exit $?
+    BENCH_RUN_DIR=none check_driver "$driver" "${driver_args[@]}"
     begin_run
     find_services >&2
     name=bench-$(random_word)

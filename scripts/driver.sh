@@ -9,6 +9,14 @@ driver() {
     grep -oE "\"executable\":\"[^\"]*/$name-[0-9a-f]+\"" <<<"$messages" | cut -d'"' -f4
 }
 
+# check_driver PATH OPTIONS…: help and wrong options come before anything is started, and end it.
+check_driver() {
+    "$@" --check || exit $?
+    case " ${*:2} " in
+        *" --help "* | *" -h "*) exit 0 ;;
+    esac
+}
+
 # run_driver NAME COMMAND…: until it ends. In a session of its own, so that a ctrl-C reaches it only through us; in the
 # background, since `wait` lets a signal through at once.
 run_driver() {

@@ -18,8 +18,7 @@ command_soak() {
     need_build_tools
     build_program
     driver=$(driver soak)
-    # Help and wrong options come before anything is started.
-    SOAK_RUN_DIR=none "$driver" --check "${driver_args[@]}" || exit $?
+    SOAK_RUN_DIR=none check_driver "$driver" "${driver_args[@]}"
     begin_run
     SERVICES=private
     find_services
