@@ -1,0 +1,68 @@
+//! `./dev bench`: how fast invites are answered, beside the least that a broker could be asked to do, and where this
+//! machine's time goes meanwhile.
+//!
+//! A program of its own, which `./dev bench` starts; it returns at once when something else does. It starts itself
+//! again as the provider and as the floor, so that each has a process whose CPU can be read.
+
+mod block;
+mod broker;
+#[path = "../it/support/credentials.rs"]
+#[expect(dead_code, reason = "invites here have login keys of an hour")]
+mod credentials;
+mod database;
+mod figures;
+mod floor;
+mod load;
+mod machine;
+mod measure;
+mod options;
+mod part;
+mod plan;
+mod plot;
+#[path = "../soak/process.rs"]
+#[expect(dead_code, reason = "the soak uses the rest")]
+mod process;
+mod processes;
+mod provider;
+mod report;
+mod stage;
+mod svg;
+mod usage;
+mod write;
+
+use clap::Parser;
+use options::{Options, Surroundings};
+use std::{os::unix::process::parent_id, process::ExitCode, time::Duration};
+
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let arguments: Vec<String> = std::env::args().collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[1..] {
+        [floor::ROLE, url, queue] => runtime.block_on(floor::run(url, queue)),
+        [provider::ROLE, latency_ms] => runtime.block_on(provider::run(latency_ms)),
+        // nextest asks every target for its tests; this one has none.
+        _ if std::env::var_os("BENCH_RUN_DIR").is_none() => ExitCode::SUCCESS,
+        _ => {
+            let options = Options::parse();
+            if options.check {
+                return ExitCode::SUCCESS;
+            }
+            let surroundings = Surroundings::read().expect("./dev bench tells where the servers are");
+            runtime.block_on(until_orphaned(options, surroundings))
+        }
+    }
+}
+
+/// When `./dev bench` is gone, so are the processes that were started here.
+async fn until_orphaned(options: Options, surroundings: Surroundings) -> ExitCode {
+    let parent = parent_id();
+    let orphaned = async {
+        while parent_id() == parent {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    tokio::select! {
+        code = stage::run(options, surroundings) => code,
+        () = orphaned => ExitCode::from(129),
+    }
+}
