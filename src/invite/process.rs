@@ -77,9 +77,9 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Tro
     }
 
     // From here on, whatever happens leaves a row.
-    let mut about = about(ctx, envelope, &caller);
+    let mut about = about(&ctx.age, envelope, &caller);
     let mut asked = Asked { session_params: "{}".to_owned(), ..Asked::default() };
-    let wanted = check(ctx, envelope, &request, &caller, groupid, &mut asked);
+    let wanted = check(&ctx.age, envelope, &request, &caller, groupid, &mut asked);
     let wanted = match wanted {
         Ok(wanted) => wanted,
         Err(refusal) => return Ok(Reply::to(&ctx.sessions.refuse(&about, &asked, refusal).await?).into()),
@@ -105,7 +105,7 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Tro
             return Err(Trouble::Stopping);
         }
         // The wait for a place may have been long.
-        (about.deadline, about.own_limit) = limits(ctx, envelope);
+        (about.deadline, about.own_limit) = limits(&ctx.age, envelope);
         let opening = Opening {
             about: &about,
             asked: &asked,
@@ -174,9 +174,10 @@ async fn recall(
     }
 }
 
-/// Group, fields and phone.
-fn check(
-    ctx: &Context,
+/// Group, fields and phone. The benchmark goes through here too, and through [`about`].
+#[doc(hidden)]
+pub fn check(
+    age: &AgeLimits,
     envelope: &Envelope,
     request: &Request<'_>,
     caller: &Caller,
@@ -188,17 +189,19 @@ fn check(
     }
     groupid?;
     envelope.idempotency_key()?;
-    if ctx.age.require_timestamp && envelope.timestamp.is_none() {
+    if age.require_timestamp && envelope.timestamp.is_none() {
         let message = "the message needs a timestamp, as its age is unknown without one";
         return Err(Refusal::new(Code::FieldMissing, message).field("timestamp"));
     }
     request.fields(&caller.group, asked)
 }
 
-fn about(ctx: &Context, envelope: &Envelope, caller: &Caller) -> About {
+/// What the row says of the request and its sender.
+#[doc(hidden)]
+pub fn about(age: &AgeLimits, envelope: &Envelope, caller: &Caller) -> About {
     // Text in PostgreSQL holds no U+0000; other control characters would trouble whoever reads the table.
     let plain = |id: &str| id.replace(char::is_control, "\u{fffd}");
-    let (deadline, own_limit) = limits(ctx, envelope);
+    let (deadline, own_limit) = limits(age, envelope);
     About {
         group: caller.group.id,
         requested_by: caller.requested_by.clone(),
@@ -213,13 +216,13 @@ fn about(ctx: &Context, envelope: &Envelope, caller: &Caller) -> About {
 }
 
 fn is_too_old(ctx: &Context, envelope: &Envelope) -> bool {
-    envelope.expired_in_queue || limits(ctx, envelope).0.is_some_and(|left| left.is_zero())
+    envelope.expired_in_queue || limits(&ctx.age, envelope).0.is_some_and(|left| left.is_zero())
 }
 
 /// Until the invite is too old, and until its own limit. The operator's limit is for one whose age is known.
-fn limits(ctx: &Context, envelope: &Envelope) -> (Option<Duration>, Option<Duration>) {
+fn limits(limits: &AgeLimits, envelope: &Envelope) -> (Option<Duration>, Option<Duration>) {
     let age = envelope.age(SystemTime::now());
-    let max_age = age.map(|age| ctx.age.max_age.saturating_sub(age));
+    let max_age = age.map(|age| limits.max_age.saturating_sub(age));
     let own = own_limit(envelope, age);
     ([own, max_age].into_iter().flatten().min(), own)
 }
