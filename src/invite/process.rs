@@ -2,6 +2,7 @@
 
 use super::{
     Envelope, Progress, Reply, Request,
+    envelope::has_control,
     plan::Policy,
     pursue::{hand_over, pursue},
     request,
@@ -79,12 +80,9 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Tro
     // From here on, whatever happens leaves a row.
     let mut about = about(&ctx.age, envelope, &caller);
     let mut asked = Asked { session_params: "{}".to_owned(), ..Asked::default() };
-    let wanted = check(&ctx.age, envelope, &request, &caller, groupid, &mut asked);
-    let wanted = match wanted {
-        Ok(wanted) => wanted,
-        Err(refusal) => return Ok(Reply::to(&ctx.sessions.refuse(&about, &asked, refusal).await?).into()),
-    };
-    let asked = wanted.asked();
+    if let Err(refusal) = check(&ctx.age, envelope, &request, &caller, groupid, &mut asked) {
+        return Ok(Reply::to(&ctx.sessions.refuse(&about, &asked, refusal).await?).into());
+    }
     if is_too_old(ctx, envelope) {
         return match ctx.sessions.refuse_new(&about, &asked, too_late()).await? {
             Ok(outcome) => Ok(Reply::to(&outcome).into()),
@@ -183,7 +181,7 @@ pub fn check(
     caller: &Caller,
     groupid: Result<GroupId, Refusal>,
     asked: &mut Asked,
-) -> Result<request::Wanted, Refusal> {
+) -> Result<(), Refusal> {
     if !caller.group.enabled {
         return Err(Refusal::new(Code::GroupDisabled, "the group is switched off"));
     }
@@ -200,7 +198,9 @@ pub fn check(
 #[doc(hidden)]
 pub fn about(age: &AgeLimits, envelope: &Envelope, caller: &Caller) -> About {
     // Text in PostgreSQL holds no U+0000; other control characters would trouble whoever reads the table.
-    let plain = |id: &str| id.replace(char::is_control, "\u{fffd}");
+    let plain = |id: &str| {
+        if has_control(id) { id.replace(char::is_control, "\u{fffd}") } else { id.to_owned() }
+    };
     let (deadline, own_limit) = limits(age, envelope);
     About {
         group: caller.group.id,
@@ -221,7 +221,8 @@ fn is_too_old(ctx: &Context, envelope: &Envelope) -> bool {
 
 /// Until the invite is too old, and until its own limit. The operator's limit is for one whose age is known.
 fn limits(limits: &AgeLimits, envelope: &Envelope) -> (Option<Duration>, Option<Duration>) {
-    let age = envelope.age(SystemTime::now());
+    // The clock is only read where it counts.
+    let age = envelope.timestamp.and_then(|_| envelope.age(SystemTime::now()));
     let max_age = age.map(|age| limits.max_age.saturating_sub(age));
     let own = own_limit(envelope, age);
     ([own, max_age].into_iter().flatten().min(), own)
@@ -229,8 +230,9 @@ fn limits(limits: &AgeLimits, envelope: &Envelope) -> (Option<Duration>, Option<
 
 /// Until the request's own expiration, which counts from when it was written; or, if that is not known, from when it came.
 fn own_limit(envelope: &Envelope, age: Option<Duration>) -> Option<Duration> {
-    let in_hand = envelope.received.map(|at| at.elapsed()).unwrap_or_default();
-    envelope.own_limit().map(|limit| limit.saturating_sub(age.unwrap_or(in_hand)))
+    let limit = envelope.own_limit()?;
+    let in_hand = || envelope.received.map(|at| at.elapsed()).unwrap_or_default();
+    Some(limit.saturating_sub(age.unwrap_or_else(in_hand)))
 }
 
 /// A request whose message id was used before.
