@@ -21,6 +21,7 @@ pub mod failpoint;
 pub mod group;
 pub mod health;
 pub mod invite;
+mod json;
 pub mod metrics;
 pub mod output;
 pub mod phone;

@@ -44,7 +44,8 @@ impl Authenticator {
         let session = match credential {
             Credential::Gssnid(token) => {
                 let find = || website_sessions::find(&self.pool, token.sha256());
-                persist("find a website session", &self.stop, find).await?
+                // Queries are boxed: most invites need none, and are not to carry the room for one about.
+                Box::pin(persist("find a website session", &self.stop, find)).await?
             }
             _ => None,
         };
@@ -52,7 +53,7 @@ impl Authenticator {
         if verified.is_ok() {
             return Ok(verified);
         }
-        let fresh = persist("read the groups", &self.stop, || self.directory.fresh()).await?;
+        let fresh = Box::pin(persist("read the groups", &self.stop, || self.directory.fresh())).await?;
         match verify(credential, &fresh, session.as_ref()) {
             // The sender may be right, and the key that proves it lost to us: not a refusal, but the operator's to mend.
             Err(refusal) if refusal.code == Code::CredentialInvalid && keys_missing(credential, &fresh) => {
@@ -107,7 +108,7 @@ fn keys_missing(credential: &Credential, known: &Snapshot) -> bool {
 fn caller(requester: &Requester, known: &Snapshot) -> Result<Caller, Refusal> {
     // Only a website session can name a group that is not there: keys stand with their groups.
     let group = known.group(requester.group).cloned().ok_or_else(super::unproven)?;
-    Ok(Caller { group, requested_by: requester.to_string() })
+    Ok(Caller { group, requested_by: requester.requested_by() })
 }
 
 impl Passing for Stale {

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     group::GroupId,
+    json::Name,
     refusal::{Code, Refusal},
 };
 use base64::Engine as _;
@@ -16,7 +17,7 @@ use serde::{
     de::{DeserializeOwned, Error as _, MapAccess, Visitor},
 };
 use serde_json::{json, value::RawValue};
-use std::{collections::BTreeMap, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 /// How far the clocks of signer and worker may differ, in seconds.
 pub const LEEWAY: i64 = 30;
@@ -29,9 +30,9 @@ const MAX_BYTES: usize = 8 * 1024;
 
 /// A JSON web token of the right shape.
 pub struct GjwtToken {
-    /// The header and the claims, as they were signed.
-    signed: String,
-    signature: String,
+    token: String,
+    /// The dot before the signature: up to it stand the header and the claims, as they were signed.
+    last_dot: usize,
     kid: Option<String>,
     claims: Claims,
 }
@@ -57,17 +58,18 @@ impl GjwtToken {
         if value.len() > MAX_BYTES {
             return Err(malformed("the GJWT is longer than 8 KiB"));
         }
-        let Some((signed, signature)) = value.rsplit_once('.') else { return Err(wrong_shape()) };
-        let Some((header, claims)) = signed.split_once('.') else { return Err(wrong_shape()) };
+        let last_dot = value.rfind('.').ok_or_else(wrong_shape)?;
+        let (signed, signature) = (&value[..last_dot], &value[last_dot + 1..]);
+        let (header, claims) = signed.split_once('.').ok_or_else(wrong_shape)?;
         if claims.contains('.') {
             return Err(wrong_shape());
         }
-        let kid = read_header(&Object::decode(header, "header")?)?;
-        let claims = Claims::read(&Object::decode(claims, "claims")?)?;
+        let kid = read_header(&Object::read(&decode(header, "header")?, "header")?)?;
+        let claims = Claims::read(&Object::read(&decode(claims, "claims")?, "claims")?)?;
         if !is_base64url(signature) {
             return Err(malformed("the GJWT's signature must be unpadded base64url"));
         }
-        Ok(Self { signed: signed.to_owned(), signature: signature.to_owned(), kid, claims })
+        Ok(Self { token: value.to_owned(), last_dot, kid, claims })
     }
 
     /// The group whose secrets are to verify it. Nothing is proven yet.
@@ -90,7 +92,8 @@ impl GjwtToken {
         let wanted = self.kid.as_deref();
         let keys =
             secrets.into_iter().filter(|(kid, _)| wanted.is_none() || *kid == wanted).map(|(_, key)| key);
-        if !any_signed(keys, &[self.signed.as_bytes()], &self.signature) {
+        let token = self.token.as_bytes();
+        if !any_signed(keys, &[&token[..self.last_dot]], &token[self.last_dot + 1..]) {
             return Err(unproven());
         }
         self.claims.check_times(now)?;
@@ -117,7 +120,7 @@ pub fn mint(group: GroupId, user: &str, secret: &[u8], kid: Option<&str>, iat: i
 }
 
 /// The `kid`, of a header that is good.
-fn read_header(header: &Object) -> Result<Option<String>, Refusal> {
+fn read_header(header: &Object<'_>) -> Result<Option<String>, Refusal> {
     if header.get("crit").is_some() {
         return Err(malformed("the GJWT's header must not have 'crit'"));
     }
@@ -128,7 +131,7 @@ fn read_header(header: &Object) -> Result<Option<String>, Refusal> {
 }
 
 impl Claims {
-    fn read(claims: &Object) -> Result<Self, Refusal> {
+    fn read(claims: &Object<'_>) -> Result<Self, Refusal> {
         const GROUP: &str = "an integer from 1 to 2^53-1";
         const DATE: &str = "a number of Unix seconds";
 
@@ -166,24 +169,25 @@ impl Claims {
 }
 
 /// A JSON object whose names are all different, so that no two readers can see different claims in it.
-struct Object {
+struct Object<'a> {
     part: &'static str,
-    members: BTreeMap<String, Box<RawValue>>,
+    members: BTreeMap<Cow<'a, str>, &'a RawValue>,
 }
 
-impl Object {
-    fn decode(encoded: &str, part: &'static str) -> Result<Self, Refusal> {
-        let bytes = BASE64URL
-            .decode(encoded)
-            .map_err(|_| malformed(format!("the GJWT's {part} must be unpadded base64url")))?;
-        let Members(members) = serde_json::from_slice(&bytes).map_err(|_| {
+fn decode(encoded: &str, part: &str) -> Result<Vec<u8>, Refusal> {
+    BASE64URL.decode(encoded).map_err(|_| malformed(format!("the GJWT's {part} must be unpadded base64url")))
+}
+
+impl<'a> Object<'a> {
+    fn read(json: &'a [u8], part: &'static str) -> Result<Self, Refusal> {
+        let Members(members) = serde_json::from_slice(json).map_err(|_| {
             malformed(format!("the GJWT's {part} must be a JSON object without repeated names"))
         })?;
         Ok(Self { part, members })
     }
 
     fn get(&self, name: &str) -> Option<&RawValue> {
-        self.members.get(name).map(AsRef::as_ref)
+        self.members.get(name).copied()
     }
 
     fn required<T: DeserializeOwned>(&self, name: &str, kind: &str) -> Result<T, Refusal> {
@@ -198,22 +202,22 @@ impl Object {
     }
 }
 
-struct Members(BTreeMap<String, Box<RawValue>>);
+struct Members<'a>(BTreeMap<Cow<'a, str>, &'a RawValue>);
 
-impl<'de> Deserialize<'de> for Members {
+impl<'de> Deserialize<'de> for Members<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Distinct;
 
         impl<'de> Visitor<'de> for Distinct {
-            type Value = Members;
+            type Value = Members<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a JSON object without repeated names")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = BTreeMap::new();
-                while let Some((name, value)) = map.next_entry()? {
+                while let Some((Name(name), value)) = map.next_entry()? {
                     if members.insert(name, value).is_some() {
                         return Err(A::Error::custom("a repeated name"));
                     }

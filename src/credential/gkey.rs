@@ -25,8 +25,8 @@ const VERSION: &str = "1";
 pub struct GkeyToken {
     subject: Subject,
     /// Unix seconds, in the ten digits that were signed.
-    expiry: String,
-    signature: String,
+    expiry: [u8; EXPIRY_DIGITS],
+    signature: [u8; SIGNATURE_CHARS],
 }
 
 /// For whom the login key speaks.
@@ -64,7 +64,7 @@ impl GkeyToken {
             (Subject::Address(fold_address(address)?), login_key)
         };
         let (expiry, signature) = parse_login_key(login_key)?;
-        Ok(Self { subject, expiry: expiry.to_owned(), signature: signature.to_owned() })
+        Ok(Self { subject, expiry, signature })
     }
 
     /// The account that the token names, looking an address (in lower case) up if it has one. `None` for an unknown
@@ -89,16 +89,16 @@ impl GkeyToken {
         now: i64,
     ) -> Result<Requester, Refusal> {
         let Some(Account { group, user }) = account else {
-            any_signed([], &[self.expiry.as_bytes()], &self.signature);
+            any_signed([], &[&self.expiry], &self.signature);
             return Err(unproven());
         };
-        let parts = [group.to_string(), user.clone(), VERSION.to_owned(), self.expiry.clone()];
-        if !any_signed(keys, &parts.each_ref().map(String::as_bytes), &self.signature) {
+        let id = group.get().to_string();
+        let signed = [id.as_bytes(), user.as_bytes(), VERSION.as_bytes(), &self.expiry];
+        if !any_signed(keys, &signed, &self.signature) {
             return Err(unproven());
         }
 
-        // Ten digits always fit; were that rule to change, what does not fit lies too far ahead.
-        let expiry = self.expiry.parse().unwrap_or(i64::MAX);
+        let expiry = self.expiry.iter().fold(0, |seconds, digit| seconds * 10 + i64::from(digit - b'0'));
         if expiry <= now {
             return Err(Refusal::new(Code::CredentialExpired, "the login key has expired"));
         }
@@ -144,7 +144,7 @@ pub fn mint(group: GroupId, user: &str, api_key: &[u8], exp: i64) -> String {
 }
 
 /// Parts `$1$exp$sig` into the expiry and the signature.
-fn parse_login_key(login_key: &str) -> Result<(&str, &str), Refusal> {
+fn parse_login_key(login_key: &str) -> Result<([u8; EXPIRY_DIGITS], [u8; SIGNATURE_CHARS]), Refusal> {
     let mut fields = login_key.split('$');
     let (Some(""), Some(version), Some(expiry), Some(signature), None) =
         (fields.next(), fields.next(), fields.next(), fields.next(), fields.next())
@@ -154,12 +154,14 @@ fn parse_login_key(login_key: &str) -> Result<(&str, &str), Refusal> {
     if version != VERSION {
         return Err(malformed("the login key's version must be 1"));
     }
-    if expiry.len() != EXPIRY_DIGITS || !expiry.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(malformed("the login key's expiry must be ten digits"));
-    }
-    if signature.len() != SIGNATURE_CHARS || !is_base64url(signature) {
-        return Err(malformed("the login key's signature must be 43 characters of unpadded base64url"));
-    }
+    let digits = <[u8; EXPIRY_DIGITS]>::try_from(expiry.as_bytes()).ok();
+    let expiry = digits
+        .filter(|digits| digits.iter().all(u8::is_ascii_digit))
+        .ok_or_else(|| malformed("the login key's expiry must be ten digits"))?;
+    let chars = <[u8; SIGNATURE_CHARS]>::try_from(signature.as_bytes()).ok();
+    let signature = chars
+        .filter(|_| is_base64url(signature))
+        .ok_or_else(|| malformed("the login key's signature must be 43 characters of unpadded base64url"))?;
     Ok((expiry, signature))
 }
 

@@ -25,12 +25,12 @@ impl HmacKey {
     }
 
     /// Compares encoded signatures: one whose last character is not canonical is then simply a wrong one.
-    fn signed(&self, parts: &[&[u8]], signature: &str) -> Choice {
+    fn signed(&self, parts: &[&[u8]], signature: &[u8]) -> Choice {
         let mut encoded = [0; SIGNATURE_CHARS];
         BASE64URL
             .encode_slice(self.mac(parts), &mut encoded)
             .expect("32 bytes are 43 characters of unpadded base64url");
-        encoded.as_slice().ct_eq(signature.as_bytes())
+        encoded.as_slice().ct_eq(signature)
     }
 
     fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
@@ -53,7 +53,7 @@ impl fmt::Debug for HmacKey {
 pub(super) fn any_signed<'k>(
     keys: impl IntoIterator<Item = &'k HmacKey>,
     parts: &[&[u8]],
-    signature: &str,
+    signature: &[u8],
 ) -> bool {
     static DECOY: LazyLock<HmacKey> = LazyLock::new(|| HmacKey::from_secret(b"decoy"));
 

@@ -73,8 +73,6 @@ impl CredentialKind {
 }
 
 /// Whoever a credential proved to be asking, and the group that it is good for.
-///
-/// Displays as `sessions.requested_by` stores it: `gkey:12345`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Requester {
     pub group: GroupId,
@@ -83,9 +81,16 @@ pub struct Requester {
     pub user: String,
 }
 
+impl Requester {
+    /// What `sessions.requested_by` stores: `gkey:12345`.
+    pub fn requested_by(&self) -> String {
+        [self.kind.as_str(), ":", &self.user].concat()
+    }
+}
+
 impl fmt::Display for Requester {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.kind.as_str(), self.user)
+        f.write_str(&self.requested_by())
     }
 }
 

@@ -7,6 +7,8 @@ use url::Url;
 pub const DEFAULT_TEXT: &str = "Join your session: {link} (code {key})";
 /// The most characters that a text may have; the provider takes no more.
 pub const MAX_CHARS: usize = 1600;
+/// Most texts fit into one SMS, of so many characters.
+const ONE_SMS: usize = 160;
 
 /// The longest values that a text can be made with: a key of ten digits, a token of sixteen characters, the last id.
 const LONGEST: Values<'_> = Values {
@@ -120,7 +122,9 @@ impl Wording {
             ]),
         };
         let wording = Self { text, link };
-        if !is_web_url(&wording.link.render(&LONGEST, "")) {
+        let mut longest = String::new();
+        wording.link.render(&mut longest, &LONGEST, None);
+        if !is_web_url(&longest) {
             return Err(TemplateError::NotAUrl);
         }
         Ok(wording)
@@ -140,7 +144,9 @@ impl Wording {
 
     /// The text for one session.
     pub fn render(&self, values: &Values<'_>) -> String {
-        self.text.render(values, &self.link.render(values, ""))
+        let mut text = String::with_capacity(ONE_SMS);
+        self.text.render(&mut text, values, Some(&self.link));
+        text
     }
 }
 
@@ -181,18 +187,20 @@ impl Template {
         Ok(Self(parts))
     }
 
-    fn render(&self, values: &Values<'_>, link: &str) -> String {
-        let mut text = String::new();
+    fn render(&self, text: &mut String, values: &Values<'_>, link: Option<&Self>) {
         for part in &self.0 {
             match part {
                 Part::Literal(literal) => text.push_str(literal),
-                Part::Placeholder(Placeholder::Link) => text.push_str(link),
+                Part::Placeholder(Placeholder::Link) => {
+                    if let Some(link) = link {
+                        link.render(text, values, None);
+                    }
+                }
                 Part::Placeholder(Placeholder::Key) => text.push_str(values.key),
                 Part::Placeholder(Placeholder::Token) => text.push_str(values.token),
                 Part::Placeholder(Placeholder::Group) => text.push_str(&values.group.to_string()),
             }
         }
-        text
     }
 
     fn holds(&self, wanted: Placeholder) -> bool {

@@ -78,7 +78,7 @@ impl Envelope {
     pub fn idempotency_key(&self) -> Result<Option<&str>, Refusal> {
         match self.message_id.as_deref() {
             None | Some("") => Ok(None),
-            Some(id) if id.len() > 255 || id.chars().any(char::is_control) => {
+            Some(id) if id.len() > 255 || has_control(id) => {
                 let message = "the message_id must have at most 255 bytes and no control characters";
                 Err(Refusal::new(Code::FieldInvalid, message).field("message_id"))
             }
@@ -142,6 +142,11 @@ impl Envelope {
     }
 }
 
+/// Whether there is a control character. Mostly all is printable ASCII, which is told without decoding.
+pub fn has_control(text: &str) -> bool {
+    !text.bytes().all(|b| matches!(b, b' '..=b'~')) && text.chars().any(char::is_control)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,5 +192,12 @@ mod tests {
         assert_eq!(envelope.reply_correlation(), Some("m"));
         envelope.correlation_id = Some("c".into());
         assert_eq!(envelope.reply_correlation(), Some("c"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn control_characters_are_found_wherever_they_stand(text in "[a~ \u{1f}\u{7f}-\u{a0}é]{0,9}") {
+            proptest::prop_assert_eq!(has_control(&text), text.chars().any(char::is_control));
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{
     Envelope, Progress, Reply, Request,
+    envelope::has_control,
     plan::Policy,
     pursue::{hand_over, pursue},
     request,
@@ -77,14 +78,11 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Tro
     }
 
     // From here on, whatever happens leaves a row.
-    let mut about = about(ctx, envelope, &caller);
+    let mut about = about(&ctx.age, envelope, &caller);
     let mut asked = Asked { session_params: "{}".to_owned(), ..Asked::default() };
-    let wanted = check(ctx, envelope, &request, &caller, groupid, &mut asked);
-    let wanted = match wanted {
-        Ok(wanted) => wanted,
-        Err(refusal) => return Ok(Reply::to(&ctx.sessions.refuse(&about, &asked, refusal).await?).into()),
-    };
-    let asked = wanted.asked();
+    if let Err(refusal) = check(&ctx.age, envelope, &request, &caller, groupid, &mut asked) {
+        return Ok(Reply::to(&ctx.sessions.refuse(&about, &asked, refusal).await?).into());
+    }
     if is_too_old(ctx, envelope) {
         return match ctx.sessions.refuse_new(&about, &asked, too_late()).await? {
             Ok(outcome) => Ok(Reply::to(&outcome).into()),
@@ -105,7 +103,7 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Tro
             return Err(Trouble::Stopping);
         }
         // The wait for a place may have been long.
-        (about.deadline, about.own_limit) = limits(ctx, envelope);
+        (about.deadline, about.own_limit) = limits(&ctx.age, envelope);
         let opening = Opening {
             about: &about,
             asked: &asked,
@@ -174,31 +172,36 @@ async fn recall(
     }
 }
 
-/// Group, fields and phone.
-fn check(
-    ctx: &Context,
+/// Group, fields and phone. The benchmark goes through here too, and through [`about`].
+#[doc(hidden)]
+pub fn check(
+    age: &AgeLimits,
     envelope: &Envelope,
     request: &Request<'_>,
     caller: &Caller,
     groupid: Result<GroupId, Refusal>,
     asked: &mut Asked,
-) -> Result<request::Wanted, Refusal> {
+) -> Result<(), Refusal> {
     if !caller.group.enabled {
         return Err(Refusal::new(Code::GroupDisabled, "the group is switched off"));
     }
     groupid?;
     envelope.idempotency_key()?;
-    if ctx.age.require_timestamp && envelope.timestamp.is_none() {
+    if age.require_timestamp && envelope.timestamp.is_none() {
         let message = "the message needs a timestamp, as its age is unknown without one";
         return Err(Refusal::new(Code::FieldMissing, message).field("timestamp"));
     }
     request.fields(&caller.group, asked)
 }
 
-fn about(ctx: &Context, envelope: &Envelope, caller: &Caller) -> About {
+/// What the row says of the request and its sender.
+#[doc(hidden)]
+pub fn about(age: &AgeLimits, envelope: &Envelope, caller: &Caller) -> About {
     // Text in PostgreSQL holds no U+0000; other control characters would trouble whoever reads the table.
-    let plain = |id: &str| id.replace(char::is_control, "\u{fffd}");
-    let (deadline, own_limit) = limits(ctx, envelope);
+    let plain = |id: &str| {
+        if has_control(id) { id.replace(char::is_control, "\u{fffd}") } else { id.to_owned() }
+    };
+    let (deadline, own_limit) = limits(age, envelope);
     About {
         group: caller.group.id,
         requested_by: caller.requested_by.clone(),
@@ -213,21 +216,23 @@ fn about(ctx: &Context, envelope: &Envelope, caller: &Caller) -> About {
 }
 
 fn is_too_old(ctx: &Context, envelope: &Envelope) -> bool {
-    envelope.expired_in_queue || limits(ctx, envelope).0.is_some_and(|left| left.is_zero())
+    envelope.expired_in_queue || limits(&ctx.age, envelope).0.is_some_and(|left| left.is_zero())
 }
 
 /// Until the invite is too old, and until its own limit. The operator's limit is for one whose age is known.
-fn limits(ctx: &Context, envelope: &Envelope) -> (Option<Duration>, Option<Duration>) {
-    let age = envelope.age(SystemTime::now());
-    let max_age = age.map(|age| ctx.age.max_age.saturating_sub(age));
+fn limits(limits: &AgeLimits, envelope: &Envelope) -> (Option<Duration>, Option<Duration>) {
+    // The clock is only read where it counts.
+    let age = envelope.timestamp.and_then(|_| envelope.age(SystemTime::now()));
+    let max_age = age.map(|age| limits.max_age.saturating_sub(age));
     let own = own_limit(envelope, age);
     ([own, max_age].into_iter().flatten().min(), own)
 }
 
 /// Until the request's own expiration, which counts from when it was written; or, if that is not known, from when it came.
 fn own_limit(envelope: &Envelope, age: Option<Duration>) -> Option<Duration> {
-    let in_hand = envelope.received.map(|at| at.elapsed()).unwrap_or_default();
-    envelope.own_limit().map(|limit| limit.saturating_sub(age.unwrap_or(in_hand)))
+    let limit = envelope.own_limit()?;
+    let in_hand = || envelope.received.map(|at| at.elapsed()).unwrap_or_default();
+    Some(limit.saturating_sub(age.unwrap_or_else(in_hand)))
 }
 
 /// A request whose message id was used before.

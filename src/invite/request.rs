@@ -4,7 +4,7 @@
 mod fields;
 mod shape;
 
-pub use fields::{Wanted, groupid};
+pub use fields::groupid;
 
 use super::envelope::{Envelope, HeaderValue};
 use crate::{
@@ -61,8 +61,7 @@ impl<'a> Request<'a> {
     /// The one credential, from the body or the headers.
     pub fn credential(&self, envelope: &Envelope) -> Result<Credential, Refusal> {
         let body = [(SourceKind::Authorization, self.authorization), (SourceKind::Gssnid, self.gssnid)];
-        let body =
-            body.map(|(kind, raw)| (kind, raw.map(RawValue::get).filter(|raw| *raw != "null").map(text)));
+        let body = body.map(|(kind, raw)| (kind, raw.filter(|raw| raw.get() != "null").map(text)));
         let body = body.iter().filter_map(|(kind, text)| {
             let value = text.as_ref()?.as_deref().map_or(SourceValue::NotText, SourceValue::Text);
             Some(Source { kind: *kind, value })
@@ -78,19 +77,21 @@ impl<'a> Request<'a> {
     }
 }
 
-/// A JSON string, borrowed where it has no escapes.
-fn text(raw: &str) -> Option<Cow<'_, str>> {
-    if !raw.starts_with('"') {
-        return None;
-    }
-    match serde_json::from_str::<&str>(raw) {
-        Ok(plain) => Some(Cow::Borrowed(plain)),
-        Err(_) => serde_json::from_str::<String>(raw).ok().map(Cow::Owned),
+/// A JSON string, borrowed where it has no escapes. `None` for another value, or for a lone surrogate.
+fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
+    let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') {
+        serde_json::from_str(raw.get()).ok().map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(inner))
     }
 }
 
 /// `application/json`, or another type whose suffix says JSON (RFC 6839), with any parameters.
 fn is_json(content_type: &str) -> bool {
+    if content_type == "application/json" {
+        return true;
+    }
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     essence.is_empty()
         || essence == "application/json"
@@ -100,6 +101,17 @@ fn is_json(content_type: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn a_string_is_read_as_serde_json_reads_it(
+            inner in proptest::prop_oneof![".{0,20}", r#"(\\["\\/bfnrtu]|\\u[0-9a-fD]{4}|[a-zé"\u{7f}\u{80}]){0,9}"#],
+        ) {
+            if let Ok(raw) = RawValue::from_string(format!("\"{inner}\"")) {
+                proptest::prop_assert_eq!(text(&raw).map(Cow::into_owned), serde_json::from_str::<String>(raw.get()).ok());
+            }
+        }
+    }
 
     #[test]
     fn content_types() {

@@ -200,6 +200,18 @@ proptest! {
     }
 
     #[test]
+    fn north_american_numbers_are_read_as_libphonenumber_reads_them(
+        plus in prop_oneof![Just("+1"), Just("")],
+        digits in prop_oneof!["[0-9]{10}", "[01]{10}", "1{1,10}[0-9]{0,9}", "0{1,10}[0-9]{0,9}", "[2-9]11[0-9]{4,7}"],
+        region in prop_oneof!["[A-Z]{2}", prop::sample::select(vec!["US", "CA", "BB", "DE", "IT", "BR", ""]).prop_map(str::to_owned)],
+    ) {
+        let dialled = format!("{plus}{digits}");
+        if let Some(number) = north_american(&dialled, &region) {
+            prop_assert_eq!(look_up(&dialled, &region, PhoneCheck::Possible, &[]), Ok(number));
+        }
+    }
+
+    #[test]
     fn refusals_never_hold_the_number(digits in "[0-9]{6,20}") {
         if let Err(refusal) = parse(&digits, "US", PhoneCheck::Possible, &["GB".to_owned()]) {
             prop_assert!(!refusal.message.contains(&digits));

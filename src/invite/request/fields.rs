@@ -4,35 +4,17 @@ use super::{Params, Request, text};
 use crate::{
     group::{Group, GroupId},
     invite::envelope::{Envelope, HeaderValue},
-    phone::{self, PhoneNumber},
+    phone,
     refusal::{Code, Refusal},
     sessions::Asked,
 };
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 
 /// `sessionParams` as compact JSON has at most 4 KiB.
 const LARGEST_PARAMS: usize = 4 * 1024;
 /// A field's name is repeated to its sender up to this many characters.
 const LONGEST_NAME: usize = 64;
-
-/// A request whose every field is right.
-#[derive(Debug)]
-pub struct Wanted {
-    pub session_type: i32,
-    pub phone: PhoneNumber,
-    /// Compact JSON, without nulls.
-    pub params: String,
-}
-
-impl Wanted {
-    pub fn asked(&self) -> Asked {
-        Asked {
-            session_type: Some(self.session_type),
-            phone: Some(self.phone.as_e164().to_owned()),
-            session_params: self.params.clone(),
-        }
-    }
-}
 
 fn missing(field: &str) -> Refusal {
     Refusal::new(Code::FieldMissing, format!("{field} is missing")).field(field)
@@ -49,7 +31,7 @@ pub fn groupid(request: &Request<'_>, envelope: &Envelope) -> Result<GroupId, Re
         None => None,
         Some(raw) => Some(match text(raw) {
             Some(digits) => digits_of(&digits).ok_or_else(rule)?,
-            None => raw.parse().ok().and_then(GroupId::new).ok_or_else(rule)?,
+            None => raw.get().parse().ok().and_then(GroupId::new).ok_or_else(rule)?,
         }),
     };
     let mut named = body;
@@ -74,40 +56,39 @@ fn digits_of(digits: &str) -> Option<GroupId> {
 }
 
 impl Request<'_> {
-    /// All fields but `groupid`. What could be read stays in `asked` for the row, whatever is wrong with the rest.
-    pub fn fields(&self, group: &Group, asked: &mut Asked) -> Result<Wanted, Refusal> {
-        let session_type = self.session_type();
-        asked.session_type = session_type.as_ref().ok().copied();
+    /// All fields but `groupid`. What could be read is in `asked` for the row, whatever is wrong with the rest.
+    pub fn fields(&self, group: &Group, asked: &mut Asked) -> Result<(), Refusal> {
+        let session_type = self.session_type().map(|number| asked.session_type = Some(number));
         let written = self.phone_as_written();
-        let params = self.params();
-        if let Ok(params) = &params {
-            asked.session_params.clone_from(params);
-        }
-        let (session_type, written, params) = (session_type?, written?, params?);
+        let params = self.params().map(|compact| asked.session_params = compact);
+        session_type?;
+        let written = written?;
+        params?;
         let phone = phone::parse(
             &written,
             &group.options.region,
             group.options.phone_check,
             &group.options.countries,
         )?;
-        Ok(Wanted { session_type, phone, params })
+        asked.phone = Some(phone.into());
+        Ok(())
     }
 
     fn session_type(&self) -> Result<i32, Refusal> {
-        let raw = given(self.sessiontype).ok_or_else(|| missing("sessiontype"))?;
+        let raw = given(self.sessiontype).ok_or_else(|| missing("sessiontype"))?.get();
         match raw.parse::<i32>() {
             Ok(number) if (0..=32_767).contains(&number) && !raw.starts_with('-') => Ok(number),
             _ => Err(invalid("sessiontype", "must be an integer from 0 to 32767")),
         }
     }
 
-    fn phone_as_written(&self) -> Result<String, Refusal> {
+    fn phone_as_written(&self) -> Result<Cow<'_, str>, Refusal> {
         let raw = given(self.sms_phone).ok_or_else(|| missing("smsPhone"))?;
         let rule = "must be a phone number, as a string or an integer";
         match text(raw) {
             Some(written) if written.contains('\0') => Err(invalid("smsPhone", "must not hold U+0000")),
-            Some(written) => Ok(written.into_owned()),
-            None if raw.bytes().all(|b| b.is_ascii_digit()) => Ok(raw.to_owned()),
+            Some(written) => Ok(written),
+            None if raw.get().bytes().all(|b| b.is_ascii_digit()) => Ok(Cow::Borrowed(raw.get())),
             None => Err(invalid("smsPhone", rule)),
         }
     }
@@ -121,7 +102,6 @@ impl Request<'_> {
         };
         let mut compact = String::with_capacity(64);
         for (name, raw) in names {
-            let raw = raw.get();
             if name.contains('\0') {
                 return Err(invalid("sessionParams", "has a name with U+0000 in it"));
             }
@@ -137,7 +117,11 @@ impl Request<'_> {
                 _ => {}
             }
             compact.push(if compact.is_empty() { '{' } else { ',' });
-            compact.push_str(&quoted(name));
+            match name {
+                // What is borrowed came without escapes, and needs none.
+                Cow::Borrowed(plain) => compact.extend(["\"", *plain, "\""]),
+                Cow::Owned(text) => compact.push_str(&quoted(text)),
+            }
             compact.push(':');
             compact.push_str(&value);
             if compact.len() >= LARGEST_PARAMS {
@@ -149,8 +133,8 @@ impl Request<'_> {
     }
 }
 
-fn given(raw: Option<&RawValue>) -> Option<&str> {
-    raw.map(RawValue::get).filter(|raw| *raw != "null")
+fn given(raw: Option<&RawValue>) -> Option<&RawValue> {
+    raw.filter(|raw| raw.get() != "null")
 }
 
 fn path(name: &str) -> String {
@@ -164,14 +148,16 @@ fn quoted(text: &str) -> String {
 }
 
 /// A scalar as compact JSON; `None` for null.
-fn scalar(raw: &str) -> Result<Option<String>, &'static str> {
+fn scalar(value: &RawValue) -> Result<Option<Cow<'_, str>>, &'static str> {
+    let raw = value.get();
     match raw.as_bytes().first() {
         Some(b'n') => Ok(None),
-        Some(b't' | b'f') => Ok(Some(raw.to_owned())),
-        Some(b'"') => {
-            let value = text(raw).ok_or("must be text that is UTF-8")?;
-            if value.contains('\0') { Err("must not hold U+0000") } else { Ok(Some(quoted(&value))) }
-        }
+        Some(b't' | b'f') => Ok(Some(Cow::Borrowed(raw))),
+        Some(b'"') => match text(value).ok_or("must be text that is UTF-8")? {
+            Cow::Borrowed(_) => Ok(Some(Cow::Borrowed(raw))),
+            Cow::Owned(text) if text.contains('\0') => Err("must not hold U+0000"),
+            Cow::Owned(text) => Ok(Some(Cow::Owned(quoted(&text)))),
+        },
         Some(b'-' | b'0'..=b'9') => {
             // A double is what every reader of JSON has; PostgreSQL's numeric would refuse 1e999999 and 1e-99999.
             let digits = raw.split(['e', 'E']).next().unwrap_or_default();
@@ -182,7 +168,7 @@ fn scalar(raw: &str) -> Result<Option<String>, &'static str> {
                 return Err("must be a number that a double can hold");
             }
             // A zero needs no exponent, which could be any.
-            Ok(Some(if is_zero { digits.to_owned() } else { raw.to_owned() }))
+            Ok(Some(Cow::Borrowed(if is_zero { digits } else { raw })))
         }
         _ => Err("must be a string, a number, true or false"),
     }
@@ -197,4 +183,33 @@ fn is_resolution(json: &str) -> bool {
     };
     let inner = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     inner.and_then(|inner| inner.split_once('x')).is_some_and(|(width, height)| side(width) && side(height))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn a_string_comes_out_as_serde_json_writes_it(
+            inner in proptest::prop_oneof![".{0,20}", r#"(\\["\\/bfnrt]|\\u[0-9a-f]{4}|[a-zé\u{7f}\u{80}]){0,9}"#],
+        ) {
+            let Ok(raw) = RawValue::from_string(format!("\"{inner}\"")) else { return Ok(()) };
+            match serde_json::from_str::<String>(raw.get()) {
+                Ok(text) if !text.contains('\0') => {
+                    proptest::prop_assert_eq!(scalar(&raw).unwrap().map(Cow::into_owned), Some(quoted(&text)));
+                }
+                _ => proptest::prop_assert!(scalar(&raw).is_err()),
+            }
+        }
+
+        #[test]
+        fn a_name_comes_out_as_it_was(name in r#"(\\["\\/n]|[a-zé]){0,9}"#) {
+            let json = format!("{{\"sessionParams\":{{\"{name}\":1}}}}");
+            let request = super::super::shape::parse(&json).unwrap();
+            let params: serde_json::Value = serde_json::from_str(&request.params().unwrap()).unwrap();
+            let written: serde_json::Value = serde_json::from_str(&json).unwrap();
+            proptest::prop_assert_eq!(&params, &written["sessionParams"]);
+        }
+    }
 }

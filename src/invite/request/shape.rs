@@ -2,6 +2,7 @@
 //! that a number out of range or a wrong type is a fault of its field and not of the whole.
 
 use super::{Params, Request};
+use crate::json::Name;
 use serde::{
     Deserialize,
     de::{self, DeserializeSeed, IgnoredAny, MapAccess, Visitor},
@@ -29,35 +30,27 @@ fn describe(error: &serde_json::Error) -> String {
     format!("{what} at line {} column {}", error.line(), error.column())
 }
 
-/// A JSON string as a name: borrowed where it can be.
-struct Name<'a>(Cow<'a, str>);
-
-impl<'de> Deserialize<'de> for Name<'de> {
-    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl<'de> Visitor<'de> for Text {
-            type Value = Name<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a name")
-            }
-            fn visit_borrowed_str<E: de::Error>(self, name: &'de str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Borrowed(name)))
-            }
-            fn visit_str<E: de::Error>(self, name: &str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Owned(name.to_owned())))
-            }
-        }
-        deserializer.deserialize_str(Text)
-    }
-}
+/// So many names are compared one by one, which costs less than hashing them.
+const FEW: usize = 8;
 
 /// Names seen in one object.
 #[derive(Default)]
-struct Names<'a>(HashSet<Cow<'a, str>>);
+struct Names<'a> {
+    few: Vec<Cow<'a, str>>,
+    many: HashSet<Cow<'a, str>>,
+}
 
 impl<'a> Names<'a> {
-    fn add<E: de::Error>(&mut self, name: Cow<'a, str>) -> Result<(), E> {
-        if self.0.insert(name) { Ok(()) } else { Err(E::custom("a field is repeated")) }
+    /// Whether it is new.
+    fn add(&mut self, name: Cow<'a, str>) -> bool {
+        if self.few.contains(&name) {
+            return false;
+        }
+        if self.few.len() == FEW {
+            return self.many.insert(name);
+        }
+        self.few.push(name);
+        true
     }
 }
 
@@ -80,16 +73,21 @@ impl<'de> Visitor<'de> for Object {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let (mut names, mut request) = (Names::default(), Request::default());
         while let Some(Name(name)) = map.next_key()? {
-            match name.as_ref() {
-                "groupid" => request.groupid = Some(map.next_value()?),
-                "sessiontype" => request.sessiontype = Some(map.next_value()?),
-                "smsPhone" => request.sms_phone = Some(map.next_value()?),
-                "authorization" => request.authorization = Some(map.next_value()?),
-                "gssnid" => request.gssnid = Some(map.next_value()?),
-                "sessionParams" => request.session_params = Some(map.next_value_seed(ParamsSeed)?),
-                _ => _ = map.next_value::<IgnoredAny>()?,
+            let repeated = match name.as_ref() {
+                "groupid" => request.groupid.replace(map.next_value()?).is_some(),
+                "sessiontype" => request.sessiontype.replace(map.next_value()?).is_some(),
+                "smsPhone" => request.sms_phone.replace(map.next_value()?).is_some(),
+                "authorization" => request.authorization.replace(map.next_value()?).is_some(),
+                "gssnid" => request.gssnid.replace(map.next_value()?).is_some(),
+                "sessionParams" => request.session_params.replace(map.next_value_seed(ParamsSeed)?).is_some(),
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                    !names.add(name)
+                }
+            };
+            if repeated {
+                return Err(de::Error::custom("a field is repeated"));
             }
-            names.add(name)?;
         }
         Ok(request)
     }
@@ -134,7 +132,9 @@ impl<'de> Visitor<'de> for ParamsObject {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let (mut names, mut values) = (Names::default(), Vec::new());
         while let Some(Name(name)) = map.next_key()? {
-            names.add(name.clone())?;
+            if !names.add(name.clone()) {
+                return Err(de::Error::custom("a field is repeated"));
+            }
             values.push((name, map.next_value()?));
         }
         Ok(values)
@@ -155,6 +155,20 @@ mod tests {
 
     #[test]
     fn what_is_no_object_or_repeats_a_field_is_malformed() {
+        for known in ["groupid", "sessiontype", "smsPhone", "authorization", "gssnid", "sessionParams"] {
+            let fault = parse(&format!(r#"{{"{known}":null,"x":1,"{known}":null}}"#)).unwrap_err();
+            assert!(fault.starts_with("a field is repeated"), "{known}: {fault}");
+        }
+        let many = |last: usize| {
+            let names: Vec<_> = (0..99).chain([last]).map(|n| format!("\"{n}\":1")).collect();
+            format!("{{{}}}", names.join(","))
+        };
+        assert!(parse(&many(99)).is_ok() && parse(&format!("{{\"sessionParams\":{}}}", many(99))).is_ok());
+        for repeated in [0, 7, 8, 98] {
+            assert!(parse(&many(repeated)).unwrap_err().starts_with("a field is repeated"), "{repeated}");
+            let params = format!("{{\"sessionParams\":{}}}", many(repeated));
+            assert!(parse(&params).unwrap_err().starts_with("a field of sessionParams is repeated"));
+        }
         for bad in [
             "",
             " ",
