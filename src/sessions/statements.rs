@@ -21,7 +21,7 @@ pub struct Lease {
     pub settle: Duration,
 }
 
-/// Inserts rows; answers `None` for one whose key, token or message id is taken, or that is there already.
+/// Inserts rows; answers `None` for one whose key or message id is taken, or that is there already.
 #[derive(Debug)]
 pub struct Insert {
     pub pool: PgPool,
@@ -114,6 +114,9 @@ pub struct Ended {
 }
 
 /// Records outcomes; answers `false` for a row that is not this claim's any more.
+///
+/// `= any(array[…])` joins by the primary key only. Of `=` the planner may make a hash join, while the table is small and
+/// its statistics smaller, and keep that for a table that has grown.
 #[derive(Debug)]
 pub struct Record {
     pub pool: PgPool,
@@ -159,7 +162,7 @@ impl Statement for Record {
                    updated_at = now()
               from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::float8[], $9::text[])
                    as o (id, fence, status, text_state, provider_message_id, error, rest, error_code)
-             where s.id = o.id and s.fence = o.fence and s.status = 'sending'
+             where s.id = any(array[o.id]) and s.fence = o.fence and s.status = 'sending'
             returning s.id
             "#,
             &rows.iter().map(|row| row.id).collect::<Vec<_>>(),
@@ -350,10 +353,13 @@ pub async fn acknowledge(pool: &PgPool, requests: &[[u8; 32]]) -> Result<(), sql
         with sure as (select r.sha256, count(*) as times from unnest($1::bytea[]) as r (sha256) group by r.sha256),
         equal as (
             select s.id, sure.times,
-                   row_number() over (partition by s.request_sha256 order by (s.status = 'sending'), s.id) as nth
-              from sure join sessions s on s.request_sha256 = sure.sha256 and not s.acknowledged
+                   row_number() over (partition by sure.sha256 order by (s.status = 'sending'), s.id) as nth
+              from sure cross join lateral
+                   -- With an offset it is asked for each, by the index.
+                   (select id, status from sessions where request_sha256 = sure.sha256 and not acknowledged offset 0) s
         )
-        update sessions s set acknowledged = true from equal where s.id = equal.id and equal.nth <= equal.times
+        update sessions s set acknowledged = true from equal
+         where s.id = any(array[equal.id]) and equal.nth <= equal.times
         "#,
         &requests.iter().map(<[u8; 32]>::as_slice).collect::<Vec<_>>() as &[&[u8]],
     )
