@@ -51,12 +51,16 @@ impl Statement for Insert {
                    now() + make_interval(secs => r.ttl), now() + make_interval(secs => r.ttl),
                    case when r.ttl is null then now() end, r.message_id is not null,
                    now() + make_interval(secs => r.deadline), now() + make_interval(secs => r.own_limit)
-              from unnest($1::uuid[], $2::bigint[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[], $8::text[],
-                          $9::text[], $10::bytea[], $11::bool[], $12::text[], $13::text[], $14::text[], $15::text[],
-                          $16::text[], $17::float8[], $18::text[], $19::float8[], $20::float8[])
-                   as r (id, group_id, status, session_type, session_params, phone, requested_by, message_id,
-                         correlation_id, request_sha256, owns_message_id, session_key, token, invitation_text,
-                         error_code, error, ttl, text_state, deadline, own_limit)
+              -- Not in the from clause: there each array would be kept in a store of its own first.
+              from (select unnest($1::uuid[]) as id, unnest($2::bigint[]) as group_id, unnest($3::text[]) as status,
+                           unnest($4::int[]) as session_type, unnest($5::text[]) as session_params,
+                           unnest($6::text[]) as phone, unnest($7::text[]) as requested_by, unnest($8::text[]) as message_id,
+                           unnest($9::text[]) as correlation_id, unnest($10::bytea[]) as request_sha256,
+                           unnest($11::bool[]) as owns_message_id, unnest($12::text[]) as session_key,
+                           unnest($13::text[]) as token, unnest($14::text[]) as invitation_text,
+                           unnest($15::text[]) as error_code, unnest($16::text[]) as error, unnest($17::float8[]) as ttl,
+                           unnest($18::text[]) as text_state, unnest($19::float8[]) as deadline,
+                           unnest($20::float8[]) as own_limit) r
             on conflict do nothing
             returning id, expires_at, ticket as "ticket!"
             "#,
