@@ -84,6 +84,11 @@ pub async fn connect(config: &DatabaseConfig, application: &str) -> Result<PgPoo
             ("statement_timeout", "30s"),
             ("lock_timeout", "10s"),
             ("idle_in_transaction_session_timeout", "60s"),
+            // A plan is made once for a connection, maybe when the tables are empty: so it must be right for full ones.
+            ("plan_cache_mode", "force_generic_plan"),
+            ("enable_seqscan", "off"),
+            ("max_parallel_workers_per_gather", "0"),
+            ("jit", "off"),
         ])
         .log_statements(tracing::log::LevelFilter::Off)
         .log_slow_statements(tracing::log::LevelFilter::Off, Duration::ZERO);

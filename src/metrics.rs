@@ -32,6 +32,7 @@ const UNSURE: &str = "session_invite_unsure_settled_total";
 const OVERTAKEN: &str = "session_invite_overtaken_total";
 const THOUGH_TOLD_NOT: &str = "session_invite_texted_though_told_not_total";
 const TWICE: &str = "session_invite_texted_twice_total";
+const RETIRED: &str = "session_invite_sessions_retired_total";
 
 /// From a fast provider's milliseconds to a slow one's time-out.
 const BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -84,6 +85,7 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     describe_counter!(OVERTAKEN, "Tries whose claim was over when their outcome came.");
     describe_counter!(THOUGH_TOLD_NOT, "Texts that went out after their senders were told that none did.");
     describe_counter!(TWICE, "Visitors who were texted twice, as far as it is known.");
+    describe_counter!(RETIRED, "Old sessions that were deleted, or blanked of what names a person.");
     Ok(handle)
 }
 
@@ -232,4 +234,19 @@ pub fn texted_twice() {
 
 pub fn texted_though_told_not() {
     counter!(THOUGH_TOLD_NOT).increment(1);
+}
+
+/// What became of old sessions.
+#[derive(Debug, Clone, Copy)]
+pub enum Retired {
+    Blanked,
+    Deleted,
+}
+
+pub fn retired(how: Retired, rows: u64) {
+    let how = match how {
+        Retired::Blanked => "blanked",
+        Retired::Deleted => "deleted",
+    };
+    counter!(RETIRED, "how" => how).increment(rows);
 }

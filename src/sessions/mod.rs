@@ -4,6 +4,7 @@ mod batch;
 mod claim;
 mod key;
 pub mod lookup;
+mod retention;
 mod row;
 mod statements;
 mod sweep;
@@ -12,6 +13,7 @@ mod sweep;
 pub(crate) use claim::ended;
 pub use claim::{Fate, Recorded, Session};
 pub use key::{SessionKey, Token};
+pub use retention::retain;
 pub use row::{About, Asked, Outcome, Resume, Sent, Standing};
 pub use statements::Lease;
 pub use sweep::sweep;
@@ -99,15 +101,17 @@ impl Sessions {
             return self.find(Which::Unacknowledged { request_sha256 }).await;
         };
         let owner = self.find(Which::Owner { group, message_id, params: "{}" }).await?;
+        let former = Which::Former { group, message_id, request_sha256 };
         match owner.filter(|row| row.came_from(request_sha256)) {
             Some(row) => Ok(Some(row)),
-            None => self.find(Which::Former { group, message_id, request_sha256 }).await,
+            None => self.find(former).await,
         }
+        .map(|row| row.filter(Standing::is_told))
     }
 
     /// The row that a copy of ours goes on with. `None` if the ticket is not the row's: then it is not our copy.
     pub async fn resume(&self, session: Uuid, ticket: Uuid) -> Result<Option<Standing>, Trouble> {
-        Ok(self.by_id(session).await?.filter(|row| row.ticket == ticket && !ticket.is_nil()))
+        Ok(self.by_id(session).await?.filter(|row| row.ticket == ticket && !ticket.is_nil() && row.is_told()))
     }
 
     /// The row as it stands now.

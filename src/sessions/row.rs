@@ -146,9 +146,15 @@ impl Standing {
         self.request_sha256.as_deref() == Some(request_sha256)
     }
 
-    /// The same request in the sense of the contract's section 8: the credential does not count.
+    /// The same request in the sense of the contract's section 8: the credential does not count. Nothing is the same as
+    /// a row that is blanked.
     pub fn asks_the_same(&self, asked: &Asked) -> bool {
         self.session_type == asked.session_type && self.phone == asked.phone && self.same_params
+    }
+
+    /// Whether it can say how its invite ended, or will: one that is blanked cannot.
+    pub fn is_told(&self) -> bool {
+        self.in_hand() || self.outcome().is_some()
     }
 
     /// What was answered, once the invite is finished.

@@ -21,7 +21,7 @@ pub struct Lease {
     pub settle: Duration,
 }
 
-/// Inserts rows; answers `None` for one whose key, token or message id is taken, or that is there already.
+/// Inserts rows; answers `None` for one whose key or message id is taken, or that is there already.
 #[derive(Debug)]
 pub struct Insert {
     pub pool: PgPool,
@@ -51,12 +51,16 @@ impl Statement for Insert {
                    now() + make_interval(secs => r.ttl), now() + make_interval(secs => r.ttl),
                    case when r.ttl is null then now() end, r.message_id is not null,
                    now() + make_interval(secs => r.deadline), now() + make_interval(secs => r.own_limit)
-              from unnest($1::uuid[], $2::bigint[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[], $8::text[],
-                          $9::text[], $10::bytea[], $11::bool[], $12::text[], $13::text[], $14::text[], $15::text[],
-                          $16::text[], $17::float8[], $18::text[], $19::float8[], $20::float8[])
-                   as r (id, group_id, status, session_type, session_params, phone, requested_by, message_id,
-                         correlation_id, request_sha256, owns_message_id, session_key, token, invitation_text,
-                         error_code, error, ttl, text_state, deadline, own_limit)
+              -- Not in the from clause: there each array would be kept in a store of its own first.
+              from (select unnest($1::uuid[]) as id, unnest($2::bigint[]) as group_id, unnest($3::text[]) as status,
+                           unnest($4::int[]) as session_type, unnest($5::text[]) as session_params,
+                           unnest($6::text[]) as phone, unnest($7::text[]) as requested_by, unnest($8::text[]) as message_id,
+                           unnest($9::text[]) as correlation_id, unnest($10::bytea[]) as request_sha256,
+                           unnest($11::bool[]) as owns_message_id, unnest($12::text[]) as session_key,
+                           unnest($13::text[]) as token, unnest($14::text[]) as invitation_text,
+                           unnest($15::text[]) as error_code, unnest($16::text[]) as error, unnest($17::float8[]) as ttl,
+                           unnest($18::text[]) as text_state, unnest($19::float8[]) as deadline,
+                           unnest($20::float8[]) as own_limit) r
             on conflict do nothing
             returning id, expires_at, ticket as "ticket!"
             "#,
@@ -114,6 +118,9 @@ pub struct Ended {
 }
 
 /// Records outcomes; answers `false` for a row that is not this claim's any more.
+///
+/// `= any(array[…])` joins by the primary key only. Of `=` the planner may make a hash join, while the table is small and
+/// its statistics smaller, and keep that for a table that has grown.
 #[derive(Debug)]
 pub struct Record {
     pub pool: PgPool,
@@ -159,7 +166,7 @@ impl Statement for Record {
                    updated_at = now()
               from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::float8[], $9::text[])
                    as o (id, fence, status, text_state, provider_message_id, error, rest, error_code)
-             where s.id = o.id and s.fence = o.fence and s.status = 'sending'
+             where s.id = any(array[o.id]) and s.fence = o.fence and s.status = 'sending'
             returning s.id
             "#,
             &rows.iter().map(|row| row.id).collect::<Vec<_>>(),
@@ -350,10 +357,13 @@ pub async fn acknowledge(pool: &PgPool, requests: &[[u8; 32]]) -> Result<(), sql
         with sure as (select r.sha256, count(*) as times from unnest($1::bytea[]) as r (sha256) group by r.sha256),
         equal as (
             select s.id, sure.times,
-                   row_number() over (partition by s.request_sha256 order by (s.status = 'sending'), s.id) as nth
-              from sure join sessions s on s.request_sha256 = sure.sha256 and not s.acknowledged
+                   row_number() over (partition by sure.sha256 order by (s.status = 'sending'), s.id) as nth
+              from sure cross join lateral
+                   -- With an offset it is asked for each, by the index.
+                   (select id, status from sessions where request_sha256 = sure.sha256 and not acknowledged offset 0) s
         )
-        update sessions s set acknowledged = true from equal where s.id = equal.id and equal.nth <= equal.times
+        update sessions s set acknowledged = true from equal
+         where s.id = any(array[equal.id]) and equal.nth <= equal.times
         "#,
         &requests.iter().map(<[u8; 32]>::as_slice).collect::<Vec<_>>() as &[&[u8]],
     )

@@ -72,7 +72,7 @@ async fn step(pool: &PgPool) -> Result<i64, sqlx::Error> {
                    else now() + make_interval(secs => coalesce(g.key_rest, 86400)) end,
                updated_at = now()
           from due left join groups g on g.id = due.group_id
-         where s.id = due.id
+         where s.id = any(array[due.id])
         "#,
         BATCH,
         Json(too_late()) as Json<Refusal>,

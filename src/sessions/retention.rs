@@ -1,0 +1,110 @@
+//! Forgets old sessions: first what names a person, later the row (docs/GROWTH.md).
+
+use crate::{
+    metrics::{self, Retired},
+    trouble::Passing,
+};
+use sqlx::{PgConnection, PgPool};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// When what names a person is taken out of a row, if the row is still there: half a year.
+const BLANK_AFTER: Duration = Duration::from_hours(182 * 24);
+/// Rows in one statement: few enough that no invite waits for it.
+const BATCH: u64 = 500;
+/// How often a worker looks for what has become old.
+const EVERY: Duration = Duration::from_hours(1);
+/// After a full batch it rests so many times as long as the batch took, and at least for [`LEAST_REST`].
+const RESTS: u32 = 3;
+const LEAST_REST: Duration = Duration::from_millis(20);
+/// After an error.
+const LATER: Duration = Duration::from_secs(30);
+
+/// Blanks and deletes until `stop`, at its own pace. Several workers take different rows (`skip locked`).
+pub async fn retain(pool: PgPool, retention: Duration, stop: CancellationToken) {
+    let mut told = false;
+    loop {
+        let begun = Instant::now();
+        let Some(done) = stop.run_until_cancelled(step(&pool, retention)).await else { return };
+        let pause = match done {
+            // There is more, but the invites go first.
+            Ok(true) => (begun.elapsed() * RESTS).max(LEAST_REST),
+            Ok(false) => EVERY.mul_f64(rand::random_range(0.8..1.2)),
+            Err(error) => {
+                if !told {
+                    tracing::warn!(error = %error.summary(), "old sessions cannot be deleted or blanked; trying again");
+                }
+                LATER
+            }
+        };
+        told = pause == LATER;
+        if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// One batch of each; answers whether there may be more.
+async fn step(pool: &PgPool, retention: Duration) -> Result<bool, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    // It waits for nobody: a migration that needs the table has it first.
+    sqlx::raw_sql("set local lock_timeout = '1s'; set local statement_timeout = '10s'")
+        .execute(&mut *transaction)
+        .await?;
+    // Where rows are kept for no longer than names, some are deleted that were never blanked.
+    let mut deleted = delete(&mut transaction, retention, true).await?;
+    if deleted < BATCH {
+        deleted += delete(&mut transaction, retention, false).await?;
+    }
+    let blanked = blank(&mut transaction, retention.min(BLANK_AFTER)).await?;
+    transaction.commit().await?;
+    metrics::retired(Retired::Deleted, deleted);
+    metrics::retired(Retired::Blanked, blanked);
+    Ok(deleted >= BATCH || blanked >= BATCH)
+}
+
+/// Deletes rows that are older than `age` and over: no key is held, and no invite is in hand.
+async fn delete(connection: &mut PgConnection, age: Duration, blanked: bool) -> Result<u64, sqlx::Error> {
+    let deleted = sqlx::query!(
+        r#"
+        with old as materialized (
+            select id from sessions
+             where not key_held and blanked = $3 and created_at < now() - make_interval(secs => $2) and status <> 'sending'
+             order by created_at limit $1 for update skip locked
+        )
+        delete from sessions s using old where s.id = any(array[old.id])
+        "#,
+        BATCH.cast_signed(),
+        age.as_secs_f64(),
+        blanked,
+    )
+    .execute(connection)
+    .await?;
+    Ok(deleted.rows_affected())
+}
+
+/// Takes out what names a person. What is left says that there was an invite, and what became of it.
+///
+/// The message id stays: it answers for its invite as long as the row is there. So does the request's hash, which nobody
+/// can guess the request from, as that holds a signature.
+async fn blank(connection: &mut PgConnection, age: Duration) -> Result<u64, sqlx::Error> {
+    let blanked = sqlx::query!(
+        r#"
+        with old as materialized (
+            select id from sessions
+             where not key_held and not blanked and created_at < now() - make_interval(secs => $2) and status <> 'sending'
+             order by created_at limit $1 for update skip locked
+        )
+        update sessions s
+           set blanked = true, phone = null, invitation_text = null, session_params = '{}', token = null,
+               correlation_id = null, requested_by = split_part(s.requested_by, ':', 1), updated_at = now()
+          from old
+         where s.id = any(array[old.id])
+        "#,
+        BATCH.cast_signed(),
+        age.as_secs_f64(),
+    )
+    .execute(connection)
+    .await?;
+    Ok(blanked.rows_affected())
+}
