@@ -13,6 +13,7 @@ use lapin::{
 use std::{collections::BTreeMap, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot},
+    task::yield_now,
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -100,6 +101,11 @@ impl Teller {
             };
             if came == 0 {
                 return;
+            }
+            // Those that are ready to run come first, and may have something to tell too.
+            yield_now().await;
+            while let Ok(more) = settled.try_recv() {
+                told.push(more);
             }
             let overdue = held_until.is_some_and(|until| until <= Instant::now());
             if self.tell(&mut told, overdue).await.is_none() {

@@ -25,7 +25,10 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::yield_now,
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -263,6 +266,11 @@ impl Line {
                 came = queue.recv_many(&mut jobs, WAITING) => {
                     if came == 0 {
                         return true;
+                    }
+                    // Those that are ready to run come first, and may have a message too.
+                    yield_now().await;
+                    while let Ok(job) = queue.try_recv() {
+                        jobs.push(job);
                     }
                     // All of them are handed to the client before any is waited for: they leave in one write.
                     confirms.extend(jobs.drain(..).map(|job| publish(open, job)));

@@ -4,12 +4,18 @@
 //! bounded. One bad row fails its own invite and not its neighbours'.
 
 use crate::trouble::{Trouble, persist};
+use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
 use std::{collections::VecDeque, fmt, future::Future};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{Mutex, mpsc, oneshot},
+    task::yield_now,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Rows in one statement at most.
 const LARGEST: usize = 256;
+/// Connections in the pool from which on a lane keeps one: the others need some too.
+const KEPT_FROM: u32 = 4;
 
 /// A statement over many rows; it answers each of them, in their order.
 pub trait Statement: Send + Sync + 'static {
@@ -18,7 +24,11 @@ pub trait Statement: Send + Sync + 'static {
     /// For the log.
     const NAME: &'static str;
 
-    fn run(&self, rows: &[Self::Row]) -> impl Future<Output = Result<Vec<Self::Answer>, sqlx::Error>> + Send;
+    fn run(
+        &self,
+        line: &mut PgConnection,
+        rows: &[Self::Row],
+    ) -> impl Future<Output = Result<Vec<Self::Answer>, sqlx::Error>> + Send;
 }
 
 struct Waiting<S: Statement> {
@@ -41,9 +51,10 @@ impl<S: Statement> Grouped<S> {
     /// Starts the lane; it ends when this is dropped. `stop` makes it give up on a database that is away.
     ///
     /// One lane: a second would halve the batches, and so double the statements and the commits that are waited for.
-    pub fn start(statement: S, stop: &CancellationToken) -> Self {
+    pub fn start(statement: S, pool: &PgPool, stop: &CancellationToken) -> Self {
         let (queue, rows) = mpsc::channel(2 * LARGEST);
-        tokio::spawn(lane(statement, rows, stop.clone()));
+        let line = Line { pool: pool.clone(), kept: Mutex::const_new(None) };
+        tokio::spawn(lane(statement, line, rows, stop.clone()));
         Self { queue }
     }
 
@@ -55,9 +66,44 @@ impl<S: Statement> Grouped<S> {
     }
 }
 
-async fn lane<S: Statement>(statement: S, mut queue: mpsc::Receiver<Waiting<S>>, stop: CancellationToken) {
+/// A lane's own connection. One that is taken from the pool for each statement is asked for a sign of life each time that
+/// it goes back, and the next statement waits behind that.
+struct Line {
+    pool: PgPool,
+    kept: Mutex<Option<PoolConnection<Postgres>>>,
+}
+
+impl Line {
+    async fn run<S: Statement>(&self, statement: &S, rows: &[S::Row]) -> Result<Vec<S::Answer>, sqlx::Error> {
+        let mut kept = self.kept.lock().await;
+        let mut connection = match kept.take() {
+            Some(connection) => connection,
+            None => self.pool.acquire().await?,
+        };
+        // One on which a statement failed goes back to the pool, which looks what it is worth.
+        let answers = statement.run(&mut connection, rows).await?;
+        if self.pool.options().get_max_connections() >= KEPT_FROM {
+            *kept = Some(connection);
+        }
+        Ok(answers)
+    }
+}
+
+async fn lane<S: Statement>(
+    statement: S,
+    line: Line,
+    mut queue: mpsc::Receiver<Waiting<S>>,
+    stop: CancellationToken,
+) {
     let mut waiting = Vec::with_capacity(LARGEST);
     while queue.recv_many(&mut waiting, LARGEST).await > 0 {
+        // Those that are ready to run come first, and may have a row for this statement too. If none is, it costs nothing.
+        yield_now().await;
+        while waiting.len() < LARGEST
+            && let Ok(more) = queue.try_recv()
+        {
+            waiting.push(more);
+        }
         let (rows, mut answers): (Vec<_>, VecDeque<_>) = waiting.drain(..).map(|w| (w.row, w.answer)).unzip();
         let mut answer = |result| {
             // Whoever waited may have gone away.
@@ -65,7 +111,7 @@ async fn lane<S: Statement>(statement: S, mut queue: mpsc::Receiver<Waiting<S>>,
         };
         let mut parts = vec![rows.as_slice()];
         while let Some(part) = parts.pop() {
-            match persist(S::NAME, &stop, || statement.run(part)).await {
+            match persist(S::NAME, &stop, || line.run(&statement, part)).await {
                 Ok(results) => results.into_iter().for_each(|result| answer(Ok(result))),
                 // The statement failed as a whole: its halves show which row was to blame.
                 Err(Trouble::Defect(_)) if part.len() > 1 => {

@@ -81,8 +81,8 @@ pub enum Repeated {
 impl Sessions {
     /// `stop` ends the waiting for a database that is away.
     pub fn start(pool: PgPool, lease: Lease, stop: CancellationToken) -> Self {
-        let insert = Grouped::start(Insert { pool: pool.clone(), lease }, &stop);
-        let record = Grouped::start(Record { pool: pool.clone() }, &stop);
+        let insert = Grouped::start(Insert { lease }, &pool, &stop);
+        let record = Grouped::start(Record, &pool, &stop);
         Self { pool, insert, record, lease, stop }
     }
 

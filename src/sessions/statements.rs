@@ -5,7 +5,7 @@ use super::{
     row::{NewRow, Standing, Written},
 };
 use crate::{group::GroupId, refusal::Refusal};
-use sqlx::{PgPool, types::Json};
+use sqlx::{PgConnection, PgPool, types::Json};
 use std::{collections::HashMap, time::Duration};
 use uuid::Uuid;
 
@@ -24,7 +24,6 @@ pub struct Lease {
 /// Inserts rows; answers `None` for one whose key or message id is taken, or that is there already.
 #[derive(Debug)]
 pub struct Insert {
-    pub pool: PgPool,
     pub lease: Lease,
 }
 
@@ -33,7 +32,11 @@ impl Statement for Insert {
     type Answer = Option<Written>;
     const NAME: &'static str = "insert sessions";
 
-    async fn run(&self, rows: &[NewRow]) -> Result<Vec<Option<Written>>, sqlx::Error> {
+    async fn run(
+        &self,
+        line: &mut PgConnection,
+        rows: &[NewRow],
+    ) -> Result<Vec<Option<Written>>, sqlx::Error> {
         fn column<'a, T>(rows: &'a [NewRow], value: impl Fn(&'a NewRow) -> T) -> Vec<T> {
             rows.iter().map(value).collect()
         }
@@ -87,7 +90,7 @@ impl Statement for Insert {
             self.lease.ends.as_secs_f64(),
             self.lease.settle.as_secs_f64(),
         )
-        .fetch_all(&self.pool)
+        .fetch_all(line)
         .await?;
         let written: HashMap<Uuid, Written> = inserted
             .into_iter()
@@ -122,16 +125,14 @@ pub struct Ended {
 /// `= any(array[…])` joins by the primary key only. Of `=` the planner may make a hash join, while the table is small and
 /// its statistics smaller, and keep that for a table that has grown.
 #[derive(Debug)]
-pub struct Record {
-    pub pool: PgPool,
-}
+pub struct Record;
 
 impl Statement for Record {
     type Row = Ended;
     type Answer = bool;
     const NAME: &'static str = "record outcomes";
 
-    async fn run(&self, all: &[Ended]) -> Result<Vec<bool>, sqlx::Error> {
+    async fn run(&self, line: &mut PgConnection, all: &[Ended]) -> Result<Vec<bool>, sqlx::Error> {
         // An update takes one of several values for a row, whichever: so it gets one only, and the provider's word first.
         let mut chosen: HashMap<Uuid, usize> = HashMap::with_capacity(all.len());
         for (place, row) in all.iter().enumerate() {
@@ -183,7 +184,7 @@ impl Statement for Record {
             &rows.iter().map(|row| row.refusal.as_ref().map(|r| r.code.as_str())).collect::<Vec<_>>()
                 as &[Option<&str>],
         )
-        .fetch_all(&self.pool)
+        .fetch_all(line)
         .await?;
         let recorded: std::collections::HashSet<Uuid> = recorded.into_iter().collect();
         Ok((0..all.len()).map(|place| is_chosen(place) && recorded.contains(&all[place].id)).collect())
