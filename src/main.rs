@@ -14,7 +14,7 @@ use session_invite::{
 use std::{num::NonZero, process::ExitCode};
 use tokio::runtime::{Builder, Runtime};
 
-/// Chosen by measurement (docs/PERFORMANCE.md): it costs an invite less than the system's, and holds on to less memory.
+/// An invite is many small allocations, and this makes less of its time of them than the system's (docs/PERFORMANCE.md).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
