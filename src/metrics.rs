@@ -135,7 +135,7 @@ pub fn answered(reply: &Reply) {
     match (reply.status, reply.code) {
         ("sent", None) => USUAL.sent.increment(1),
         (status, code) => {
-            counter!(INVITES, "status" => status, "code" => code.unwrap_or_default()).increment(1)
+            counter!(INVITES, "status" => status, "code" => code.unwrap_or_default()).increment(1);
         }
     }
 }

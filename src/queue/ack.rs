@@ -10,7 +10,10 @@ use lapin::{
     options::{BasicAckOptions, BasicNackOptions},
     types::DeliveryTag,
 };
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 use tokio::{
     sync::{mpsc, oneshot},
     task::yield_now,
@@ -29,7 +32,7 @@ pub(super) type Anonymous = [u8; 32];
 /// What is to be told to the broker of a channel's deliveries.
 #[derive(Debug, Clone)]
 pub(super) struct Acks {
-    // Bounded by the prefetch: each delivery is settled once.
+    // Bounded by the prefetch: each delivery is settled once, and the task takes all that there is.
     told: mpsc::UnboundedSender<Told>,
 }
 
@@ -109,8 +112,8 @@ impl Teller {
             }
             let overdue = held_until.is_some_and(|until| until <= Instant::now());
             if self.tell(&mut told, overdue).await.is_none() {
-                // Whoever is still to be told is dropped with it.
-                return self.lost.cancelled().await;
+                // All that is unacknowledged comes again, on another line.
+                return self.lost.cancel();
             }
             held_until = match held_until.filter(|_| !overdue) {
                 _ if !self.tags.holds() => None,
@@ -126,14 +129,14 @@ impl Teller {
         for one in told.drain(..) {
             match one {
                 Told::Done { tag, anonymous, then: waiting } => {
-                    self.tags.settle(tag, true);
+                    self.tags.hold(tag);
                     self.anonymous.extend(anonymous.map(|request| (tag, request)));
                     then.extend(waiting);
                 }
                 Told::Return(tag) => {
                     let requeue = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
                     self.on_line(self.channel.basic_nack(tag, requeue)).await?;
-                    self.tags.settle(tag, false);
+                    self.tags.told(tag);
                 }
                 Told::Flush(waiting) => {
                     each = true;
@@ -184,47 +187,60 @@ async fn at(moment: Option<Instant>) {
     }
 }
 
-/// A channel's delivery tags, which count up from 1.
+/// A channel's delivery tags, which count up from 1. What it keeps is bounded by the deliveries in hand.
 #[derive(Debug, Default)]
 struct Tags {
     /// All up to this one are settled, and told.
     below: DeliveryTag,
-    /// Settled ones above it, and whether the broker is still to be told.
-    beyond: BTreeMap<DeliveryTag, bool>,
+    /// Settled ones above it that are still to be acknowledged.
+    held: BTreeSet<DeliveryTag>,
+    /// Those above it that are told, as the first and the last of a run.
+    told: BTreeMap<DeliveryTag, DeliveryTag>,
 }
 
 impl Tags {
-    /// `held`: it is still to be acknowledged.
-    fn settle(&mut self, tag: DeliveryTag, held: bool) {
-        self.beyond.insert(tag, held);
+    /// It is still to be acknowledged.
+    fn hold(&mut self, tag: DeliveryTag) {
+        self.held.insert(tag);
+    }
+
+    /// The broker knows it no more.
+    fn told(&mut self, tag: DeliveryTag) {
+        let before = self.told.range(..tag).next_back().filter(|(_, last)| **last + 1 == tag);
+        let first = before.map_or(tag, |(first, _)| *first);
+        let last = self.told.remove(&(tag + 1)).unwrap_or(tag);
+        self.told.insert(first, last);
     }
 
     /// The tag up to which all are settled, if any of them is still to be acknowledged; those count as told then. It is itself
     /// one of them, as the broker knows no others.
     fn all_up_to(&mut self) -> Option<DeliveryTag> {
-        let mut last = None;
-        while let Some(first) = self.beyond.first_entry().filter(|first| *first.key() == self.below + 1) {
-            self.below += 1;
-            if first.remove() {
-                last = Some(self.below);
+        let mut up_to = None;
+        loop {
+            let next = self.below + 1;
+            if self.held.remove(&next) {
+                self.below = next;
+                up_to = Some(next);
+            } else if let Some(last) = self.told.remove(&next) {
+                self.below = last;
+            } else {
+                return up_to;
             }
         }
-        last
     }
 
     /// Whether any is still to be acknowledged.
     fn holds(&self) -> bool {
-        self.beyond.values().any(|held| *held)
+        !self.held.is_empty()
     }
 
     /// All of those; they count as told then.
-    fn take_held(&mut self) -> Vec<DeliveryTag> {
-        let held = self.beyond.iter_mut().filter(|(_, held)| **held);
-        held.map(|(tag, held)| {
-            *held = false;
-            *tag
-        })
-        .collect()
+    fn take_held(&mut self) -> BTreeSet<DeliveryTag> {
+        let held = std::mem::take(&mut self.held);
+        for tag in &held {
+            self.told(*tag);
+        }
+        held
     }
 }
 
@@ -232,27 +248,26 @@ impl Tags {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::BTreeSet;
 
     #[test]
     fn what_is_settled_in_order_is_acknowledged_together() {
         let mut tags = Tags::default();
         for tag in [2, 1, 3, 5] {
-            tags.settle(tag, true);
+            tags.hold(tag);
         }
         assert_eq!((tags.all_up_to(), tags.holds()), (Some(3), true));
-        assert_eq!((tags.take_held(), tags.holds()), (vec![5], false));
-        tags.settle(4, true);
+        assert_eq!((tags.take_held(), tags.holds()), (BTreeSet::from([5]), false));
+        tags.hold(4);
         assert_eq!(tags.all_up_to(), Some(4), "5 is told already, and the broker does not know it any more");
     }
 
     #[test]
     fn what_went_back_is_not_acknowledged_and_holds_nobody_up() {
         let mut tags = Tags::default();
-        tags.settle(2, true);
-        tags.settle(1, false);
+        tags.hold(2);
+        tags.told(1);
         assert_eq!(tags.all_up_to(), Some(2));
-        tags.settle(3, false);
+        tags.told(3);
         assert_eq!((tags.all_up_to(), tags.holds()), (None, false));
     }
 
@@ -271,9 +286,11 @@ mod tests {
                 for tag in order.by_ref().take(count) {
                     let back = returned.contains(&tag);
                     settled.insert(tag);
-                    tags.settle(tag, !back);
                     if back {
+                        tags.told(tag);
                         outstanding.remove(&tag);
+                    } else {
+                        tags.hold(tag);
                     }
                 }
                 if let Some(tag) = tags.all_up_to() {
@@ -281,11 +298,12 @@ mod tests {
                     prop_assert!((1..=tag).all(|tag| settled.contains(&tag)));
                     outstanding.retain(|other| *other > tag);
                 }
-                for tag in each.then(|| tags.take_held()).unwrap_or_default() {
+                let alone = if each { tags.take_held() } else { BTreeSet::new() };
+                for tag in alone {
                     prop_assert!(settled.contains(&tag) && outstanding.remove(&tag));
                 }
             }
-            prop_assert!(outstanding.is_empty() && !tags.holds());
+            prop_assert!(outstanding.is_empty() && !tags.holds() && tags.told.is_empty());
         }
     }
 }

@@ -33,7 +33,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 const OPENS_WITHIN: Duration = Duration::from_secs(30);
 /// How long the broker's client may take over an acknowledgement, or a question on a line that is there.
 pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
-/// Acknowledgements that wait to be marked at most, and in one statement.
+/// How long a line may take to end in order.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
+/// Acknowledgements that are marked in one statement.
 const MARKED: usize = 1_024;
 
 /// Which queue is consumed, and how its messages are taken.
@@ -189,7 +191,7 @@ impl Consumer {
         if !quarantine.is_on() {
             topology::declare(&channel, &self.names).await?;
         }
-        let (sure, written) = mpsc::channel(MARKED);
+        let (sure, written) = mpsc::channel(usize::from(self.prefetch).max(MARKED));
         let lost = CancellationToken::new();
         let acks = Acks::start(channel.clone(), lost.clone(), sure);
         tokio::spawn(make_sure(channel.clone(), written, lost.clone(), self.invites.clone()));
@@ -219,6 +221,9 @@ impl Consumer {
             tokio::select! {
                 ended = &mut consuming => break ended,
                 error = &mut watching => break Err(error),
+                () = line.hold.lost.cancelled() => {
+                    break Err(Unusable::lost("the broker takes no acknowledgement"));
+                }
                 () = self.queues_gone.notified() => {
                     tracing::warn!("a queue of ours is gone; the queues are declared again");
                     if let Err(error) = topology::declare(&line.channel, &self.names).await {
@@ -231,13 +236,15 @@ impl Consumer {
             // What is in hand is finished, and still acknowledged on this line.
             self.consuming.lost();
             self.finish().await;
-            line.hold.acks.flush().await;
+            // On a line that is lost meanwhile there is nobody to tell.
+            let flushing = tokio::time::timeout(ENDS_WITHIN, line.hold.acks.flush());
+            let _ = line.hold.lost.run_until_cancelled(flushing).await;
             drop(lost.disarm());
         } else {
             // What is not begun yet is left to the message's next delivery.
             drop(lost);
         }
-        let _ = tokio::time::timeout(Duration::from_secs(2), line.connection.close(200, "done".into())).await;
+        let _ = tokio::time::timeout(ENDS_WITHIN, line.connection.close(200, "done".into())).await;
         ended
     }
 

@@ -19,12 +19,21 @@ use tracing::{Instrument, Span};
 /// How often a request that comes again and again is worked alone before it is set aside (contract, section 8).
 const TRIES_AT_MOST: i32 = 20;
 
-/// A message in hand.
+/// A message in hand. Dropped unsettled, whatever the reason, it goes back to the queue.
 struct InHand {
     delivery: Delivery,
     envelope: Envelope,
     acks: Acks,
+    settled: bool,
     _counted: Counted,
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.acks.give_back(self.delivery.delivery_tag);
+        }
+    }
 }
 
 impl InHand {
@@ -71,11 +80,11 @@ impl Consumer {
         envelope.withdrawn = hold.lost.clone();
         // From here on, whatever it waits for.
         let counted = Counted::begin(&self.consuming, delivery.redelivered);
-        Box::new(InHand { delivery, envelope, acks: hold.acks.clone(), _counted: counted })
+        Box::new(InHand { delivery, envelope, acks: hold.acks.clone(), settled: false, _counted: counted })
     }
 
     async fn work(&self, invite: &mut InHand) {
-        let InHand { delivery, envelope, acks, .. } = invite;
+        let InHand { delivery, envelope, acks, settled: is_settled, .. } = invite;
         let unfit = (self.source == Source::Dropped).then(|| self.why_dropped(delivery, envelope)).flatten();
         let result = match unfit {
             Some(trouble) => Err(trouble),
@@ -101,13 +110,13 @@ impl Consumer {
             }
         };
         metrics::took(Stage::Reply, decided);
-        let tag = delivery.delivery_tag;
         if settled.is_err() {
-            return acks.give_back(tag);
+            return;
         }
         failpoint::hit("replied");
         // After the confirmed reply. On a lost connection the message comes again, and finds its row.
-        let anonymous = waits.then(|| envelope.sha256());
+        let (tag, anonymous) = (delivery.delivery_tag, waits.then(|| envelope.sha256()));
+        *is_settled = true;
         if envelope.tries > 0 {
             acks.done_now(tag, anonymous).await;
             self.invites.suspects.settled(&envelope.sha256()).await;

@@ -5,10 +5,17 @@
 
 use crate::trouble::{Trouble, persist};
 use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
-use std::{collections::VecDeque, fmt, future::Future};
+use std::{
+    collections::VecDeque,
+    fmt,
+    future::Future,
+    io,
+    time::{Duration, Instant},
+};
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
     task::yield_now,
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +23,11 @@ use tokio_util::sync::CancellationToken;
 const LARGEST: usize = 256;
 /// Connections in the pool from which on a lane keeps one: the others need some too.
 const KEPT_FROM: u32 = 4;
+/// How long a lane keeps one that it does not use, and at all.
+const UNUSED_AT_MOST: Duration = Duration::from_mins(1);
+const KEPT_AT_MOST: Duration = Duration::from_mins(30);
+/// The server ends a statement after 30 s; whoever hears nothing for longer has lost it.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(35);
 
 /// A statement over many rows; it answers each of them, in their order.
 pub trait Statement: Send + Sync + 'static {
@@ -70,20 +82,37 @@ impl<S: Statement> Grouped<S> {
 /// it goes back, and the next statement waits behind that.
 struct Line {
     pool: PgPool,
-    kept: Mutex<Option<PoolConnection<Postgres>>>,
+    kept: Mutex<Option<Kept>>,
+}
+
+struct Kept {
+    connection: PoolConnection<Postgres>,
+    taken: Instant,
+    used: Instant,
+}
+
+impl Kept {
+    /// Whether the line may be trusted: what stands between forgets those on which nothing moves.
+    fn is_fresh(&self) -> bool {
+        self.used.elapsed() < UNUSED_AT_MOST && self.taken.elapsed() < KEPT_AT_MOST
+    }
 }
 
 impl Line {
     async fn run<S: Statement>(&self, statement: &S, rows: &[S::Row]) -> Result<Vec<S::Answer>, sqlx::Error> {
         let mut kept = self.kept.lock().await;
-        let mut connection = match kept.take() {
-            Some(connection) => connection,
-            None => self.pool.acquire().await?,
+        let mut line = if let Some(line) = kept.take().filter(Kept::is_fresh) {
+            line
+        } else {
+            let now = Instant::now();
+            Kept { connection: self.pool.acquire().await?, taken: now, used: now }
         };
         // One on which a statement failed goes back to the pool, which looks what it is worth.
-        let answers = statement.run(&mut connection, rows).await?;
+        let running = timeout(ANSWERS_WITHIN, statement.run(&mut line.connection, rows));
+        let answers = running.await.map_err(|_| sqlx::Error::Io(io::ErrorKind::TimedOut.into()))??;
         if self.pool.options().get_max_connections() >= KEPT_FROM {
-            *kept = Some(connection);
+            line.used = Instant::now();
+            *kept = Some(line);
         }
         Ok(answers)
     }

@@ -21,7 +21,7 @@ use std::{
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, task::yield_now};
 use tower_service::Service;
 use url::Url;
 
@@ -77,6 +77,8 @@ impl Lines {
     pub async fn ask(&self, mut request: Request<Guarded>, limit: usize) -> Result<(Parts, Vec<u8>), Failed> {
         request.headers_mut().insert(HOST, self.host.clone());
         let asking = async {
+            // Lets the runtime hear of lines that were closed meanwhile.
+            yield_now().await;
             let mut line = match self.warm() {
                 Some(line) => line,
                 None => self.open().await?,
@@ -99,7 +101,7 @@ impl Lines {
     }
 
     fn keep(&self, line: Line) {
-        if !line.over {
+        if line.connection.is_some() {
             self.idle().push_back((Instant::now(), line));
         }
     }
@@ -122,21 +124,22 @@ impl Lines {
         let stream = stream.map_err(|error| unreached(&error))?;
         let (sender, connection) =
             Builder::new().handshake(stream).await.map_err(|error| unreached(&error))?;
-        Ok(Line { sender, connection: Box::pin(connection), over: false })
+        Ok(Line { sender, connection: Some(Box::pin(connection)) })
     }
 }
+
+type Driver = Connection<MaybeHttpsStream<TokioIo<TcpStream>>, Guarded>;
 
 /// One line. Nothing moves on it but while it is polled.
 struct Line {
     sender: SendRequest<Guarded>,
-    connection: Pin<Box<Connection<MaybeHttpsStream<TokioIo<TcpStream>>, Guarded>>>,
-    /// Whether it takes no further request.
-    over: bool,
+    /// Gone when it is over: what is asked of it then fails at once.
+    connection: Option<Pin<Box<Driver>>>,
 }
 
 impl std::fmt::Debug for Line {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Line").field("over", &self.over).finish_non_exhaustive()
+        f.debug_struct("Line").field("open", &self.connection.is_some()).finish_non_exhaustive()
     }
 }
 
@@ -144,12 +147,12 @@ impl Line {
     /// Whether it takes a request, as far as is known here.
     fn is_open(&mut self) -> bool {
         self.drive(&mut Context::from_waker(Waker::noop()));
-        !self.over && self.sender.is_ready()
+        self.connection.is_some() && self.sender.is_ready()
     }
 
     fn drive(&mut self, cx: &mut Context<'_>) {
-        if !self.over {
-            self.over = self.connection.as_mut().poll(cx).is_ready();
+        if self.connection.as_mut().is_some_and(|connection| connection.as_mut().poll(cx).is_ready()) {
+            self.connection = None;
         }
     }
 
