@@ -9,9 +9,5 @@ create index sessions_over on sessions (blanked, created_at) where not key_held;
 -- live sessions by this, whatever the planner thinks of their number, but only what is due (sessions_due).
 create unique index sessions_live_key on sessions (group_id, session_key) where key_held and session_key is not null;
 
--- The visitor's link, while its session holds a key. Not unique: 16 random characters are, and a unique index is
--- looked at twice for each insert.
-create index sessions_live_token on sessions (token) where key_held and token is not null;
-
-drop index sessions_held_key;
-drop index sessions_token;
+-- The visitor's link, while its session holds a key: nobody opens it later.
+create unique index sessions_live_token on sessions (token) where key_held and token is not null;

@@ -74,21 +74,31 @@ impl Unusable {
     }
 }
 
-/// Opens a pool and checks the server, or says at once why not.
-pub async fn connect(config: &DatabaseConfig, application: &str) -> Result<PgPool, Unusable> {
+/// Settings for statements that must never read a whole table. A plan is made once for a connection, maybe when the tables
+/// are empty: so it must be right for full ones.
+const PLANS: [(&str, &str); 4] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("max_parallel_workers_per_gather", "0"),
+    ("jit", "off"),
+];
+
+/// Opens a pool and checks the server, or says at once why not. `for_invites`: its statements are those of the worker, and
+/// not an operator's questions, which may well read a whole table.
+pub async fn connect(
+    config: &DatabaseConfig,
+    application: &str,
+    for_invites: bool,
+) -> Result<PgPool, Unusable> {
     let options = PgConnectOptions::from_str(config.url.expose_secret())
         .map_err(|error| Unusable::Url(format!("is not a PostgreSQL URL ({error})")))?;
     let options = options
         .application_name(application)
+        .options(if for_invites { &PLANS[..] } else { &[] }.iter().copied())
         .options([
             ("statement_timeout", "30s"),
             ("lock_timeout", "10s"),
             ("idle_in_transaction_session_timeout", "60s"),
-            // A plan is made once for a connection, maybe when the tables are empty: so it must be right for full ones.
-            ("plan_cache_mode", "force_generic_plan"),
-            ("enable_seqscan", "off"),
-            ("max_parallel_workers_per_gather", "0"),
-            ("jit", "off"),
         ])
         .log_statements(tracing::log::LevelFilter::Off)
         .log_slow_statements(tracing::log::LevelFilter::Off, Duration::ZERO);
@@ -150,8 +160,11 @@ pub async fn has_schema(pool: &PgPool) -> Result<bool, sqlx::Error> {
 /// Brings the schema up to date; safe when many start at once, as the migrator takes an advisory lock.
 pub async fn migrate(pool: &PgPool) -> Result<(), Unusable> {
     let mut connection = pool.acquire().await.map_err(Unusable::Away)?;
-    // A large table takes longer than an invite's statement may.
-    sqlx::query("set statement_timeout = 0").execute(&mut *connection).await.map_err(Unusable::Away)?;
+    // A large table takes longer than an invite's statement may. But who waits for a lock has all others wait behind it.
+    sqlx::raw_sql("set statement_timeout = 0; set lock_timeout = '2s'")
+        .execute(&mut *connection)
+        .await
+        .map_err(Unusable::Away)?;
     let migrated = MIGRATIONS.run(&mut *connection).await;
     // Not to be used with that setting.
     let _ = connection.close().await;

@@ -153,7 +153,7 @@ async fn wait_for_database(config: &DatabaseConfig) -> Result<PgPool, db::Unusab
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
     let mut told = false;
     loop {
-        let error = match db::connect(config, "session-invite worker").await {
+        let error = match db::connect(config, "session-invite worker", true).await {
             Ok(pool) => match db::migrate(&pool).await {
                 Ok(()) => return Ok(pool),
                 Err(error) => error,

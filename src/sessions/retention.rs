@@ -51,12 +51,12 @@ async fn step(pool: &PgPool, retention: Duration) -> Result<bool, sqlx::Error> {
     sqlx::raw_sql("set local lock_timeout = '1s'; set local statement_timeout = '10s'")
         .execute(&mut *transaction)
         .await?;
-    // Where rows are kept for no longer than names, some are deleted that were never blanked.
     let mut deleted = delete(&mut transaction, retention, true).await?;
     if deleted < BATCH {
         deleted += delete(&mut transaction, retention, false).await?;
     }
-    let blanked = blank(&mut transaction, retention.min(BLANK_AFTER)).await?;
+    // What is kept for no longer than names needs no blanking.
+    let blanked = if retention > BLANK_AFTER { blank(&mut transaction).await? } else { 0 };
     transaction.commit().await?;
     metrics::retired(Retired::Deleted, deleted);
     metrics::retired(Retired::Blanked, blanked);
@@ -70,6 +70,8 @@ async fn delete(connection: &mut PgConnection, age: Duration, blanked: bool) -> 
         with old as materialized (
             select id from sessions
              where not key_held and blanked = $3 and created_at < now() - make_interval(secs => $2) and status <> 'sending'
+               -- A message that is about to come again may still ask for what was decided a moment ago.
+               and updated_at < now() - interval '1 day'
              order by created_at limit $1 for update skip locked
         )
         delete from sessions s using old where s.id = any(array[old.id])
@@ -87,7 +89,7 @@ async fn delete(connection: &mut PgConnection, age: Duration, blanked: bool) -> 
 ///
 /// The message id stays: it answers for its invite as long as the row is there. So does the request's hash, which nobody
 /// can guess the request from, as that holds a signature.
-async fn blank(connection: &mut PgConnection, age: Duration) -> Result<u64, sqlx::Error> {
+async fn blank(connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
     let blanked = sqlx::query!(
         r#"
         with old as materialized (
@@ -102,7 +104,7 @@ async fn blank(connection: &mut PgConnection, age: Duration) -> Result<u64, sqlx
          where s.id = any(array[old.id])
         "#,
         BATCH.cast_signed(),
-        age.as_secs_f64(),
+        BLANK_AFTER.as_secs_f64(),
     )
     .execute(connection)
     .await?;
