@@ -56,7 +56,7 @@ async fn step(pool: &PgPool, retention: Duration) -> Result<bool, sqlx::Error> {
         deleted += delete(&mut transaction, retention, false).await?;
     }
     // What is kept for no longer than names needs no blanking.
-    let blanked = if retention > BLANK_AFTER { blank(&mut transaction).await? } else { 0 };
+    let blanked = if retention > BLANK_AFTER { blank(&mut transaction, retention).await? } else { 0 };
     transaction.commit().await?;
     metrics::retired(Retired::Deleted, deleted);
     metrics::retired(Retired::Blanked, blanked);
@@ -85,16 +85,17 @@ async fn delete(connection: &mut PgConnection, age: Duration, blanked: bool) -> 
     Ok(deleted.rows_affected())
 }
 
-/// Takes out what names a person. What is left says that there was an invite, and what became of it.
+/// Takes out what names a person, of rows that are not to be deleted now. What is left says that there was an invite, and what became of it.
 ///
 /// The message id stays: it answers for its invite as long as the row is there. So does the request's hash, which nobody
 /// can guess the request from, as that holds a signature.
-async fn blank(connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
+async fn blank(connection: &mut PgConnection, retention: Duration) -> Result<u64, sqlx::Error> {
     let blanked = sqlx::query!(
         r#"
         with old as materialized (
             select id from sessions
-             where not key_held and not blanked and created_at < now() - make_interval(secs => $2) and status <> 'sending'
+             where not key_held and not blanked and status <> 'sending'
+               and created_at < now() - make_interval(secs => $2) and created_at >= now() - make_interval(secs => $3)
              order by created_at limit $1 for update skip locked
         )
         update sessions s
@@ -105,6 +106,7 @@ async fn blank(connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
         "#,
         BATCH.cast_signed(),
         BLANK_AFTER.as_secs_f64(),
+        retention.as_secs_f64(),
     )
     .execute(connection)
     .await?;

@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 async fn is_there(world: &World, message_id: &str, days: u32, more: &str) {
     let insert = format!(
         "insert into sessions (id, group_id, session_key, status, session_type, session_params, phone, invitation_text, token,
-                               requested_by, message_id, correlation_id, owns_message_id, provider_message_id, created_at)
+                               requested_by, message_id, correlation_id, owns_message_id, provider_message_id,
+                               created_at, updated_at)
          values (gen_random_uuid(), 72, '123456', 'expired', 1, '{{\"camera\": \"back\"}}', '+11110000000', 'text', '{message_id:x<16}',
-                 'gkey:12345', '{message_id}', 'call-7', true, 'SM1', now() - interval '{days} days')"
+                 'gkey:12345', '{message_id}', 'call-7', true, 'SM1', now() - interval '{days} days', now() - interval '{days} days')"
     );
     world.database.execute(&insert).await;
     if !more.is_empty() {
@@ -74,10 +75,11 @@ async fn a_short_retention_deletes_what_was_never_blanked() {
     let world = before_the_worker(Setup::default().set("RETENTION", "1d")).await;
     is_there(&world, "today", 0, "").await;
     is_there(&world, "yesterday", 2, "").await;
+    is_there(&world, "ended-today", 2, "updated_at = now()").await;
     let _worker = world.start_worker().await;
     until("yesterday's session is deleted", || async {
         let names: Vec<_> = all(&world).await.into_iter().map(|(name, _)| name).collect();
-        (names == ["today"]).then_some(())
+        (names == ["ended-today", "today"]).then_some(())
     })
     .await;
 }
@@ -85,8 +87,8 @@ async fn a_short_retention_deletes_what_was_never_blanked() {
 #[tokio::test]
 async fn several_workers_delete_more_than_one_batch_together() {
     let world = before_the_worker(Setup::default()).await;
-    let many = "insert into sessions (id, group_id, status, requested_by, phone, created_at)
-                select gen_random_uuid(), 72, 'expired', 'test', '+11110000000', now() - n * interval '1 day'
+    let many = "insert into sessions (id, group_id, status, requested_by, phone, created_at, updated_at)
+                select gen_random_uuid(), 72, 'expired', 'test', '+11110000000', now() - n * interval '1 day', now() - n * interval '1 day'
                   from generate_series(1, 4000) n";
     world.database.execute(many).await;
     let (_one, _other) = tokio::join!(world.start_worker(), world.start_worker());
