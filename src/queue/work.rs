@@ -36,22 +36,13 @@ impl Drop for InHand {
     }
 }
 
-impl InHand {
-    fn span(&self) -> Span {
-        let trace = self.envelope.traceparent().map(|trace| tracing::field::display(trace.trace_id()));
-        // Debug, as it escapes: no sender forges a line of the log.
-        tracing::info_span!("invite", message_id = ?self.envelope.message_id, trace)
-    }
-}
-
 impl Consumer {
     pub(super) fn take(
         self: &Arc<Self>,
         delivery: Delivery,
         hold: &Hold,
     ) -> impl Future<Output = ()> + use<> {
-        let (consumer, mut invite) = (self.clone(), self.begin(delivery, hold));
-        let span = invite.span();
+        let (consumer, mut invite, span) = self.begin(delivery, hold);
         async move {
             let _together = consumer.gate.read().await;
             consumer.work(&mut invite).await;
@@ -65,8 +56,7 @@ impl Consumer {
         delivery: Delivery,
         hold: &Hold,
     ) -> impl Future<Output = ()> + use<> {
-        let (consumer, mut invite) = (self.clone(), self.begin(delivery, hold));
-        let span = invite.span();
+        let (consumer, mut invite, span) = self.begin(delivery, hold);
         async move {
             let _alone = consumer.gate.write().await;
             consumer.work(&mut invite).await;
@@ -74,13 +64,18 @@ impl Consumer {
         .instrument(span)
     }
 
-    fn begin(&self, mut delivery: Delivery, hold: &Hold) -> Box<InHand> {
+    fn begin(self: &Arc<Self>, mut delivery: Delivery, hold: &Hold) -> (Arc<Self>, Box<InHand>, Span) {
         let mut envelope = delivery::envelope(&mut delivery);
         envelope.received = Some(Instant::now());
         envelope.withdrawn = hold.lost.clone();
+        let trace = envelope.traceparent().map(|trace| tracing::field::display(trace.trace_id()));
+        // Debug, as it escapes: no sender forges a line of the log.
+        let span = tracing::info_span!("invite", message_id = ?envelope.message_id, trace);
         // From here on, whatever it waits for.
         let counted = Counted::begin(&self.consuming, delivery.redelivered);
-        Box::new(InHand { delivery, envelope, acks: hold.acks.clone(), settled: false, _counted: counted })
+        let invite =
+            InHand { delivery, envelope, acks: hold.acks.clone(), settled: false, _counted: counted };
+        (self.clone(), Box::new(invite), span)
     }
 
     async fn work(&self, invite: &mut InHand) {

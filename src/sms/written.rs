@@ -56,11 +56,17 @@ impl Guard {
 }
 
 /// A body under guard.
-#[derive(Debug)]
 pub struct Guarded {
     content: Bytes,
     until: Instant,
     written: Arc<AtomicU8>,
+}
+
+/// Without the content, which holds a visitor's number and text.
+impl std::fmt::Debug for Guarded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guarded").field("bytes", &self.content.len()).finish_non_exhaustive()
+    }
 }
 
 /// A part of the request without which the provider has no request.
