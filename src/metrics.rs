@@ -3,7 +3,7 @@
 use crate::{
     invite::Reply,
     queue::Consuming,
-    sessions::{Fate, Standing},
+    sessions::{Fate, Heard, Standing},
     sms::Answer,
 };
 use metrics::{
@@ -15,6 +15,7 @@ use std::{
     sync::{Arc, LazyLock},
     time::Instant,
 };
+use uuid::Uuid;
 
 const INVITES: &str = "session_invite_invites_total";
 const IN_HAND: &str = "session_invite_in_hand";
@@ -232,8 +233,19 @@ pub fn texted_twice() {
     counter!(TWICE).increment(1);
 }
 
-pub fn texted_though_told_not() {
-    counter!(THOUGH_TOLD_NOT).increment(1);
+/// What follows from the provider's word on a session's text, told where it is bad.
+pub fn heard(session: Uuid, text: &str, heard: &Heard) {
+    match heard {
+        Heard::Noted | Heard::NoSession => {}
+        Heard::Twice { first } => {
+            counter!(TWICE).increment(1);
+            tracing::error!(%session, first, second = ?text, "a visitor was texted twice");
+        }
+        Heard::ToldNot => {
+            counter!(THOUGH_TOLD_NOT).increment(1);
+            tracing::error!(%session, text = ?text, "a text went out after its sender was told that none did");
+        }
+    }
 }
 
 /// What became of old sessions.
