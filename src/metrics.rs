@@ -33,6 +33,7 @@ const UNSURE: &str = "session_invite_unsure_settled_total";
 const OVERTAKEN: &str = "session_invite_overtaken_total";
 const THOUGH_TOLD_NOT: &str = "session_invite_texted_though_told_not_total";
 const TWICE: &str = "session_invite_texted_twice_total";
+const EVENTS: &str = "session_invite_events_total";
 const RETIRED: &str = "session_invite_sessions_retired_total";
 
 /// From a fast provider's milliseconds to a slow one's time-out.
@@ -86,6 +87,7 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     describe_counter!(OVERTAKEN, "Tries whose claim was over when their outcome came.");
     describe_counter!(THOUGH_TOLD_NOT, "Texts that went out after their senders were told that none did.");
     describe_counter!(TWICE, "Visitors who were texted twice, as far as it is known.");
+    describe_counter!(EVENTS, "Events that were published, by what became of the session.");
     describe_counter!(RETIRED, "Old sessions that were deleted, or blanked of what names a person.");
     Ok(handle)
 }
@@ -246,6 +248,11 @@ pub fn heard(session: Uuid, text: &str, heard: &Heard) {
             tracing::error!(%session, text = ?text, "a text went out after its sender was told that none did");
         }
     }
+}
+
+/// An event that the broker has confirmed.
+pub fn published(event: &str) {
+    counter!(EVENTS, "event" => event.to_owned()).increment(1);
 }
 
 /// What became of old sessions.

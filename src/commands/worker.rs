@@ -9,7 +9,7 @@ use crate::{
     health::Health,
     invite::{Context, plan::Policy},
     metrics,
-    queue::{Consumer, Consuming, Names, Publisher, Source},
+    queue::{Consumer, Consuming, Events, Names, Publisher, Source},
     sessions::{self, Lease, Sessions},
     shutdown,
     sms::Sms,
@@ -82,6 +82,7 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
         public_url: config.public_url.clone(),
     });
     let sweeping = tokio::spawn(sessions::sweep(pool.clone(), stop.clone()));
+    tokio::spawn(Events::new(pool.clone(), config.broker.clone()).run(stop.clone()));
     tokio::spawn(sessions::retain(pool.clone(), config.retention, stop.clone()));
     let publisher = Publisher::start(config.broker.clone(), "publisher", give_up.clone());
     let direct = Publisher::start(config.broker.clone(), "publisher of direct replies", give_up.clone());

@@ -5,6 +5,7 @@ mod connection;
 mod consume;
 pub mod dead;
 mod delivery;
+mod events;
 mod publish;
 mod settle;
 mod topology;
@@ -13,6 +14,7 @@ mod work;
 
 pub use connection::{Unusable, connect};
 pub use consume::{Consumer, Source};
+pub use events::Events;
 pub use publish::{Outgoing, Published, Publisher};
 pub use topology::{Names, declare, delete};
 pub use watch::Consuming;
