@@ -39,7 +39,7 @@ struct Event {
     session_id: Uuid,
     group_id: i64,
     session_key: Option<String>,
-    event: String,
+    name: String,
     at: OffsetDateTime,
 }
 
@@ -141,7 +141,7 @@ impl Events {
         sqlx::query!("delete from events where id = any($1)", &ids).execute(&mut *transaction).await?;
         transaction.commit().await?;
         for event in &events {
-            metrics::published(&event.event);
+            metrics::published(&event.name);
         }
         Ok(i64::try_from(ids.len()).unwrap_or(BATCH))
     }
@@ -178,7 +178,7 @@ impl Events {
         channel: &Channel,
         event: &Event,
     ) -> lapin::Result<impl Future<Output = lapin::Result<Confirmation>>> {
-        let routing_key = format!("session.{}", event.event);
+        let routing_key = format!("session.{}", event.name);
         let properties = BasicProperties::default()
             .with_message_id(event.id.to_string().into())
             .with_type(routing_key.as_str().into())
@@ -196,7 +196,7 @@ fn body(event: &Event) -> Vec<u8> {
         session_id: event.session_id,
         groupid: event.group_id,
         session_key: event.session_key.as_deref(),
-        status: &event.event,
+        status: &event.name,
         at: to_the_second(event.at),
     };
     // A struct of strings and numbers always serializes.
@@ -213,7 +213,7 @@ async fn is_mine(transaction: &mut Transaction<'_, Postgres>) -> Result<bool, sq
 async fn first(transaction: &mut Transaction<'_, Postgres>) -> Result<Vec<Event>, sqlx::Error> {
     sqlx::query_as!(
         Event,
-        "select id, session_id, group_id, session_key, event, at from events order by id limit $1",
+        "select id, session_id, group_id, session_key, event as name, at from events order by id limit $1",
         BATCH
     )
     .fetch_all(&mut **transaction)
