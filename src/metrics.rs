@@ -34,6 +34,7 @@ const OVERTAKEN: &str = "session_invite_overtaken_total";
 const THOUGH_TOLD_NOT: &str = "session_invite_texted_though_told_not_total";
 const TWICE: &str = "session_invite_texted_twice_total";
 const EVENTS: &str = "session_invite_events_total";
+const OPTED_OUT: &str = "session_invite_optouts_total";
 const RETIRED: &str = "session_invite_sessions_retired_total";
 
 /// From a fast provider's milliseconds to a slow one's time-out.
@@ -88,6 +89,7 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     describe_counter!(THOUGH_TOLD_NOT, "Texts that went out after their senders were told that none did.");
     describe_counter!(TWICE, "Visitors who were texted twice, as far as it is known.");
     describe_counter!(EVENTS, "Events that were published, by what became of the session.");
+    describe_counter!(OPTED_OUT, "Opt-outs that became known by the provider's refusal of a text.");
     describe_counter!(RETIRED, "Old sessions that were deleted, or blanked of what names a person.");
     Ok(handle)
 }
@@ -253,6 +255,11 @@ pub fn heard(session: Uuid, text: &str, heard: &Heard) {
 /// An event that the broker has confirmed.
 pub fn published(event: &str) {
     counter!(EVENTS, "event" => event.to_owned()).increment(1);
+}
+
+/// The provider refused a text to a number that was not known to have opted out.
+pub fn opted_out() {
+    counter!(OPTED_OUT).increment(1);
 }
 
 /// What became of old sessions.

@@ -9,6 +9,7 @@ use crate::{
     health::Health,
     invite::{Context, plan::Policy},
     metrics,
+    optouts::OptOuts,
     queue::{Consumer, Consuming, Events, Names, Publisher, Source},
     sessions::{self, Lease, Sessions},
     shutdown,
@@ -61,6 +62,11 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
         Err(Trouble::Stopping) => return Ok(()),
         opened => Arc::new(opened?),
     };
+    let open = || OptOuts::open(pool.clone(), &secrets);
+    let optouts = match persist("read the opt-outs", &stop, open).await {
+        Err(Trouble::Stopping) => return Ok(()),
+        opened => opened?,
+    };
     let following = directory.clone();
     let until = stop.clone();
     tokio::spawn(async move { until.run_until_cancelled(following.follow()).await });
@@ -72,6 +78,7 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
         sessions: Sessions::start(pool.clone(), lease, give_up.clone()),
         groups: directory,
         sms: sms.clone(),
+        optouts,
         suspects: Suspects::new(pool.clone(), give_up.clone()),
         policy: Policy {
             max_attempts: provider.max_attempts,

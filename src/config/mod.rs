@@ -33,6 +33,14 @@ pub enum Sender {
     MessagingService(String),
 }
 
+impl Sender {
+    /// As it stands in the tables of limits and opt-outs.
+    pub fn as_str(&self) -> &str {
+        let (Self::Number(name) | Self::MessagingService(name)) = self;
+        name
+    }
+}
+
 /// The provider's account, and how long and how often it is asked.
 #[derive(Debug, Clone)]
 pub struct ProviderConfig {

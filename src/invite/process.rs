@@ -13,9 +13,10 @@ use crate::{
     failpoint,
     group::{GroupId, directory::Directory, template::Values},
     metrics::{self, Stage},
+    optouts::OptOuts,
     refusal::{Code, Refusal},
     sessions::{
-        About, Asked, Fate, Opened, Opening, Recorded, Repeated, SessionKey, Sessions, Standing, Token,
+        About, Asked, Fate, Gate, Opened, Opening, Recorded, Repeated, SessionKey, Sessions, Standing, Token,
         too_late,
     },
     sms::Sms,
@@ -38,6 +39,7 @@ pub struct Context {
     pub sessions: Sessions,
     pub sms: Sms,
     pub suspects: Suspects,
+    pub optouts: OptOuts,
     pub policy: Policy,
     pub age: AgeLimits,
     pub public_url: PublicUrl,
@@ -94,6 +96,11 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Tro
     let text = |key: &SessionKey, token: &Token| {
         group.wording.render(&Values { key: key.as_str(), token: token.as_str(), group: group.id })
     };
+    let gate = Gate {
+        sender: ctx.sms.sender(group.options.sms_from.as_deref()),
+        phone_hash: ctx.optouts.hash(asked.phone.as_deref().unwrap_or_default()),
+        per_number: group.options.per_number,
+    };
     let (place, session) = loop {
         // A place at the provider before the row: what is begun is sent at once.
         let since = Instant::now();
@@ -109,6 +116,7 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Tro
             asked: &asked,
             key_length: group.options.key_length,
             ttl: group.options.session_ttl,
+            gate: &gate,
             text: &text,
         };
         let since = Instant::now();
@@ -117,6 +125,7 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Tro
         match opened {
             Opened::New(session) => break (place, *session),
             Opened::Ours(row) => return pursue(ctx, envelope, *row).await,
+            Opened::Refused(outcome) => return Ok(Reply::to(&outcome).into()),
             Opened::Taken => {}
         }
         // Whoever waits for another's outcome takes nobody's place.

@@ -9,10 +9,11 @@ use crate::{
     failpoint,
     group::{Group, GroupId},
     metrics::{self, Look, Stage},
+    optouts::Source,
     refusal::Code,
     sessions::{Recorded, Session, Standing},
     sms::{Answer, Place, Text, Wanted},
-    trouble::Trouble,
+    trouble::{Passing, Trouble},
 };
 use futures::future::BoxFuture;
 use std::{
@@ -100,6 +101,11 @@ pub async fn hand_over(
     metrics::texted(&answer, asked_at);
     failpoint::hit("accepted");
     tell(&answer, &session);
+    if let Answer::Refused(refusal) = &answer
+        && refusal.code == Code::OptedOut
+    {
+        Box::pin(opted_out(ctx, group, &session)).await;
+    }
     let fate = after_try(answer, &session, &ctx.policy);
     // Recorded before it is told: a redelivery then finds the outcome.
     let answered = Instant::now();
@@ -114,6 +120,19 @@ pub async fn hand_over(
             None
         }
     })
+}
+
+/// The provider says that the number wants no texts from this sender: nobody asks again. If that cannot be written down
+/// now, the next text is refused by the provider again.
+async fn opted_out(ctx: &Context, group: &Group, session: &Session) {
+    let sender = ctx.sms.sender(group.options.sms_from.as_deref());
+    match ctx.optouts.record(&sender, &session.phone, Source::Provider).await {
+        Ok(true) => metrics::opted_out(),
+        Ok(false) => {}
+        Err(error) => {
+            tracing::warn!(session = %session.id, error = %error.summary(), "an opt-out is not recorded")
+        }
+    }
 }
 
 /// One look at the provider's list; whether it could be made.

@@ -257,6 +257,6 @@ pub(crate) fn ended(id: Uuid, fence: i64, fate: &Fate) -> Ended {
     Ended { id, fence, status, text_state, provider_message_id, refusal, rest }
 }
 
-fn span(seconds: f64) -> Duration {
+pub(super) fn span(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }

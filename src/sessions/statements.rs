@@ -1,9 +1,6 @@
 //! The statements on `sessions` that an invite takes on its way. Each is safe to repeat.
 
-use super::{
-    batch::Statement,
-    row::{NewRow, Standing, Written},
-};
+use super::{batch::Statement, row::Standing};
 use crate::{group::GroupId, refusal::Refusal};
 use sqlx::{PgConnection, PgPool, types::Json};
 use std::{collections::HashMap, time::Duration};
@@ -21,86 +18,7 @@ pub struct Lease {
     pub settle: Duration,
 }
 
-/// Inserts rows; answers `None` for one whose key or message id is taken, or that is there already.
-#[derive(Debug)]
-pub struct Insert {
-    pub lease: Lease,
-}
-
-impl Statement for Insert {
-    type Row = NewRow;
-    type Answer = Option<Written>;
-    const NAME: &'static str = "insert sessions";
-
-    async fn run(
-        &self,
-        line: &mut PgConnection,
-        rows: &[NewRow],
-    ) -> Result<Vec<Option<Written>>, sqlx::Error> {
-        fn column<'a, T>(rows: &'a [NewRow], value: impl Fn(&'a NewRow) -> T) -> Vec<T> {
-            rows.iter().map(value).collect()
-        }
-        let inserted = sqlx::query!(
-            r#"
-            insert into sessions (id, group_id, status, session_type, session_params, phone, requested_by, message_id,
-                                  correlation_id, request_sha256, owns_message_id, session_key, token, invitation_text,
-                                  error_code, error, key_held, attempts, text_state, unsure_from, lease_until, expires_at,
-                                  due_at, ended_at, acknowledged, deadline_at, valid_until)
-            select r.id, r.group_id, r.status, r.session_type, r.session_params::jsonb, r.phone, r.requested_by, r.message_id,
-                   r.correlation_id, r.request_sha256, r.owns_message_id, r.session_key, r.token, r.invitation_text,
-                   r.error_code, r.error::jsonb, r.ttl is not null, (r.ttl is not null)::int, r.text_state,
-                   case when r.ttl is not null then now() + make_interval(secs => $21) end,
-                   case when r.ttl is not null then now() + make_interval(secs => $21 + $22) end,
-                   now() + make_interval(secs => r.ttl), now() + make_interval(secs => r.ttl),
-                   case when r.ttl is null then now() end, r.message_id is not null,
-                   now() + make_interval(secs => r.deadline), now() + make_interval(secs => r.own_limit)
-              -- Not in the from clause: there each array would be kept in a store of its own first.
-              from (select unnest($1::uuid[]) as id, unnest($2::bigint[]) as group_id, unnest($3::text[]) as status,
-                           unnest($4::int[]) as session_type, unnest($5::text[]) as session_params,
-                           unnest($6::text[]) as phone, unnest($7::text[]) as requested_by, unnest($8::text[]) as message_id,
-                           unnest($9::text[]) as correlation_id, unnest($10::bytea[]) as request_sha256,
-                           unnest($11::bool[]) as owns_message_id, unnest($12::text[]) as session_key,
-                           unnest($13::text[]) as token, unnest($14::text[]) as invitation_text,
-                           unnest($15::text[]) as error_code, unnest($16::text[]) as error, unnest($17::float8[]) as ttl,
-                           unnest($18::text[]) as text_state, unnest($19::float8[]) as deadline,
-                           unnest($20::float8[]) as own_limit) r
-            on conflict do nothing
-            returning id, expires_at, ticket as "ticket!"
-            "#,
-            &column(rows, |row| row.id),
-            &column(rows, |row| row.about.group.get()),
-            &column(rows, NewRow::status) as &[&str],
-            &column(rows, |row| row.asked.session_type) as &[Option<i32>],
-            &column(rows, |row| row.asked.session_params.as_str()) as &[&str],
-            &column(rows, |row| row.asked.phone.as_deref()) as &[Option<&str>],
-            &column(rows, |row| row.about.requested_by.as_str()) as &[&str],
-            &column(rows, |row| row.about.message_id.as_deref()) as &[Option<&str>],
-            &column(rows, |row| row.about.correlation_id.as_deref()) as &[Option<&str>],
-            &column(rows, |row| row.about.request_sha256.as_slice()) as &[&[u8]],
-            &column(rows, |row| row.owns_message_id && row.about.message_id.is_some()),
-            &column(rows, |row| row.begun().map(|(key, ..)| key)) as &[Option<&str>],
-            &column(rows, |row| row.begun().map(|(_, token, ..)| token)) as &[Option<&str>],
-            &column(rows, |row| row.begun().map(|(_, _, text, _)| text)) as &[Option<&str>],
-            &column(rows, |row| row.refusal().map(|refusal| refusal.code.as_str())) as &[Option<&str>],
-            &column(rows, |row| row.refusal().map(to_json)) as &[Option<String>],
-            &column(rows, |row| row.begun().map(|(_, _, _, ttl)| ttl.as_secs_f64())) as &[Option<f64>],
-            &column(rows, NewRow::text_state) as &[Option<&str>],
-            &column(rows, |row| row.about.deadline.map(|left| left.as_secs_f64())) as &[Option<f64>],
-            &column(rows, |row| row.about.own_limit.map(|left| left.as_secs_f64())) as &[Option<f64>],
-            self.lease.ends.as_secs_f64(),
-            self.lease.settle.as_secs_f64(),
-        )
-        .fetch_all(line)
-        .await?;
-        let written: HashMap<Uuid, Written> = inserted
-            .into_iter()
-            .map(|row| (row.id, Written { expires_at: row.expires_at, ticket: row.ticket }))
-            .collect();
-        Ok(rows.iter().map(|row| written.get(&row.id).copied()).collect())
-    }
-}
-
-fn to_json(refusal: &Refusal) -> String {
+pub(super) fn to_json(refusal: &Refusal) -> String {
     // A struct of strings and numbers always serializes.
     serde_json::to_string(refusal).unwrap_or_default()
 }
@@ -350,7 +268,7 @@ pub async fn taken_texts(
 ) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar!(
         r#"select provider_message_id as "id!" from sessions
-            where phone = $2 and id <> $1 and provider_message_id = any($3)"#,
+            where phone = $2 and token is not null and id <> $1 and provider_message_id = any($3)"#,
         id,
         phone,
         provider_message_ids,
