@@ -174,9 +174,7 @@ pub fn check(
     groupid: Result<GroupId, Refusal>,
     asked: &mut Asked,
 ) -> Result<(), Refusal> {
-    if !caller.group.enabled {
-        return Err(Refusal::new(Code::GroupDisabled, "the group is switched off"));
-    }
+    caller.enabled()?;
     groupid?;
     envelope.idempotency_key()?;
     if age.require_timestamp && envelope.timestamp.is_none() {
