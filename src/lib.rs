@@ -24,6 +24,7 @@ pub mod group;
 pub mod health;
 pub mod invite;
 mod json;
+pub mod limits;
 pub mod metrics;
 pub mod output;
 pub mod phone;

@@ -25,8 +25,7 @@ pub(crate) async fn with_database<F: Future<Output = ()>>(test: impl FnOnce(PgPo
     let mut admin = PgConnection::connect(&format!("{server}/postgres")).await.unwrap();
     sqlx::raw_sql(AssertSqlSafe(format!("create database {name}"))).execute(&mut admin).await.unwrap();
     let pool = PgPool::connect(&format!("{server}/{name}")).await.unwrap();
-    let migration = include_str!("../../migrations/20261124000001_groups.sql");
-    sqlx::raw_sql(migration).execute(&pool).await.unwrap();
+    crate::db::migrate(&pool).await.unwrap();
 
     // The database goes even when the test fails; its panic is passed on afterwards.
     let outcome = futures::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(test(pool.clone()))).await;
