@@ -34,6 +34,10 @@ const THOUGH_TOLD_NOT: &str = "session_invite_texted_though_told_not_total";
 const TWICE: &str = "session_invite_texted_twice_total";
 const RETIRED: &str = "session_invite_sessions_retired_total";
 
+const REQUESTS: &str = "session_invite_http_requests_total";
+const REQUEST_SECONDS: &str = "session_invite_http_request_duration_seconds";
+const REQUESTS_IN_HAND: &str = "session_invite_http_requests_in_hand";
+
 /// From a fast provider's milliseconds to a slow one's time-out.
 const BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
@@ -85,6 +89,9 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     describe_counter!(OVERTAKEN, "Tries whose claim was over when their outcome came.");
     describe_counter!(THOUGH_TOLD_NOT, "Texts that went out after their senders were told that none did.");
     describe_counter!(TWICE, "Visitors who were texted twice, as far as it is known.");
+    describe_counter!(REQUESTS, "Requests that the gateway answered, by route and status.");
+    describe_histogram!(REQUEST_SECONDS, Unit::Seconds, "From a request's head to its answer, by route.");
+    describe_gauge!(REQUESTS_IN_HAND, "Requests that the gateway has in hand now.");
     describe_counter!(RETIRED, "Old sessions that were deleted, or blanked of what names a person.");
     Ok(handle)
 }
@@ -249,4 +256,15 @@ pub fn retired(how: Retired, rows: u64) {
         Retired::Deleted => "deleted",
     };
     counter!(RETIRED, "how" => how).increment(rows);
+}
+
+/// A request that the gateway has answered; `route` is the address's pattern.
+pub fn answered_http(route: &'static str, status: u16, since: Instant) {
+    counter!(REQUESTS, "route" => route, "status" => status.to_string()).increment(1);
+    histogram!(REQUEST_SECONDS, "route" => route).record(since.elapsed());
+}
+
+/// One more in hand, or one less.
+pub fn http_in_hand(change: f64) {
+    gauge!(REQUESTS_IN_HAND).increment(change);
 }

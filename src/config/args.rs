@@ -201,7 +201,11 @@ impl SecretsArgs {
     }
 
     /// Where links lead. `required_because` says who needs it, when it may not be left out.
-    pub(super) fn check_public_url(&self, faults: &mut Faults, required_because: Option<&str>) -> Option<PublicUrl> {
+    pub(super) fn check_public_url(
+        &self,
+        faults: &mut Faults,
+        required_because: Option<&str>,
+    ) -> Option<PublicUrl> {
         match (given(self.public_url.as_ref()), required_because) {
             (Some(_), _) => {
                 let base = faults.read("PUBLIC_URL", self.public_url.as_ref(), "", read::base_url)?;

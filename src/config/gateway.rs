@@ -118,8 +118,7 @@ impl GatewayArgs {
 
 impl GatewayHttpArgs {
     fn read(&self, faults: &mut Faults) -> Option<GatewayHttp> {
-        let addr =
-            faults.read("GATEWAY_ADDR", self.gateway_addr.as_ref(), "127.0.0.1:8080", address("8080"));
+        let addr = faults.read("GATEWAY_ADDR", self.gateway_addr.as_ref(), "127.0.0.1:8080", address("8080"));
         let timeout_within = read::duration_within(Duration::from_millis(100), Duration::from_mins(10));
         let timeout = faults.read("GATEWAY_TIMEOUT", self.gateway_timeout.as_ref(), "30s", timeout_within);
         let raw = self.gateway_concurrency.as_ref();

@@ -4,7 +4,6 @@ use super::{Gateway, problem::Problem, query};
 use crate::{
     credential::Caller,
     invite::{Envelope, Request, door::Shaped, envelope::HeaderValue},
-    refusal::Refusal,
     trouble::Trouble,
 };
 use axum::http::{HeaderMap, HeaderName, Uri, header::AUTHORIZATION};
@@ -34,11 +33,7 @@ fn text(bytes: &[u8]) -> HeaderValue {
 }
 
 /// Credential and group, in the worker's order of checks.
-pub async fn admit(
-    gateway: &Gateway,
-    shaped: &Shaped<'_>,
-    envelope: &Envelope,
-) -> Result<Caller, Problem> {
+pub async fn admit(gateway: &Gateway, shaped: &Shaped<'_>, envelope: &Envelope) -> Result<Caller, Problem> {
     let authenticator = &gateway.services()?.authenticator;
     match in_time(shaped.admit(envelope, authenticator)).await? {
         Ok(admitted) => Ok(admitted?),
@@ -85,4 +80,3 @@ pub fn answered<T>(result: Result<T, sqlx::Error>) -> Result<T, Problem> {
         Problem::internal()
     })
 }
-

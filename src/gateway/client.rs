@@ -40,7 +40,8 @@ impl Network {
         };
         let address: IpAddr = address.parse().map_err(|_| wrong())?;
         let most = if address.is_ipv4() { 32 } else { 128 };
-        let host_bits = most - bits.filter(|bits| *bits <= most).or(bits.is_none().then_some(most)).ok_or_else(wrong)?;
+        let host_bits =
+            most - bits.filter(|bits| *bits <= most).or(bits.is_none().then_some(most)).ok_or_else(wrong)?;
         let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
         Ok(Self { address: as_bits(address) & mask, mask })
     }

@@ -46,7 +46,8 @@ pub async fn answer(gateway: Arc<Gateway>, router: Router, peer: IpAddr, request
     let counted = InHand::begin(&gateway.in_hand);
     let address = client::address(peer, request.headers(), &gateway.config.http.trusted_proxies);
     request.extensions_mut().insert(address);
-    let trace = request.headers().get("traceparent").and_then(|value| TraceParent::parse(value.to_str().ok()?));
+    let trace =
+        request.headers().get("traceparent").and_then(|value| TraceParent::parse(value.to_str().ok()?));
     let trace = trace.map(|trace| tracing::field::display(trace.trace_id()));
     let span = tracing::info_span!("request", %id, route = name, trace);
 

@@ -1,8 +1,9 @@
 //! `POST …/smsInvite/`: the documented request, by way of the queue.
 
 use super::{
-    Gateway, caller,
+    Gateway,
     body::Content,
+    caller,
     problem::{Own, Problem, Replied},
     query,
 };

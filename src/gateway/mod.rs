@@ -134,7 +134,9 @@ fn router(gateway: Arc<Gateway>) -> Router {
         .route(routes::HEALTHZ.path, get(health::healthz))
         .route(routes::READYZ.path, get(health::readyz))
         .route(routes::METRICS.path, get(health::metrics))
-        .fallback(async || Problem::new(Own::NotFound, "nothing is at this address; /docs lists what there is"))
+        .fallback(async || {
+            Problem::new(Own::NotFound, "nothing is at this address; /docs lists what there is")
+        })
         .method_not_allowed_fallback(async || {
             Problem::new(Own::MethodNotAllowed, "the address takes other methods; see the header Allow")
         })

@@ -117,7 +117,8 @@ impl Problem {
     /// From a reply of a worker, which may be newer and have other codes.
     pub(super) fn replied(error: Replied) -> Self {
         // A message_id is what an HTTP client knows as its key.
-        let renamed = |field: String| if field == "message_id" { "Idempotency-Key".to_owned() } else { field };
+        let renamed =
+            |field: String| if field == "message_id" { "Idempotency-Key".to_owned() } else { field };
         let mut problem = Self::with(error.status, Cow::Owned(error.code), error.message);
         problem.field = error.field.map(renamed);
         problem.retryable = error.retryable;

@@ -12,11 +12,9 @@ const fn route(path: &'static str, shown: &'static str) -> Route {
     Route { path, shown }
 }
 
-pub const SMS_INVITE: Route =
-    route("/api/sessioninvitation/smsinvite", "/api/SessionInvitation/smsInvite/");
+pub const SMS_INVITE: Route = route("/api/sessioninvitation/smsinvite", "/api/SessionInvitation/smsInvite/");
 pub const SESSION: Route = route("/api/sessioninvitation/session", "/api/SessionInvitation/session/");
-pub const JOIN: Route =
-    route("/api/sessioninvitation/session/join", "/api/SessionInvitation/session/join/");
+pub const JOIN: Route = route("/api/sessioninvitation/session/join", "/api/SessionInvitation/session/join/");
 pub const END: Route = route("/api/sessioninvitation/session/end", "/api/SessionInvitation/session/end/");
 pub const VISITOR: Route = route("/s/{token}", "/s/{token}");
 pub const TWILIO_STATUS: Route =
@@ -92,7 +90,9 @@ mod tests {
         ] {
             assert_eq!(find(path, ""), Some((known, known.path.to_owned())), "{path}");
         }
-        for path in ["", "/", "//", "/api", "/api//sessioninvitation/session", "/s", "/s/", "/s/a/b", "/healthz/x"] {
+        for path in
+            ["", "/", "//", "/api", "/api//sessioninvitation/session", "/s", "/s/", "/s/a/b", "/healthz/x"]
+        {
             assert_eq!(find(path, ""), None, "{path}");
         }
     }

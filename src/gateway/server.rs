@@ -24,9 +24,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// A request's head has to come whole within this, and the next one on a connection that is kept.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
-/// Bytes of a request's head; above that the answer is 431.
+/// Bytes of a request's head; above that, and above the HTTP library's 100 headers, the answer is 431.
 const LARGEST_HEAD: usize = 32 * 1024;
-const MOST_HEADERS: usize = 100;
 /// Connections at most; the next ones wait in the kernel.
 const MOST_CONNECTIONS: usize = 16_384;
 /// Descriptors that are not for connections: the database, the broker, the log.
@@ -105,12 +104,7 @@ async fn converse(
         Box::pin(answer(gateway.clone(), router.clone(), peer, request, answering))
     });
     let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_WITHIN)
-        .max_buf_size(LARGEST_HEAD)
-        .max_headers(MOST_HEADERS)
-        .half_close(true);
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(LARGEST_HEAD);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     tokio::select! {

@@ -82,10 +82,8 @@ impl Asking {
         }
         let id = Uuid::new_v4();
         let correlation = id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned();
-        message.properties = message
-            .properties
-            .with_reply_to(DIRECT_REPLY_TO.into())
-            .with_correlation_id(correlation.into());
+        message.properties =
+            message.properties.with_reply_to(DIRECT_REPLY_TO.into()).with_correlation_id(correlation.into());
         let (_registered, reply) = self.replies.register(id);
         let asking = self.until_replied(Arc::new(message), reply);
         tokio::time::timeout(within, asking).await.unwrap_or(Err(AskError::NoReply))

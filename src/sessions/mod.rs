@@ -1,5 +1,6 @@
 //! The `sessions` table, as verbs. Every statement on it stands in this folder.
 
+mod agents;
 mod batch;
 mod claim;
 mod key;
@@ -9,6 +10,7 @@ mod row;
 mod statements;
 mod sweep;
 
+pub use agents::{Ending, Live, end, join, look_up};
 #[cfg(test)]
 pub(crate) use claim::ended;
 pub use claim::{Fate, Recorded, Session};
