@@ -37,6 +37,10 @@ const EVENTS: &str = "session_invite_events_total";
 const OPTED_OUT: &str = "session_invite_optouts_total";
 const RETIRED: &str = "session_invite_sessions_retired_total";
 
+const REQUESTS: &str = "session_invite_http_requests_total";
+const REQUEST_SECONDS: &str = "session_invite_http_request_duration_seconds";
+const REQUESTS_IN_HAND: &str = "session_invite_http_requests_in_hand";
+
 /// From a fast provider's milliseconds to a slow one's time-out.
 const BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
@@ -90,6 +94,9 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     describe_counter!(TWICE, "Visitors who were texted twice, as far as it is known.");
     describe_counter!(EVENTS, "Events that were published, by what became of the session.");
     describe_counter!(OPTED_OUT, "Opt-outs that became known by the provider's refusal of a text.");
+    describe_counter!(REQUESTS, "Requests that the gateway answered, by route and status.");
+    describe_histogram!(REQUEST_SECONDS, Unit::Seconds, "From a request's head to its answer, by route.");
+    describe_gauge!(REQUESTS_IN_HAND, "Requests that the gateway has in hand now.");
     describe_counter!(RETIRED, "Old sessions that were deleted, or blanked of what names a person.");
     Ok(handle)
 }
@@ -275,4 +282,15 @@ pub fn retired(how: Retired, rows: u64) {
         Retired::Deleted => "deleted",
     };
     counter!(RETIRED, "how" => how).increment(rows);
+}
+
+/// A request that the gateway has answered; `route` is the address's pattern.
+pub fn answered_http(route: &'static str, status: u16, since: Instant) {
+    counter!(REQUESTS, "route" => route, "status" => status.to_string()).increment(1);
+    histogram!(REQUEST_SECONDS, "route" => route).record(since.elapsed());
+}
+
+/// One more in hand, or one less.
+pub fn http_in_hand(change: f64) {
+    gauge!(REQUESTS_IN_HAND).increment(change);
 }

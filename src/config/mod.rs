@@ -2,9 +2,11 @@
 //! listed, all of them together, before anything starts.
 
 mod args;
+mod gateway;
 mod read;
 
 pub use args::{BrokerArgs, DatabaseArgs, HttpAddrArgs, LogArgs, ProviderArgs, SecretsArgs, WorkerArgs};
+pub use gateway::{GatewayArgs, GatewayConfig, GatewayHttp};
 pub use read::Faults;
 
 use crate::{group::seal::SecretsKey, queue::ReplyToAllow};

@@ -1,6 +1,7 @@
 //! The broker: what the queues are called, consuming from them, and publishing with confirms.
 
 mod ack;
+mod ask;
 mod connection;
 mod consume;
 pub mod dead;
@@ -12,10 +13,11 @@ mod topology;
 mod watch;
 mod work;
 
+pub use ask::{AskError, Asking};
 pub use connection::{Unusable, connect};
 pub use consume::{Consumer, Source};
 pub use events::Events;
-pub use publish::{Outgoing, Published, Publisher};
+pub use publish::{Name, Outgoing, Published, Publisher};
 pub use topology::{Names, declare, delete};
 pub use watch::Consuming;
 

@@ -8,6 +8,7 @@ mod cli;
 mod crash;
 mod credentials;
 mod dead;
+mod gateway;
 mod groups;
 mod growth;
 mod happy;
