@@ -2,8 +2,9 @@
 
 use crate::{
     invite::Reply,
+    optouts::Keyword,
     queue::Consuming,
-    sessions::{Fate, Heard, Standing},
+    sessions::{Fate, Heard, Standing, Word},
     sms::Answer,
 };
 use metrics::{
@@ -37,6 +38,9 @@ const EVENTS: &str = "session_invite_events_total";
 const OPTED_OUT: &str = "session_invite_optouts_total";
 const RETIRED: &str = "session_invite_sessions_retired_total";
 
+const RECEIPTS: &str = "session_invite_receipts_total";
+const INBOUND: &str = "session_invite_inbound_total";
+const UNSIGNED: &str = "session_invite_unsigned_webhooks_total";
 const REQUESTS: &str = "session_invite_http_requests_total";
 const REQUEST_SECONDS: &str = "session_invite_http_request_duration_seconds";
 const REQUESTS_IN_HAND: &str = "session_invite_http_requests_in_hand";
@@ -97,6 +101,9 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     describe_counter!(REQUESTS, "Requests that the gateway answered, by route and status.");
     describe_histogram!(REQUEST_SECONDS, Unit::Seconds, "From a request's head to its answer, by route.");
     describe_gauge!(REQUESTS_IN_HAND, "Requests that the gateway has in hand now.");
+    describe_counter!(RECEIPTS, "Delivery receipts, by what they say.");
+    describe_counter!(INBOUND, "Texts from visitors, by their keyword.");
+    describe_counter!(UNSIGNED, "Webhooks that were refused, as their signature was not the provider's.");
     describe_counter!(RETIRED, "Old sessions that were deleted, or blanked of what names a person.");
     Ok(handle)
 }
@@ -267,6 +274,32 @@ pub fn published(event: &str) {
 /// The provider refused a text to a number that was not known to have opted out.
 pub fn opted_out() {
     counter!(OPTED_OUT).increment(1);
+}
+
+/// A delivery receipt.
+pub fn receipt(word: Word) {
+    let word = match word {
+        Word::Taken => "sent",
+        Word::Delivered => "delivered",
+        Word::Undelivered { .. } => "undelivered",
+    };
+    counter!(RECEIPTS, "status" => word).increment(1);
+}
+
+/// A text from a visitor.
+pub fn inbound(word: Option<Keyword>) {
+    let word = match word {
+        Some(Keyword::Stop) => "stop",
+        Some(Keyword::Start) => "start",
+        Some(Keyword::Help) => "help",
+        None => "other",
+    };
+    counter!(INBOUND, "keyword" => word).increment(1);
+}
+
+/// A webhook whose signature is not the provider's.
+pub fn unsigned() {
+    counter!(UNSIGNED).increment(1);
 }
 
 /// What became of old sessions.

@@ -24,17 +24,19 @@ pub enum Own {
     RequestTimeout,
     SessionNotFound,
     SessionNotSettled,
+    SignatureInvalid,
     Unavailable,
     ReplyTimeout,
 }
 
 impl Own {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::RequestTimeout,
         Self::SessionNotFound,
         Self::SessionNotSettled,
+        Self::SignatureInvalid,
         Self::Unavailable,
         Self::ReplyTimeout,
     ];
@@ -46,6 +48,7 @@ impl Own {
             Self::RequestTimeout => "request_timeout",
             Self::SessionNotFound => "session_not_found",
             Self::SessionNotSettled => "session_not_settled",
+            Self::SignatureInvalid => "signature_invalid",
             Self::Unavailable => "unavailable",
             Self::ReplyTimeout => "reply_timeout",
         }
@@ -57,6 +60,7 @@ impl Own {
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
             Self::SessionNotSettled => 409,
+            Self::SignatureInvalid => 403,
             Self::Unavailable => 503,
             Self::ReplyTimeout => 504,
         }
@@ -69,6 +73,7 @@ impl Own {
             Self::RequestTimeout => "The body did not come whole in time.",
             Self::SessionNotFound => "The group has no live session with this key.",
             Self::SessionNotSettled => "The session's text is on its way to the provider; ask again.",
+            Self::SignatureInvalid => "The X-Twilio-Signature is not right for the request.",
             Self::Unavailable => {
                 "The broker or the database is away, or too much waits; nothing was begun. Ask again after Retry-After."
             }

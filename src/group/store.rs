@@ -73,6 +73,7 @@ struct Row {
     per_number_window: i32,
     per_minute: Option<i32>,
     join_url: Option<String>,
+    name: Option<String>,
     created_at: OffsetDateTime,
     updated_at: OffsetDateTime,
 }
@@ -108,6 +109,7 @@ fn read(row: Row) -> Option<Stored> {
             per_number: (count > 0).then_some(RateLimit { count, window }),
             per_minute: row.per_minute.map(u32::try_from).transpose().ok()?,
             join_url: row.join_url,
+            name: row.name,
         },
         created_at: row.created_at,
         updated_at: row.updated_at,
@@ -171,7 +173,7 @@ async fn write(db: impl PgExecutor<'_>, group: GroupId, options: &Options) -> Re
         "update groups
             set region = $2, phone_check = $3, countries = $4, key_length = $5, template = $6, link = $7,
                 sms_from = $8, session_ttl = $9, session_max = $10, key_rest = $11, per_number_count = $12,
-                per_number_window = $13, per_minute = $14, join_url = $15, updated_at = now()
+                per_number_window = $13, per_minute = $14, join_url = $15, name = $16, updated_at = now()
           where id = $1",
         group.get(),
         options.region,
@@ -188,6 +190,7 @@ async fn write(db: impl PgExecutor<'_>, group: GroupId, options: &Options) -> Re
         seconds(options.per_number.map_or(default_window, |limit| limit.window)),
         options.per_minute.map(number),
         options.join_url,
+        options.name,
     )
     .execute(db)
     .await?;
@@ -220,7 +223,7 @@ pub async fn show(db: impl PgExecutor<'_>, group: GroupId) -> Result<Stored, Sto
     sqlx::query_as!(
         Row,
         "select id, enabled, region, phone_check, countries, key_length, template, link, sms_from, session_ttl,
-                session_max, key_rest, per_number_count, per_number_window, per_minute, join_url, created_at, updated_at
+                session_max, key_rest, per_number_count, per_number_window, per_minute, join_url, name, created_at, updated_at
            from groups where id = $1",
         group.get()
     )
@@ -235,7 +238,7 @@ pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<Stored>, StoreError> {
     let rows = sqlx::query_as!(
         Row,
         "select id, enabled, region, phone_check, countries, key_length, template, link, sms_from, session_ttl,
-                session_max, key_rest, per_number_count, per_number_window, per_minute, join_url, created_at, updated_at
+                session_max, key_rest, per_number_count, per_number_window, per_minute, join_url, name, created_at, updated_at
            from groups order by id"
     )
     .fetch_all(db)
