@@ -1,6 +1,7 @@
 //! What is counted, in Prometheus' conventions (<https://prometheus.io/docs/practices/naming/>), for `/metrics`.
 
 use crate::{
+    group::GroupId,
     invite::Reply,
     queue::Consuming,
     sessions::{Fate, Standing},
@@ -33,6 +34,7 @@ const OVERTAKEN: &str = "session_invite_overtaken_total";
 const THOUGH_TOLD_NOT: &str = "session_invite_texted_though_told_not_total";
 const TWICE: &str = "session_invite_texted_twice_total";
 const OPTED_OUT: &str = "session_invite_optouts_total";
+const UNUSUAL_PREFIXES: &str = "session_invite_unusual_prefixes";
 const RETIRED: &str = "session_invite_sessions_retired_total";
 
 /// From a fast provider's milliseconds to a slow one's time-out.
@@ -43,7 +45,7 @@ struct Usual {
     in_hand: Gauge,
     seconds: Histogram,
     /// In the order of [`Stage`].
-    stages: [Histogram; 4],
+    stages: [Histogram; 5],
     sent: Counter,
     accepted: Counter,
     text_seconds: Histogram,
@@ -52,7 +54,8 @@ struct Usual {
 static USUAL: LazyLock<Usual> = LazyLock::new(|| Usual {
     in_hand: gauge!(IN_HAND),
     seconds: histogram!(SECONDS),
-    stages: ["place", "insert", "record", "reply"].map(|stage| histogram!(STAGE_SECONDS, "stage" => stage)),
+    stages: ["turn", "place", "insert", "record", "reply"]
+        .map(|stage| histogram!(STAGE_SECONDS, "stage" => stage)),
     sent: counter!(INVITES, "status" => "sent", "code" => ""),
     accepted: counter!(TEXTS, "answer" => "accepted"),
     text_seconds: histogram!(TEXT_SECONDS),
@@ -87,6 +90,7 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     describe_counter!(THOUGH_TOLD_NOT, "Texts that went out after their senders were told that none did.");
     describe_counter!(TWICE, "Visitors who were texted twice, as far as it is known.");
     describe_counter!(OPTED_OUT, "Opt-outs that became known by the provider's refusal of a text.");
+    describe_gauge!(UNUSUAL_PREFIXES, "Ranges of numbers that have an unusual share of a group's texts now.");
     describe_counter!(RETIRED, "Old sessions that were deleted, or blanked of what names a person.");
     Ok(handle)
 }
@@ -120,6 +124,8 @@ impl Drop for InHand {
 /// A stage of an invite's way.
 #[derive(Debug, Clone, Copy)]
 pub enum Stage {
+    /// Until it is the sender's turn (`SMS_PER_SECOND`).
+    Turn,
     /// Until a place at the provider is free.
     Place,
     Insert,
@@ -241,6 +247,11 @@ pub fn texted_though_told_not() {
 /// The provider refused a text to a number that was not known to have opted out.
 pub fn opted_out() {
     counter!(OPTED_OUT).increment(1);
+}
+
+/// How many ranges of numbers have an unusual share of the group's texts now.
+pub fn unusual_prefixes(group: GroupId, count: usize) {
+    gauge!(UNUSUAL_PREFIXES, "group" => group.to_string()).set(u32::try_from(count).unwrap_or(u32::MAX));
 }
 
 /// What became of old sessions.

@@ -75,6 +75,9 @@ pub struct ProviderArgs {
     /// Requests to the provider at a time [default: 256]
     #[arg(long, env = "SMS_CONCURRENCY", hide_env_values = true, value_name = "N")]
     pub sms_concurrency: Option<String>,
+    /// Texts a second from one sender, of all workers together, such as 1 or 0.5; more wait for their turn
+    #[arg(long, env = "SMS_PER_SECOND", hide_env_values = true, value_name = "N")]
+    pub sms_per_second: Option<String>,
     /// Tries for one text at most [default: 5]
     #[arg(long, env = "SMS_MAX_ATTEMPTS", hide_env_values = true, value_name = "N")]
     pub sms_max_attempts: Option<String>,
@@ -275,6 +278,9 @@ impl ProviderArgs {
         let timeout = faults.read("SMS_TIMEOUT", self.sms_timeout.as_ref(), "10s", timeout_within);
         let concurrency =
             faults.read("SMS_CONCURRENCY", self.sms_concurrency.as_ref(), "256", read::whole(1, 65_535));
+        let per_second = given(self.sms_per_second.as_ref()).map(|rate| {
+            faults.read("SMS_PER_SECOND", Some(&rate.to_owned()), "", read::decimal(0.001, 10_000.0))
+        });
         let attempts =
             faults.read("SMS_MAX_ATTEMPTS", self.sms_max_attempts.as_ref(), "5", read::whole(1, 20));
         let settle_within = read::duration_within(Duration::ZERO, seconds(3_600));
@@ -289,6 +295,10 @@ impl ProviderArgs {
             sender: sender?,
             timeout: timeout?,
             concurrency: usize::try_from(concurrency?).ok()?,
+            per_second: match per_second {
+                Some(rate) => Some(rate?),
+                None => None,
+            },
             max_attempts: u32::try_from(attempts?).ok()?,
             settle: settle?,
             when_unsure: unsure?,

@@ -53,6 +53,8 @@ pub struct ProviderConfig {
     pub sender: Sender,
     pub timeout: Duration,
     pub concurrency: usize,
+    /// Texts of one sender in a second; `None` for as fast as they come.
+    pub per_second: Option<f64>,
     pub max_attempts: u32,
     pub settle: Duration,
     pub when_unsure: WhenUnsure,
