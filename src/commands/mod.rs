@@ -5,6 +5,7 @@ pub mod completions;
 pub mod dead;
 pub mod groups;
 pub mod migrate;
+pub mod optouts;
 pub mod ready;
 mod secret_input;
 pub mod send;

@@ -90,6 +90,15 @@ pub struct ProviderArgs {
     pub sms_when_unsure: Option<String>,
 }
 
+/// The worker's sender, for a command that only needs its name.
+#[derive(Args, Clone, Debug, Default)]
+pub struct OwnSenderArgs {
+    #[arg(long, env = "SMS_FROM", hide = true)]
+    sms_from: Option<String>,
+    #[arg(long, env = "SMS_MESSAGING_SERVICE_SID", hide = true)]
+    sms_messaging_service_sid: Option<String>,
+}
+
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Logging")]
 pub struct LogArgs {
@@ -306,6 +315,21 @@ impl ProviderArgs {
     }
 }
 
+impl OwnSenderArgs {
+    /// `None` if neither is set.
+    pub fn check(&self) -> Result<Option<String>, Faults> {
+        let mut faults = Faults::default();
+        let named =
+            [("SMS_FROM", &self.sms_from), ("SMS_MESSAGING_SERVICE_SID", &self.sms_messaging_service_sid)];
+        let set = named.into_iter().find(|(_, raw)| given(raw.as_ref()).is_some());
+        let sender = match set {
+            Some((name, raw)) => faults.read(name, raw.as_ref(), "", sender_name).map(Some),
+            None => Some(None),
+        };
+        faults.finish(sender)
+    }
+}
+
 impl HttpAddrArgs {
     fn check(&self, faults: &mut Faults) -> Option<SocketAddr> {
         faults.read("HTTP_ADDR", self.http_addr.as_ref(), "127.0.0.1:9464", address)
@@ -401,6 +425,12 @@ fn sender(text: &str) -> Result<String, String> {
     let rule =
         "must be a number such as +15550001111, a short code, or a name of at most 11 letters and digits";
     if fits { Ok(text.to_owned()) } else { Err(format!("{text:?} {rule}")) }
+}
+
+/// A sender as the tables of limits and opt-outs name it: a number or name, a messaging service, or `*` for any.
+pub fn sender_name(text: &str) -> Result<String, String> {
+    let service = text.starts_with("MG") && text.bytes().all(|b| b.is_ascii_alphanumeric());
+    if text == "*" || service { Ok(text.to_owned()) } else { sender(text) }
 }
 
 fn when_unsure(text: &str) -> Result<WhenUnsure, String> {

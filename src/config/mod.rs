@@ -4,7 +4,10 @@
 mod args;
 mod read;
 
-pub use args::{BrokerArgs, DatabaseArgs, HttpAddrArgs, LogArgs, ProviderArgs, SecretsArgs, WorkerArgs};
+pub use args::{
+    BrokerArgs, DatabaseArgs, HttpAddrArgs, LogArgs, OwnSenderArgs, ProviderArgs, SecretsArgs, WorkerArgs,
+    sender_name,
+};
 pub use read::Faults;
 
 use crate::{group::seal::SecretsKey, queue::ReplyToAllow};
