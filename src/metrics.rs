@@ -1,6 +1,7 @@
 //! What is counted, in Prometheus' conventions (<https://prometheus.io/docs/practices/naming/>), for `/metrics`.
 
 use crate::{
+    group::GroupId,
     invite::Reply,
     optouts::Keyword,
     queue::Consuming,
@@ -36,6 +37,7 @@ const THOUGH_TOLD_NOT: &str = "session_invite_texted_though_told_not_total";
 const TWICE: &str = "session_invite_texted_twice_total";
 const EVENTS: &str = "session_invite_events_total";
 const OPTED_OUT: &str = "session_invite_optouts_total";
+const UNUSUAL_PREFIXES: &str = "session_invite_unusual_prefixes";
 const RETIRED: &str = "session_invite_sessions_retired_total";
 
 const RECEIPTS: &str = "session_invite_receipts_total";
@@ -53,7 +55,7 @@ struct Usual {
     in_hand: Gauge,
     seconds: Histogram,
     /// In the order of [`Stage`].
-    stages: [Histogram; 4],
+    stages: [Histogram; 5],
     sent: Counter,
     accepted: Counter,
     text_seconds: Histogram,
@@ -62,7 +64,8 @@ struct Usual {
 static USUAL: LazyLock<Usual> = LazyLock::new(|| Usual {
     in_hand: gauge!(IN_HAND),
     seconds: histogram!(SECONDS),
-    stages: ["place", "insert", "record", "reply"].map(|stage| histogram!(STAGE_SECONDS, "stage" => stage)),
+    stages: ["turn", "place", "insert", "record", "reply"]
+        .map(|stage| histogram!(STAGE_SECONDS, "stage" => stage)),
     sent: counter!(INVITES, "status" => "sent", "code" => ""),
     accepted: counter!(TEXTS, "answer" => "accepted"),
     text_seconds: histogram!(TEXT_SECONDS),
@@ -104,6 +107,7 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     describe_counter!(RECEIPTS, "Delivery receipts, by what they say.");
     describe_counter!(INBOUND, "Texts from visitors, by their keyword.");
     describe_counter!(UNSIGNED, "Webhooks that were refused, as their signature was not the provider's.");
+    describe_gauge!(UNUSUAL_PREFIXES, "Ranges of numbers that have an unusual share of a group's texts now.");
     describe_counter!(RETIRED, "Old sessions that were deleted, or blanked of what names a person.");
     Ok(handle)
 }
@@ -137,6 +141,8 @@ impl Drop for InHand {
 /// A stage of an invite's way.
 #[derive(Debug, Clone, Copy)]
 pub enum Stage {
+    /// Until it is the sender's turn (`SMS_PER_SECOND`).
+    Turn,
     /// Until a place at the provider is free.
     Place,
     Insert,
@@ -300,6 +306,11 @@ pub fn inbound(word: Option<Keyword>) {
 /// A webhook whose signature is not the provider's.
 pub fn unsigned() {
     counter!(UNSIGNED).increment(1);
+}
+
+/// How many ranges of numbers have an unusual share of the group's texts now.
+pub fn unusual_prefixes(group: GroupId, count: usize) {
+    gauge!(UNUSUAL_PREFIXES, "group" => group.to_string()).set(u32::try_from(count).unwrap_or(u32::MAX));
 }
 
 /// What became of old sessions.

@@ -3,6 +3,7 @@
 use super::{
     Context, Envelope, Progress, Reply,
     plan::{Step, after_try, look_again_after, next_step},
+    process::turn,
     trace::TraceParent,
 };
 use crate::{
@@ -66,12 +67,18 @@ async fn step_by_step(ctx: &Context, envelope: &Envelope, mut row: Standing) -> 
                 }
             }
             Step::Send => {
+                let group = group(ctx, &row)?;
+                let sender = ctx.sms.sender(group.options.sms_from.as_deref());
+                let Some(turn) = turn(ctx, envelope, &sender, Some(row.time_left())).await? else {
+                    row = ctx.sessions.again(row.id).await?;
+                    continue;
+                };
                 let place = ctx.sms.place().await?;
                 if envelope.withdrawn.is_cancelled() {
                     return Err(Trouble::Stopping);
                 }
-                let group = group(ctx, &row)?;
                 if let Some(session) = ctx.sessions.claim(&row).await? {
+                    turn.used();
                     metrics::tried_again(&row);
                     failpoint::hit("claimed");
                     if let Some(progress) = hand_over(ctx, envelope, place, session, &group).await? {

@@ -216,6 +216,12 @@ impl Standing {
         self.deadline_left.is_some_and(|left| left <= 0.0)
     }
 
+    /// Until nothing more may be texted for it: its session is over, or its invite too old.
+    pub fn time_left(&self) -> Duration {
+        let left = self.deadline_left.map_or(self.session_left, |left| left.min(self.session_left));
+        Duration::try_from_secs_f64(left).unwrap_or_default()
+    }
+
     /// What a copy of its message carries, so that whoever gets that goes on here.
     pub fn resume_after(&self, after: Duration) -> Resume {
         Resume { session: self.id, ticket: self.ticket, after }

@@ -122,3 +122,117 @@ async fn copies_of_one_message_take_one_place() {
     world.invite(&world.request()).await.sent();
     comes_again_after(&world.invite(&world.request()).await);
 }
+
+#[tokio::test]
+async fn a_groups_invites_in_a_minute_are_counted_across_workers() {
+    let mut world = Setup::default().group(&["--per-minute", "12"]).start().await;
+    let mut second = world.start_worker().await;
+    let numbers = |n: usize| json!({"smsPhone": format!("201-555-{n:04}")});
+    let first = Message::json(&world.request_with(numbers(0))).id("first");
+    let stored = world.ask(first.clone()).await;
+    stored.sent();
+    let replies = all(&world, (1..40).map(|n| world.request_with(numbers(n)))).await;
+    assert_eq!(sent(&replies), 11, "with the first one twelve, whoever took them");
+    for reply in replies.iter().filter(|reply| reply.json()["status"] != "sent") {
+        let after = comes_again_after(reply);
+        assert!((1..=5).contains(&after), "one in five seconds: {after}");
+    }
+    // A repeat is no invite, and what is unknown or wrong takes nothing.
+    assert_eq!(world.ask(first).await.bytes, stored.bytes);
+    world.invite(&world.request_with(json!({"smsPhone": "12"}))).await.refused(
+        "rejected",
+        "phone_invalid",
+        400,
+    );
+    // Another group has its own.
+    world.add_group(73, &["--api-key".to_owned(), "the key of 73".to_owned()]);
+    let of_73 = json!({"groupid": 73, "authorization": gkey(73, "x", "the key of 73")});
+    world.invite(&world.request_with(of_73)).await.sent();
+    assert!(second.stop().success() && world.worker().is_running());
+}
+
+#[tokio::test]
+async fn repeats_take_nothing_of_the_minute() {
+    let world = Setup::default().group(&["--per-minute", "3"]).start().await;
+    let message = Message::json(&world.request()).id("one");
+    let first = world.ask(message.clone()).await;
+    for _ in 0..20 {
+        assert_eq!(world.ask(message.clone()).await.bytes, first.bytes);
+    }
+    for _ in 0..2 {
+        world.invite(&world.request()).await.sent();
+    }
+    comes_again_after(&world.invite(&world.request()).await);
+}
+
+#[tokio::test]
+async fn a_country_has_its_own_limit() {
+    let world = Setup::default().group(&["--per-country", "2/1h"]).start().await;
+    let to = |phone: &str| world.request_with(json!({ "smsPhone": phone }));
+    for country in ["201-555-01", "+44 20 7946 09", "+49 151 234567"] {
+        for last in ["23", "24"] {
+            world.invite(&to(&format!("{country}{last}"))).await.sent();
+        }
+        let after = comes_again_after(&world.invite(&to(&format!("{country}25"))).await);
+        assert!((1_790..=1_800).contains(&after), "one in half an hour: {after}");
+    }
+    world.run(&["groups", "set", "72", "--per-country", "0"]).ok();
+    crate::support::until("the limit is gone", || async {
+        (world.invite(&to("201-555-0126")).await.json()["status"] == "sent").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_sender_keeps_its_pace_across_workers_and_nobody_is_refused() {
+    let mut world = Setup::default().set("SMS_PER_SECOND", "20").start().await;
+    let mut second = world.start_worker().await;
+    let begun = std::time::Instant::now();
+    let replies = all(&world, (0..41).map(|_| world.request())).await;
+    let took = begun.elapsed().as_secs_f64();
+    assert_eq!(sent(&replies), 41);
+    assert!(took >= 1.9, "41 texts at 20 a second took {took} s");
+    let mut at: Vec<_> = world.provider.texts().await.iter().map(received).collect();
+    at.sort_unstable();
+    // A second's texts are those of a second, give or take what the way to the provider differs by.
+    for window in at.windows(28) {
+        let span = window[27] - window[0];
+        assert!(span >= time::Duration::seconds(1), "28 texts in {span}");
+    }
+    assert!(second.stop().success() && world.worker().is_running());
+}
+
+fn received(text: &Value) -> time::OffsetDateTime {
+    let at = text["received"].as_str().expect("when it was received");
+    time::OffsetDateTime::parse(at, &time::format_description::well_known::Rfc3339).expect("a time")
+}
+
+#[tokio::test]
+async fn whoever_waits_for_too_long_is_too_old_and_a_stop_ends_the_wait() {
+    let mut world = Setup::default().set("SMS_PER_SECOND", "0.01").set("INVITE_MAX_AGE", "2s").start().await;
+    world.invite(&world.request()).await.sent();
+    let aged = Message::json(&world.request()).timestamp(crate::support::now());
+    world.ask(aged).await.refused("failed", "invite_expired", 504);
+    assert_eq!(world.provider.posts().await, 1);
+    // Without a timestamp it waits, until the worker stops and gives it back.
+    world.publish(Message::json(&world.request()).correlation("waits")).await;
+    world.broker.quiet().await;
+    let begun = std::time::Instant::now();
+    assert!(world.take_worker().stop().success());
+    assert!(begun.elapsed().as_secs() < 8, "the wait ends at once: {:?}", begun.elapsed());
+    assert_eq!(world.broker.take("requests").await.correlation().as_deref(), Some("waits"));
+}
+
+#[tokio::test]
+async fn a_range_of_numbers_with_most_of_the_texts_is_told_of_once() {
+    let mut world = World::start().await;
+    let numbers = |n: usize| json!({"smsPhone": format!("415-555-{n:04}")});
+    let replies = all(&world, (0..60).map(|n| world.request_with(numbers(n)))).await;
+    assert_eq!(sent(&replies), 60);
+    world.worker().says("unusual share").await;
+    let told = world.worker().log().matches("unusual share").count();
+    assert_eq!(told, 1, "{}", world.worker().log());
+    assert!(world.worker().log().contains("prefix=\"+141…\""), "{}", world.worker().log());
+    let metrics = world.get("/metrics").await.text().await.expect("text");
+    assert!(metrics.contains("session_invite_unusual_prefixes{group=\"72\"} 1"), "{metrics}");
+}
