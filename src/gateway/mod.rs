@@ -12,6 +12,7 @@ mod front;
 mod health;
 mod invite;
 mod openapi;
+mod page;
 mod problem;
 mod query;
 pub mod routes;
@@ -21,6 +22,7 @@ pub use body::Content;
 pub use client::{ClientAddress, Network};
 pub use front::AsAsked;
 pub use openapi::document;
+pub use page::{escape, page};
 pub use problem::{Own, Problem};
 pub use server::{Connections, serve};
 
