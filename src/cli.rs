@@ -2,7 +2,8 @@
 
 use crate::{
     commands::{
-        addresses, completions, dead, groups, migrate, ready, send, sessions, sms_sandbox, tokens, topology,
+        addresses, completions, dead, groups, migrate, optouts, ready, send, sessions, sms_sandbox, tokens,
+        topology,
     },
     config::{DatabaseArgs, GatewayArgs, LogArgs, SecretsArgs, WorkerArgs},
 };
@@ -79,6 +80,8 @@ pub enum Command {
     Sessions(sessions::Args),
     /// Look at what was set aside, replay it, or drop it
     Dead(dead::Args),
+    /// List, add and remove visitors who want no texts
+    Optouts(Administered<optouts::Args>),
     /// Run a local Twilio-style provider with an inbox to look at
     SmsSandbox(sms_sandbox::Args),
     /// Print completions for a shell

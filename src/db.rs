@@ -154,7 +154,7 @@ fn refused(error: sqlx::Error) -> Unusable {
 
 /// Whether the last table of the migrations is there.
 pub async fn has_schema(pool: &PgPool) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("select to_regclass('sessions') is not null").fetch_one(pool).await
+    sqlx::query_scalar("select to_regclass('optouts') is not null").fetch_one(pool).await
 }
 
 /// Brings the schema up to date; safe when many start at once, as the migrator takes an advisory lock.

@@ -26,6 +26,7 @@ pub mod invite;
 mod json;
 pub mod limits;
 pub mod metrics;
+pub mod optouts;
 pub mod output;
 pub mod phone;
 pub mod queue;

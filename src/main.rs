@@ -4,8 +4,8 @@ use clap::Parser;
 use session_invite::{
     cli::{Cli, Command},
     commands::{
-        addresses, completions, dead, gateway, groups, migrate, ready, send, sessions, sms_sandbox, tokens,
-        topology, worker,
+        addresses, completions, dead, gateway, groups, migrate, optouts, ready, send, sessions, sms_sandbox,
+        tokens, topology, worker,
     },
     config::Faults,
     sandbox::BadSetting,
@@ -73,6 +73,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Send(args) => send::run(args).await,
         Command::Sessions(args) => sessions::run(args).await,
         Command::Dead(args) => Box::pin(dead::run(args)).await,
+        Command::Optouts(all) => optouts::run(all.args, &all.database, &all.secrets).await,
         Command::SmsSandbox(args) => sms_sandbox::run(args).await,
         Command::Completions(args) => completions::run(&args),
         Command::Topology(args) => topology::run(args).await,

@@ -1,9 +1,11 @@
 //! What is counted, in Prometheus' conventions (<https://prometheus.io/docs/practices/naming/>), for `/metrics`.
 
 use crate::{
+    group::GroupId,
     invite::Reply,
+    optouts::Keyword,
     queue::Consuming,
-    sessions::{Fate, Standing},
+    sessions::{Fate, Heard, Standing, Word},
     sms::Answer,
 };
 use metrics::{
@@ -15,6 +17,7 @@ use std::{
     sync::{Arc, LazyLock},
     time::Instant,
 };
+use uuid::Uuid;
 
 const INVITES: &str = "session_invite_invites_total";
 const IN_HAND: &str = "session_invite_in_hand";
@@ -32,8 +35,14 @@ const UNSURE: &str = "session_invite_unsure_settled_total";
 const OVERTAKEN: &str = "session_invite_overtaken_total";
 const THOUGH_TOLD_NOT: &str = "session_invite_texted_though_told_not_total";
 const TWICE: &str = "session_invite_texted_twice_total";
+const EVENTS: &str = "session_invite_events_total";
+const OPTED_OUT: &str = "session_invite_optouts_total";
+const UNUSUAL_PREFIXES: &str = "session_invite_unusual_prefixes";
 const RETIRED: &str = "session_invite_sessions_retired_total";
 
+const RECEIPTS: &str = "session_invite_receipts_total";
+const INBOUND: &str = "session_invite_inbound_total";
+const UNSIGNED: &str = "session_invite_unsigned_webhooks_total";
 const REQUESTS: &str = "session_invite_http_requests_total";
 const REQUEST_SECONDS: &str = "session_invite_http_request_duration_seconds";
 const REQUESTS_IN_HAND: &str = "session_invite_http_requests_in_hand";
@@ -46,7 +55,7 @@ struct Usual {
     in_hand: Gauge,
     seconds: Histogram,
     /// In the order of [`Stage`].
-    stages: [Histogram; 4],
+    stages: [Histogram; 5],
     sent: Counter,
     accepted: Counter,
     text_seconds: Histogram,
@@ -55,7 +64,8 @@ struct Usual {
 static USUAL: LazyLock<Usual> = LazyLock::new(|| Usual {
     in_hand: gauge!(IN_HAND),
     seconds: histogram!(SECONDS),
-    stages: ["place", "insert", "record", "reply"].map(|stage| histogram!(STAGE_SECONDS, "stage" => stage)),
+    stages: ["turn", "place", "insert", "record", "reply"]
+        .map(|stage| histogram!(STAGE_SECONDS, "stage" => stage)),
     sent: counter!(INVITES, "status" => "sent", "code" => ""),
     accepted: counter!(TEXTS, "answer" => "accepted"),
     text_seconds: histogram!(TEXT_SECONDS),
@@ -89,9 +99,15 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     describe_counter!(OVERTAKEN, "Tries whose claim was over when their outcome came.");
     describe_counter!(THOUGH_TOLD_NOT, "Texts that went out after their senders were told that none did.");
     describe_counter!(TWICE, "Visitors who were texted twice, as far as it is known.");
+    describe_counter!(EVENTS, "Events that were published, by what became of the session.");
+    describe_counter!(OPTED_OUT, "Opt-outs that became known by the provider's refusal of a text.");
     describe_counter!(REQUESTS, "Requests that the gateway answered, by route and status.");
     describe_histogram!(REQUEST_SECONDS, Unit::Seconds, "From a request's head to its answer, by route.");
     describe_gauge!(REQUESTS_IN_HAND, "Requests that the gateway has in hand now.");
+    describe_counter!(RECEIPTS, "Delivery receipts, by what they say.");
+    describe_counter!(INBOUND, "Texts from visitors, by their keyword.");
+    describe_counter!(UNSIGNED, "Webhooks that were refused, as their signature was not the provider's.");
+    describe_gauge!(UNUSUAL_PREFIXES, "Ranges of numbers that have an unusual share of a group's texts now.");
     describe_counter!(RETIRED, "Old sessions that were deleted, or blanked of what names a person.");
     Ok(handle)
 }
@@ -125,6 +141,8 @@ impl Drop for InHand {
 /// A stage of an invite's way.
 #[derive(Debug, Clone, Copy)]
 pub enum Stage {
+    /// Until it is the sender's turn (`SMS_PER_SECOND`).
+    Turn,
     /// Until a place at the provider is free.
     Place,
     Insert,
@@ -239,8 +257,60 @@ pub fn texted_twice() {
     counter!(TWICE).increment(1);
 }
 
-pub fn texted_though_told_not() {
-    counter!(THOUGH_TOLD_NOT).increment(1);
+/// What follows from the provider's word on a session's text, told where it is bad.
+pub fn heard(session: Uuid, text: &str, heard: &Heard) {
+    match heard {
+        Heard::Noted | Heard::NoSession => {}
+        Heard::Twice { first } => {
+            counter!(TWICE).increment(1);
+            tracing::error!(%session, first, second = ?text, "a visitor was texted twice");
+        }
+        Heard::ToldNot => {
+            counter!(THOUGH_TOLD_NOT).increment(1);
+            tracing::error!(%session, text = ?text, "a text went out after its sender was told that none did");
+        }
+    }
+}
+
+/// An event that the broker has confirmed.
+pub fn published(event: &str) {
+    counter!(EVENTS, "event" => event.to_owned()).increment(1);
+}
+
+/// The provider refused a text to a number that was not known to have opted out.
+pub fn opted_out() {
+    counter!(OPTED_OUT).increment(1);
+}
+
+/// A delivery receipt.
+pub fn receipt(word: Word) {
+    let word = match word {
+        Word::Taken => "sent",
+        Word::Delivered => "delivered",
+        Word::Undelivered { .. } => "undelivered",
+    };
+    counter!(RECEIPTS, "status" => word).increment(1);
+}
+
+/// A text from a visitor.
+pub fn inbound(word: Option<Keyword>) {
+    let word = match word {
+        Some(Keyword::Stop) => "stop",
+        Some(Keyword::Start) => "start",
+        Some(Keyword::Help) => "help",
+        None => "other",
+    };
+    counter!(INBOUND, "keyword" => word).increment(1);
+}
+
+/// A webhook whose signature is not the provider's.
+pub fn unsigned() {
+    counter!(UNSIGNED).increment(1);
+}
+
+/// How many ranges of numbers have an unusual share of the group's texts now.
+pub fn unusual_prefixes(group: GroupId, count: usize) {
+    gauge!(UNUSUAL_PREFIXES, "group" => group.to_string()).set(u32::try_from(count).unwrap_or(u32::MAX));
 }
 
 /// What became of old sessions.

@@ -111,6 +111,23 @@ pub fn is_region(code: &str) -> bool {
     code.bytes().all(|b| b.is_ascii_uppercase()) && region(code).is_some()
 }
 
+/// The region that a number (E.164) belongs to, as CLDR writes it; `+` and the calling code for one that is of none, such as
+/// `+1 111 000 0000`.
+pub fn country(e164: &str) -> String {
+    let Ok(number) = PHONE_NUMBER_UTIL.parse(e164, None) else { return String::new() };
+    match number.get_region_code() {
+        Some(region) => region.to_string(),
+        None => format!("+{}", number.country_code),
+    }
+}
+
+/// The calling code of a number (E.164) and two digits more: enough to tell a range by, and no number.
+pub fn masked_prefix(e164: &str) -> String {
+    let Ok(number) = PHONE_NUMBER_UTIL.parse(e164, None) else { return String::new() };
+    let shown = "+".len() + number.country_code.to_string().len() + 2;
+    format!("{}…", e164.get(..shown).unwrap_or_default())
+}
+
 /// Reads a number as someone in `region` would dial it, or in international form.
 ///
 /// `countries` are the regions that may be texted; empty for any. A number that is only possible often belongs to no

@@ -168,6 +168,13 @@ impl Refusal {
         self
     }
 
+    /// Worth sending again after that, in whole seconds and one at least.
+    #[must_use]
+    pub fn retry_after(mut self, after: std::time::Duration) -> Self {
+        self.retry_after_seconds = Some((after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1));
+        self
+    }
+
     #[must_use]
     pub fn provider_code(mut self, code: Option<i64>) -> Self {
         self.provider_code = code;

@@ -106,6 +106,7 @@ fn group() -> Group {
         enabled: true,
         options: Options::default(),
         wording: Wording::check("{key}", None, "http://127.0.0.1:8080").expect("a template"),
+        join: None,
         api_keys: Vec::new(),
         jwt_secrets: Vec::new(),
         keys_missing: false,

@@ -9,6 +9,7 @@ use crate::{
     group::directory::Directory,
     limits::Guesses,
     metrics,
+    optouts::OptOuts,
     queue::{self, Asking, Names, Unusable},
     shutdown,
     trouble::{Trouble, persist},
@@ -70,11 +71,17 @@ async fn reach_database(
         Err(Trouble::Stopping) => return Ok(()),
         opened => Arc::new(opened?),
     };
+    let open = || OptOuts::open(pool.clone(), &config.secrets_key);
+    let optouts = match persist("read the key of the opt-outs", stop, open).await {
+        Err(Trouble::Stopping) => return Ok(()),
+        opened => opened?,
+    };
     let (following, until) = (directory.clone(), give_up.clone());
     tokio::spawn(async move { until.run_until_cancelled(following.follow()).await });
     gateway.has_services(Services {
         authenticator: Authenticator::new(directory.clone(), pool.clone(), give_up.clone()),
         guesses: Guesses::new(pool.clone()),
+        optouts,
         directory,
         pool,
     });

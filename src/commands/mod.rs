@@ -6,6 +6,7 @@ pub mod dead;
 pub mod gateway;
 pub mod groups;
 pub mod migrate;
+pub mod optouts;
 pub mod ready;
 mod secret_input;
 pub mod send;

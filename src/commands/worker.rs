@@ -8,8 +8,10 @@ use crate::{
     group::directory::Directory,
     health::Health,
     invite::{Context, plan::Policy},
+    limits::Limits,
     metrics,
-    queue::{Consumer, Consuming, Names, Publisher, Source},
+    optouts::OptOuts,
+    queue::{Consumer, Consuming, Events, Names, Publisher, Source},
     sessions::{self, Lease, Sessions},
     shutdown,
     sms::Sms,
@@ -60,6 +62,11 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
         Err(Trouble::Stopping) => return Ok(()),
         opened => Arc::new(opened?),
     };
+    let open = || OptOuts::open(pool.clone(), &secrets);
+    let optouts = match persist("read the opt-outs", &stop, open).await {
+        Err(Trouble::Stopping) => return Ok(()),
+        opened => opened?,
+    };
     let following = directory.clone();
     let until = stop.clone();
     tokio::spawn(async move { until.run_until_cancelled(following.follow()).await });
@@ -70,7 +77,9 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
         authenticator: Authenticator::new(directory.clone(), pool.clone(), give_up.clone()),
         sessions: Sessions::start(pool.clone(), lease, give_up.clone()),
         groups: directory,
+        limits: Limits::start(pool.clone(), provider.per_second, stop.clone(), give_up.clone()),
         sms: sms.clone(),
+        optouts,
         suspects: Suspects::new(pool.clone(), give_up.clone()),
         policy: Policy {
             max_attempts: provider.max_attempts,
@@ -81,6 +90,7 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
         public_url: config.public_url.clone(),
     });
     let sweeping = tokio::spawn(sessions::sweep(pool.clone(), stop.clone()));
+    tokio::spawn(Events::new(pool.clone(), config.broker.clone()).run(stop.clone()));
     tokio::spawn(sessions::retain(pool.clone(), config.retention, stop.clone()));
     let publisher = Publisher::start(config.broker.clone(), "publisher", give_up.clone());
     let direct = Publisher::start(config.broker.clone(), "publisher of direct replies", give_up.clone());

@@ -75,6 +75,9 @@ pub struct ProviderArgs {
     /// Requests to the provider at a time [default: 256]
     #[arg(long, env = "SMS_CONCURRENCY", hide_env_values = true, value_name = "N")]
     pub sms_concurrency: Option<String>,
+    /// Texts a second from one sender, of all workers together, such as 1 or 0.5; more wait for their turn
+    #[arg(long, env = "SMS_PER_SECOND", hide_env_values = true, value_name = "N")]
+    pub sms_per_second: Option<String>,
     /// Tries for one text at most [default: 5]
     #[arg(long, env = "SMS_MAX_ATTEMPTS", hide_env_values = true, value_name = "N")]
     pub sms_max_attempts: Option<String>,
@@ -85,6 +88,15 @@ pub struct ProviderArgs {
     /// resend [default: look]
     #[arg(long, env = "SMS_WHEN_UNSURE", hide_env_values = true, value_name = "WHAT")]
     pub sms_when_unsure: Option<String>,
+}
+
+/// The worker's sender, for a command that only needs its name.
+#[derive(Args, Clone, Debug, Default)]
+pub struct OwnSenderArgs {
+    #[arg(long, env = "SMS_FROM", hide = true)]
+    sms_from: Option<String>,
+    #[arg(long, env = "SMS_MESSAGING_SERVICE_SID", hide = true)]
+    sms_messaging_service_sid: Option<String>,
 }
 
 #[derive(Args, Clone, Debug, Default)]
@@ -279,6 +291,9 @@ impl ProviderArgs {
         let timeout = faults.read("SMS_TIMEOUT", self.sms_timeout.as_ref(), "10s", timeout_within);
         let concurrency =
             faults.read("SMS_CONCURRENCY", self.sms_concurrency.as_ref(), "256", read::whole(1, 65_535));
+        let per_second = given(self.sms_per_second.as_ref()).map(|rate| {
+            faults.read("SMS_PER_SECOND", Some(&rate.to_owned()), "", read::decimal(0.001, 10_000.0))
+        });
         let attempts =
             faults.read("SMS_MAX_ATTEMPTS", self.sms_max_attempts.as_ref(), "5", read::whole(1, 20));
         let settle_within = read::duration_within(Duration::ZERO, seconds(3_600));
@@ -293,10 +308,29 @@ impl ProviderArgs {
             sender: sender?,
             timeout: timeout?,
             concurrency: usize::try_from(concurrency?).ok()?,
+            per_second: match per_second {
+                Some(rate) => Some(rate?),
+                None => None,
+            },
             max_attempts: u32::try_from(attempts?).ok()?,
             settle: settle?,
             when_unsure: unsure?,
         })
+    }
+}
+
+impl OwnSenderArgs {
+    /// `None` if neither is set.
+    pub fn check(&self) -> Result<Option<String>, Faults> {
+        let mut faults = Faults::default();
+        let named =
+            [("SMS_FROM", &self.sms_from), ("SMS_MESSAGING_SERVICE_SID", &self.sms_messaging_service_sid)];
+        let set = named.into_iter().find(|(_, raw)| given(raw.as_ref()).is_some());
+        let sender = match set {
+            Some((name, raw)) => faults.read(name, raw.as_ref(), "", sender_name).map(Some),
+            None => Some(None),
+        };
+        faults.finish(sender)
     }
 }
 
@@ -395,6 +429,12 @@ fn sender(text: &str) -> Result<String, String> {
     let rule =
         "must be a number such as +15550001111, a short code, or a name of at most 11 letters and digits";
     if fits { Ok(text.to_owned()) } else { Err(format!("{text:?} {rule}")) }
+}
+
+/// A sender as the tables of limits and opt-outs name it: a number or name, a messaging service, or `*` for any.
+pub fn sender_name(text: &str) -> Result<String, String> {
+    let service = text.starts_with("MG") && text.bytes().all(|b| b.is_ascii_alphanumeric());
+    if text == "*" || service { Ok(text.to_owned()) } else { sender(text) }
 }
 
 fn when_unsure(text: &str) -> Result<WhenUnsure, String> {

@@ -5,7 +5,10 @@ mod args;
 mod gateway;
 mod read;
 
-pub use args::{BrokerArgs, DatabaseArgs, HttpAddrArgs, LogArgs, ProviderArgs, SecretsArgs, WorkerArgs};
+pub use args::{
+    BrokerArgs, DatabaseArgs, HttpAddrArgs, LogArgs, OwnSenderArgs, ProviderArgs, SecretsArgs, WorkerArgs,
+    sender_name,
+};
 pub use gateway::{GatewayArgs, GatewayConfig, GatewayHttp};
 pub use read::Faults;
 
@@ -35,6 +38,14 @@ pub enum Sender {
     MessagingService(String),
 }
 
+impl Sender {
+    /// As it stands in the tables of limits and opt-outs.
+    pub fn as_str(&self) -> &str {
+        let (Self::Number(name) | Self::MessagingService(name)) = self;
+        name
+    }
+}
+
 /// The provider's account, and how long and how often it is asked.
 #[derive(Debug, Clone)]
 pub struct ProviderConfig {
@@ -47,6 +58,8 @@ pub struct ProviderConfig {
     pub sender: Sender,
     pub timeout: Duration,
     pub concurrency: usize,
+    /// Texts of one sender in a second; `None` for as fast as they come.
+    pub per_second: Option<f64>,
     pub max_attempts: u32,
     pub settle: Duration,
     pub when_unsure: WhenUnsure,

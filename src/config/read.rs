@@ -101,6 +101,14 @@ pub fn whole(least: u64, most: u64) -> impl Fn(&str) -> Result<u64, String> {
     }
 }
 
+/// A number from `least` to `most`.
+pub fn decimal(least: f64, most: f64) -> impl Fn(&str) -> Result<f64, String> {
+    move |text| match text.parse::<f64>() {
+        Ok(value) if (least..=most).contains(&value) => Ok(value),
+        _ => Err(format!("{text:?} must be a number from {least} to {most}")),
+    }
+}
+
 /// `true` or `false`, in the spellings that people use.
 pub fn truth(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {

@@ -11,16 +11,20 @@ mod docs;
 mod front;
 mod health;
 mod invite;
+mod misses;
 mod openapi;
 mod page;
 mod problem;
 mod query;
 pub mod routes;
 mod server;
+mod visitor;
+mod webhooks;
 
 pub use body::Content;
 pub use client::{ClientAddress, Network};
 pub use front::AsAsked;
+use misses::Misses;
 pub use openapi::document;
 pub use page::{escape, page};
 pub use problem::{Own, Problem};
@@ -31,6 +35,7 @@ use crate::{
     credential::Authenticator,
     group::directory::Directory,
     limits::Guesses,
+    optouts::OptOuts,
     queue::{Asking, Names},
 };
 use axum::{
@@ -65,6 +70,7 @@ pub struct Gateway {
     prefix: String,
     in_hand: AtomicUsize,
     guessing: Semaphore,
+    misses: Misses,
 }
 
 /// What needs the database.
@@ -74,6 +80,7 @@ pub struct Services {
     pub directory: Arc<Directory>,
     pub authenticator: Authenticator,
     pub guesses: Guesses,
+    pub optouts: OptOuts,
 }
 
 impl Gateway {
@@ -88,6 +95,7 @@ impl Gateway {
             prefix: path.unwrap_or_default().trim_end_matches('/').to_owned(),
             in_hand: AtomicUsize::new(0),
             guessing: Semaphore::new(GUESSING_AT_ONCE),
+            misses: visitor::misses(),
             config,
         }
     }
@@ -100,6 +108,13 @@ impl Gateway {
     /// The broker is reached for the first time, and has the queues.
     pub fn has_asking(&self, asking: Asking) {
         let _ = self.asking.set(asking);
+    }
+
+    /// The address as whoever asked knows it: that of `PUBLIC_URL`, whatever proxies made of it.
+    pub fn public_address(&self, asked: &AsAsked) -> String {
+        let asked = asked.0.as_str();
+        let without = asked.strip_prefix(&self.prefix).filter(|rest| rest.starts_with('/'));
+        [&self.config.public_url.base, without.unwrap_or(asked)].concat()
     }
 
     /// The database, and what stands on it.
@@ -131,6 +146,9 @@ fn router(gateway: Arc<Gateway>) -> Router {
         .route(routes::SESSION.path, get(agents::look_up))
         .route(routes::JOIN.path, post(agents::join))
         .route(routes::END.path, post(agents::end))
+        .route(routes::VISITOR.path, get(visitor::page))
+        .route(routes::TWILIO_STATUS.path, post(webhooks::status))
+        .route(routes::TWILIO_INBOUND.path, post(webhooks::inbound))
         .route(routes::OPENAPI.path, get(openapi::serve))
         .route(routes::DOCS.path, get(docs::serve))
         .route(routes::HEALTHZ.path, get(health::healthz))

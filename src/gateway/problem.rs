@@ -25,6 +25,7 @@ pub enum Own {
     SignatureInvalid,
     SessionNotFound,
     SessionNotSettled,
+    SignatureInvalid,
     Unavailable,
     ReplyTimeout,
 }
@@ -37,6 +38,7 @@ impl Own {
         Self::SignatureInvalid,
         Self::SessionNotFound,
         Self::SessionNotSettled,
+        Self::SignatureInvalid,
         Self::Unavailable,
         Self::ReplyTimeout,
     ];
@@ -49,6 +51,7 @@ impl Own {
             Self::SignatureInvalid => "signature_invalid",
             Self::SessionNotFound => "session_not_found",
             Self::SessionNotSettled => "session_not_settled",
+            Self::SignatureInvalid => "signature_invalid",
             Self::Unavailable => "unavailable",
             Self::ReplyTimeout => "reply_timeout",
         }
@@ -61,6 +64,7 @@ impl Own {
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
             Self::SessionNotSettled => 409,
+            Self::SignatureInvalid => 403,
             Self::Unavailable => 503,
             Self::ReplyTimeout => 504,
         }
@@ -84,6 +88,7 @@ impl Own {
             }
             Self::SessionNotFound => "The group has no live session with this key.",
             Self::SessionNotSettled => "The session's text is on its way to the provider; ask again.",
+            Self::SignatureInvalid => "The X-Twilio-Signature is not right for the request.",
             Self::Unavailable => {
                 "The broker or the database is away, or too much waits; nothing was begun. Ask again after Retry-After."
             }

@@ -1,6 +1,6 @@
 //! What can be set for a group: the options of `groups add` and `groups set`, and how each is written.
 
-use super::template::DEFAULT_TEXT;
+use super::template::{DEFAULT_TEXT, JoinUrl};
 use crate::phone::{PhoneCheck, is_region};
 use std::{fmt, ops::RangeInclusive, str::FromStr, time::Duration};
 
@@ -17,11 +17,11 @@ impl fmt::Display for RateLimit {
     }
 }
 
-/// `--per-number`: `10/1h`, or `0` for no limit.
+/// `--per-number` and `--per-country`: `10/1h`, or `0` for no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PerNumber(pub Option<RateLimit>);
+pub struct AtMost(pub Option<RateLimit>);
 
-impl FromStr for PerNumber {
+impl FromStr for AtMost {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -60,10 +60,14 @@ pub struct Options {
     pub key_rest: Duration,
     /// Texts to one number; `None` for no limit.
     pub per_number: Option<RateLimit>,
+    /// Texts to any one country; `None` for no limit.
+    pub per_country: Option<RateLimit>,
     /// Invites in a minute; `None` for no limit.
     pub per_minute: Option<u32>,
-    /// Where the visitor's page leads.
+    /// The template of where the visitor's page leads.
     pub join_url: Option<String>,
+    /// What the group's visitors know it by.
+    pub name: Option<String>,
 }
 
 impl Default for Options {
@@ -80,8 +84,10 @@ impl Default for Options {
             session_max: Duration::from_hours(12),
             key_rest: Duration::from_hours(24),
             per_number: Some(RateLimit { count: 10, window: Duration::from_hours(1) }),
+            per_country: None,
             per_minute: None,
             join_url: None,
+            name: None,
         }
     }
 }
@@ -132,11 +138,18 @@ pub fn sms_from(text: &str) -> Result<String, String> {
     }
 }
 
-/// An absolute http(s) URL.
-pub fn web_url(text: &str) -> Result<String, String> {
-    match url::Url::parse(text) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url.into()),
-        _ => Err("must be an absolute http:// or https:// URL".to_owned()),
+/// The template of an absolute http(s) URL.
+pub fn join_url(text: &str) -> Result<String, String> {
+    JoinUrl::parse(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// What visitors read.
+pub fn name(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if (1..=80).contains(&text.chars().count()) && !text.contains(char::is_control) {
+        Ok(text.to_owned())
+    } else {
+        Err("a name has 1 to 80 characters, on one line".to_owned())
     }
 }
 
@@ -146,24 +159,24 @@ mod tests {
 
     #[test]
     fn a_limit_is_a_count_and_a_window_or_nothing() {
-        let limit = |count, secs| Ok(PerNumber(Some(RateLimit { count, window: Duration::from_secs(secs) })));
+        let limit = |count, secs| Ok(AtMost(Some(RateLimit { count, window: Duration::from_secs(secs) })));
         for (text, expected) in [
-            ("0", Ok(PerNumber(None))),
+            ("0", Ok(AtMost(None))),
             ("10/1h", limit(10, 3600)),
             ("1/90s", limit(1, 90)),
             ("2/1day", limit(2, 86_400)),
         ] {
-            assert_eq!(text.parse::<PerNumber>(), expected, "{text}");
+            assert_eq!(text.parse::<AtMost>(), expected, "{text}");
         }
         for text in ["", "10", "0/1h", "-1/1h", "10/", "10/0s", "10/500ms", "10/31days", "ten/1h", "10/1h/2"]
         {
-            assert!(text.parse::<PerNumber>().is_err(), "{text}");
+            assert!(text.parse::<AtMost>().is_err(), "{text}");
         }
     }
 
     #[test]
     fn a_limit_is_written_as_it_is_read() {
-        assert_eq!("10/1h".parse::<PerNumber>().unwrap().0.unwrap().to_string(), "10/1h");
+        assert_eq!("10/1h".parse::<AtMost>().unwrap().0.unwrap().to_string(), "10/1h");
     }
 
     #[test]

@@ -48,6 +48,29 @@ impl fmt::Display for Purpose {
     }
 }
 
+/// What a sealed value that belongs to no group is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shared {
+    /// Hashes the numbers of those who opted out.
+    OptoutKey,
+}
+
+impl Shared {
+    /// As for [`Purpose`]; 0 is no group's id.
+    fn associated_data(self) -> Vec<u8> {
+        let Self::OptoutKey = self;
+        [0_i64.to_be_bytes().as_slice(), b"optout-key"].concat()
+    }
+}
+
+/// A sealed value that was opened.
+#[derive(Debug)]
+pub struct Opened {
+    pub secret: SecretString,
+    /// Whether an older key opened it, so that it is worth sealing again.
+    pub by_older: bool,
+}
+
 /// The keys of `SECRETS_KEY`: the first seals, all open.
 #[derive(Clone)]
 pub struct SecretsKey {
@@ -88,9 +111,17 @@ impl SecretsKey {
 
     /// Seals with the first key, under a random nonce: two seals of one value differ.
     pub fn seal(&self, group: GroupId, purpose: Purpose, secret: &SecretString) -> Vec<u8> {
+        self.seal_with(&associated_data(group, purpose), secret)
+    }
+
+    /// The same for what belongs to no group.
+    pub fn seal_shared(&self, what: Shared, secret: &SecretString) -> Vec<u8> {
+        self.seal_with(&what.associated_data(), secret)
+    }
+
+    fn seal_with(&self, aad: &[u8], secret: &SecretString) -> Vec<u8> {
         let nonce = rand::random::<[u8; NONCE_BYTES]>();
-        let aad = associated_data(group, purpose);
-        let payload = Payload { msg: secret.expose_secret().as_bytes(), aad: &aad };
+        let payload = Payload { msg: secret.expose_secret().as_bytes(), aad };
         let ciphertext = self
             .first
             .encrypt(&XNonce::from(nonce), payload)
@@ -100,17 +131,24 @@ impl SecretsKey {
 
     /// Opens what any of the keys sealed for this group and purpose.
     pub fn open(&self, group: GroupId, purpose: Purpose, sealed: &[u8]) -> Result<SecretString, Unopenable> {
-        self.try_open(group, purpose, sealed).ok_or(Unopenable { group, purpose })
+        let opened = self.open_with(&associated_data(group, purpose), sealed);
+        opened.map(|opened| opened.secret).ok_or(Unopenable { group, purpose })
     }
 
-    fn try_open(&self, group: GroupId, purpose: Purpose, sealed: &[u8]) -> Option<SecretString> {
+    /// The same for what belongs to no group; `None` if no key opens it.
+    pub fn open_shared(&self, what: Shared, sealed: &[u8]) -> Option<Opened> {
+        self.open_with(&what.associated_data(), sealed)
+    }
+
+    fn open_with(&self, aad: &[u8], sealed: &[u8]) -> Option<Opened> {
         let (&VERSION, rest) = sealed.split_first()? else { return None };
         let (nonce, ciphertext) = rest.split_first_chunk::<NONCE_BYTES>()?;
-        let aad = associated_data(group, purpose);
-        let opened = std::iter::once(&self.first).chain(&self.older).find_map(|key| {
-            key.decrypt(&XNonce::from(*nonce), Payload { msg: ciphertext, aad: &aad }).ok()
+        let mut keys = std::iter::once(&self.first).chain(&self.older).enumerate();
+        let (place, opened) = keys.find_map(|(place, key)| {
+            let opened = key.decrypt(&XNonce::from(*nonce), Payload { msg: ciphertext, aad }).ok()?;
+            Some((place, opened))
         })?;
-        String::from_utf8(opened).ok().map(SecretString::from)
+        Some(Opened { secret: String::from_utf8(opened).ok()?.into(), by_older: place > 0 })
     }
 }
 
@@ -185,6 +223,17 @@ mod tests {
         assert!(new.open(group(72), Purpose::ApiKey, &by_both).is_ok());
         let error = new.open(group(72), Purpose::ApiKey, &by_old).unwrap_err().to_string();
         assert!(error.contains("group 72") && error.contains("SECRETS_KEY"), "{error}");
+    }
+
+    #[test]
+    fn what_belongs_to_no_group_opens_as_no_groups_and_says_when_it_should_be_sealed_again() {
+        let old = SecretsKey::parse(&key(1)).unwrap();
+        let both = SecretsKey::parse(&format!("{},{}", key(2), key(1))).unwrap();
+        let sealed = old.seal_shared(Shared::OptoutKey, &"k".into());
+        assert!(!old.open_shared(Shared::OptoutKey, &sealed).unwrap().by_older);
+        assert!(both.open_shared(Shared::OptoutKey, &sealed).unwrap().by_older);
+        assert!(SecretsKey::parse(&key(2)).unwrap().open_shared(Shared::OptoutKey, &sealed).is_none());
+        assert!(old.open(group(1), Purpose::ApiKey, &sealed).is_err());
     }
 
     proptest! {

@@ -71,8 +71,11 @@ struct Row {
     key_rest: i32,
     per_number_count: i32,
     per_number_window: i32,
+    per_country_count: i32,
+    per_country_window: i32,
     per_minute: Option<i32>,
     join_url: Option<String>,
+    name: Option<String>,
     created_at: OffsetDateTime,
     updated_at: OffsetDateTime,
 }
@@ -89,8 +92,10 @@ impl TryFrom<Row> for Stored {
 /// `None` where the table's own checks were bypassed.
 fn read(row: Row) -> Option<Stored> {
     let duration = |seconds: i32| u64::try_from(seconds).ok().map(Duration::from_secs);
-    let count = u32::try_from(row.per_number_count).ok()?;
-    let window = duration(row.per_number_window)?;
+    let limit = |count: i32, window: i32| {
+        let (count, window) = (u32::try_from(count).ok()?, duration(window)?);
+        Some((count > 0).then_some(RateLimit { count, window }))
+    };
     Some(Stored {
         id: GroupId::new(row.id)?,
         enabled: row.enabled,
@@ -105,9 +110,11 @@ fn read(row: Row) -> Option<Stored> {
             session_ttl: duration(row.session_ttl)?,
             session_max: duration(row.session_max)?,
             key_rest: duration(row.key_rest)?,
-            per_number: (count > 0).then_some(RateLimit { count, window }),
+            per_number: limit(row.per_number_count, row.per_number_window)?,
+            per_country: limit(row.per_country_count, row.per_country_window)?,
             per_minute: row.per_minute.map(u32::try_from).transpose().ok()?,
             join_url: row.join_url,
+            name: row.name,
         },
         created_at: row.created_at,
         updated_at: row.updated_at,
@@ -166,12 +173,15 @@ pub async fn set(
 async fn write(db: impl PgExecutor<'_>, group: GroupId, options: &Options) -> Result<(), StoreError> {
     let seconds = |duration: Duration| i32::try_from(duration.as_secs()).unwrap_or(i32::MAX);
     let number = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
-    let default_window = Duration::from_hours(1);
+    let count = |limit: Option<RateLimit>| limit.map_or(0, |limit| number(limit.count));
+    let window =
+        |limit: Option<RateLimit>| seconds(limit.map_or(Duration::from_hours(1), |limit| limit.window));
     sqlx::query!(
         "update groups
             set region = $2, phone_check = $3, countries = $4, key_length = $5, template = $6, link = $7,
                 sms_from = $8, session_ttl = $9, session_max = $10, key_rest = $11, per_number_count = $12,
-                per_number_window = $13, per_minute = $14, join_url = $15, updated_at = now()
+                per_number_window = $13, per_minute = $14, join_url = $15, per_country_count = $16,
+                per_country_window = $17, name = $18, updated_at = now()
           where id = $1",
         group.get(),
         options.region,
@@ -184,10 +194,13 @@ async fn write(db: impl PgExecutor<'_>, group: GroupId, options: &Options) -> Re
         seconds(options.session_ttl),
         seconds(options.session_max),
         seconds(options.key_rest),
-        options.per_number.map_or(0, |limit| number(limit.count)),
-        seconds(options.per_number.map_or(default_window, |limit| limit.window)),
+        count(options.per_number),
+        window(options.per_number),
         options.per_minute.map(number),
         options.join_url,
+        count(options.per_country),
+        window(options.per_country),
+        options.name,
     )
     .execute(db)
     .await?;
@@ -220,7 +233,8 @@ pub async fn show(db: impl PgExecutor<'_>, group: GroupId) -> Result<Stored, Sto
     sqlx::query_as!(
         Row,
         "select id, enabled, region, phone_check, countries, key_length, template, link, sms_from, session_ttl,
-                session_max, key_rest, per_number_count, per_number_window, per_minute, join_url, created_at, updated_at
+                session_max, key_rest, per_number_count, per_number_window, per_country_count, per_country_window, per_minute, join_url,
+                name, created_at, updated_at
            from groups where id = $1",
         group.get()
     )
@@ -235,7 +249,8 @@ pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<Stored>, StoreError> {
     let rows = sqlx::query_as!(
         Row,
         "select id, enabled, region, phone_check, countries, key_length, template, link, sms_from, session_ttl,
-                session_max, key_rest, per_number_count, per_number_window, per_minute, join_url, created_at, updated_at
+                session_max, key_rest, per_number_count, per_number_window, per_country_count, per_country_window, per_minute, join_url,
+                name, created_at, updated_at
            from groups order by id"
     )
     .fetch_all(db)

@@ -12,10 +12,12 @@ use crate::{
     credential::{Authenticator, Caller},
     failpoint,
     group::{GroupId, directory::Directory, template::Values},
+    limits::{Limits, Slot},
     metrics::{self, Stage},
+    optouts::OptOuts,
     refusal::{Code, Refusal},
     sessions::{
-        About, Asked, Fate, Opened, Opening, Recorded, Repeated, SessionKey, Sessions, Standing, Token,
+        About, Asked, Fate, Gate, Opened, Opening, Recorded, Repeated, SessionKey, Sessions, Standing, Token,
         too_late,
     },
     sms::Sms,
@@ -38,6 +40,8 @@ pub struct Context {
     pub sessions: Sessions,
     pub sms: Sms,
     pub suspects: Suspects,
+    pub optouts: OptOuts,
+    pub limits: Limits,
     pub policy: Policy,
     pub age: AgeLimits,
     pub public_url: PublicUrl,
@@ -76,17 +80,31 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Tro
         return Ok(Reply::to(&ctx.sessions.refuse(&about, &asked, refusal).await?).into());
     }
     if is_too_old(ctx, envelope) {
-        return match ctx.sessions.refuse_new(&about, &asked, too_late()).await? {
-            Ok(outcome) => Ok(Reply::to(&outcome).into()),
-            Err(repeated) => repeat(ctx, envelope, repeated, &about, &asked).await,
-        };
+        return refuse(ctx, envelope, &about, &asked, too_late()).await;
     }
-
     let group = &caller.group;
+    let phone = asked.phone.as_deref().unwrap_or_default();
+    let permits = match ctx.limits.admit(group, phone).await? {
+        Ok(permits) => permits,
+        Err(refusal) => return refuse(ctx, envelope, &about, &asked, refusal).await,
+    };
+
     let text = |key: &SessionKey, token: &Token| {
         group.wording.render(&Values { key: key.as_str(), token: token.as_str(), group: group.id })
     };
+    let gate = Gate {
+        sender: ctx.sms.sender(group.options.sms_from.as_deref()),
+        phone_hash: ctx.optouts.hash(phone),
+        per_number: group.options.per_number,
+    };
     let (place, session) = loop {
+        // Whoever is worked alone sends nothing here, and waits for no turn.
+        let patience = limits(&ctx.age, envelope).0;
+        let turn = match envelope.tries {
+            0 => turn(ctx, envelope, &gate.sender, patience).await?,
+            _ => Some(Slot::unbounded()),
+        };
+        let Some(turn) = turn else { return refuse(ctx, envelope, &about, &asked, too_late()).await };
         // A place at the provider before the row: what is begun is sent at once.
         let since = Instant::now();
         let place = ctx.sms.place().await?;
@@ -101,14 +119,19 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Tro
             asked: &asked,
             key_length: group.options.key_length,
             ttl: group.options.session_ttl,
+            gate: &gate,
             text: &text,
         };
         let since = Instant::now();
         let opened = ctx.sessions.open(&opening).await?;
         metrics::took(Stage::Insert, since);
         match opened {
-            Opened::New(session) => break (place, *session),
+            Opened::New(session) => {
+                turn.used();
+                break (place, *session);
+            }
             Opened::Ours(row) => return pursue(ctx, envelope, *row).await,
+            Opened::Refused(outcome) => return Ok(Reply::to(&outcome).into()),
             Opened::Taken => {}
         }
         // Whoever waits for another's outcome takes nobody's place.
@@ -117,6 +140,8 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Tro
             return repeat(ctx, envelope, repeated, &about, &asked).await;
         }
     };
+    permits.used();
+    ctx.limits.texting(group.id, phone);
     failpoint::hit("begun");
     if envelope.tries > 0 {
         // It was worked alone up to here, and ended no process. A copy waits for the provider, so that nobody waits for it.
@@ -143,6 +168,37 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Tro
     match hand_over(ctx, envelope, place, session, group).await? {
         Some(progress) => Ok(progress),
         None => pursue(ctx, envelope, ctx.sessions.again(id).await?).await,
+    }
+}
+
+/// Waits for the sender's turn; `None` when the invite is too old before that.
+pub(super) async fn turn(
+    ctx: &Context,
+    envelope: &Envelope,
+    sender: &str,
+    patience: Option<Duration>,
+) -> Result<Option<Slot>, Trouble> {
+    let since = Instant::now();
+    let turn = tokio::select! {
+        biased;
+        () = envelope.withdrawn.cancelled() => return Err(Trouble::Stopping),
+        turn = ctx.limits.slot(sender, patience) => turn,
+    };
+    metrics::took(Stage::Turn, since);
+    turn
+}
+
+/// A refusal that comes after the look at the message id.
+async fn refuse(
+    ctx: &Context,
+    envelope: &Envelope,
+    about: &About,
+    asked: &Asked,
+    refusal: Refusal,
+) -> Result<Progress, Trouble> {
+    match ctx.sessions.refuse_new(about, asked, refusal).await? {
+        Ok(outcome) => Ok(Reply::to(&outcome).into()),
+        Err(repeated) => repeat(ctx, envelope, repeated, about, asked).await,
     }
 }
 

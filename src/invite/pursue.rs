@@ -3,16 +3,18 @@
 use super::{
     Context, Envelope, Progress, Reply,
     plan::{Step, after_try, look_again_after, next_step},
+    process::turn,
     trace::TraceParent,
 };
 use crate::{
     failpoint,
     group::{Group, GroupId},
     metrics::{self, Look, Stage},
+    optouts::Source,
     refusal::Code,
     sessions::{Recorded, Session, Standing},
     sms::{Answer, Place, Text, Wanted},
-    trouble::Trouble,
+    trouble::{Passing, Trouble},
 };
 use futures::future::BoxFuture;
 use std::{
@@ -65,12 +67,18 @@ async fn step_by_step(ctx: &Context, envelope: &Envelope, mut row: Standing) -> 
                 }
             }
             Step::Send => {
+                let group = group(ctx, &row)?;
+                let sender = ctx.sms.sender(group.options.sms_from.as_deref());
+                let Some(turn) = turn(ctx, envelope, &sender, Some(row.time_left())).await? else {
+                    row = ctx.sessions.again(row.id).await?;
+                    continue;
+                };
                 let place = ctx.sms.place().await?;
                 if envelope.withdrawn.is_cancelled() {
                     return Err(Trouble::Stopping);
                 }
-                let group = group(ctx, &row)?;
                 if let Some(session) = ctx.sessions.claim(&row).await? {
+                    turn.used();
                     metrics::tried_again(&row);
                     failpoint::hit("claimed");
                     if let Some(progress) = hand_over(ctx, envelope, place, session, &group).await? {
@@ -100,6 +108,11 @@ pub async fn hand_over(
     metrics::texted(&answer, asked_at);
     failpoint::hit("accepted");
     tell(&answer, &session);
+    if let Answer::Refused(refusal) = &answer
+        && refusal.code == Code::OptedOut
+    {
+        Box::pin(opted_out(ctx, group, &session)).await;
+    }
     let fate = after_try(answer, &session, &ctx.policy);
     // Recorded before it is told: a redelivery then finds the outcome.
     let answered = Instant::now();
@@ -114,6 +127,19 @@ pub async fn hand_over(
             None
         }
     })
+}
+
+/// The provider says that the number wants no texts from this sender: nobody asks again. If that cannot be written down
+/// now, the next text is refused by the provider again.
+async fn opted_out(ctx: &Context, group: &Group, session: &Session) {
+    let sender = ctx.sms.sender(group.options.sms_from.as_deref());
+    match ctx.optouts.record(&sender, &session.phone, Source::Provider).await {
+        Ok(true) => metrics::opted_out(),
+        Ok(false) => {}
+        Err(error) => {
+            tracing::warn!(session = %session.id, error = %error.summary(), "an opt-out is not recorded")
+        }
+    }
 }
 
 /// One look at the provider's list; whether it could be made.

@@ -63,3 +63,83 @@ pub async fn overdraw<const N: usize>(pool: &PgPool, from: [(&str, Size); N]) ->
     .await?;
     Ok(())
 }
+
+/// What was granted, and after which time there is one more.
+#[derive(Debug, Clone, Copy)]
+pub struct Granted {
+    pub count: u32,
+    pub next: Duration,
+}
+
+/// Takes `wanted` from a bucket, or as many as there are.
+pub async fn take(pool: &PgPool, name: &str, size: Size, wanted: u32) -> Result<Granted, sqlx::Error> {
+    let (whole, one) = size.seconds();
+    let taken = sqlx::query!(
+        r#"
+        insert into rate_buckets as b (name, full_at, granted)
+        values ($1, now() + make_interval(secs => $2::int * $3::float8), $2)
+        on conflict (name) do update
+           set full_at = greatest(b.full_at, now()) + $3 *
+                   -- A millionth: the clock's own steps are no reason to refuse.
+                   make_interval(secs => greatest(0, least($2, floor(1e-6 + ($4::float8 - greatest(0,
+                       extract(epoch from b.full_at - now())::float8)) / $3)))),
+               granted = greatest(0, least($2, floor(1e-6 + ($4 - greatest(0,
+                       extract(epoch from b.full_at - now())::float8)) / $3)))
+        returning granted, (extract(epoch from full_at - now())::float8 + $3 - $4) as "next!"
+        "#,
+        name,
+        i32::try_from(wanted.min(size.holds)).unwrap_or(i32::MAX),
+        one,
+        whole,
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(Granted {
+        count: u32::try_from(taken.granted).unwrap_or_default(),
+        next: Duration::try_from_secs_f64(taken.next).unwrap_or_default(),
+    })
+}
+
+/// Gives back what was taken and not used.
+pub async fn give_back(pool: &PgPool, name: &str, size: Size, unused: u32) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update rate_buckets set full_at = full_at - make_interval(secs => $2) where name = $1",
+        name,
+        f64::from(unused) * size.seconds().1,
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Reserves `slots` points in time, each `apart` from the one before and from those of others; answers how far off the
+/// first one is. There is always another: this refuses nobody.
+pub async fn reserve(
+    pool: &PgPool,
+    name: &str,
+    apart: Duration,
+    slots: u32,
+) -> Result<Duration, sqlx::Error> {
+    let starts_in = sqlx::query_scalar!(
+        r#"
+        insert into rate_buckets as b (name, full_at, granted) values ($1, now() + make_interval(secs => $3), $2)
+        on conflict (name) do update
+           set full_at = greatest(b.full_at, now()) + make_interval(secs => $3), granted = $2
+        returning extract(epoch from full_at - now())::float8 - $3::float8 as "starts_in!"
+        "#,
+        name,
+        i32::try_from(slots).unwrap_or(i32::MAX),
+        apart.as_secs_f64() * f64::from(slots),
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(Duration::try_from_secs_f64(starts_in).unwrap_or_default())
+}
+
+/// Deletes full buckets, which say no more than ones that are not there.
+pub async fn forget(pool: &PgPool) -> Result<(), sqlx::Error> {
+    sqlx::query!("delete from rate_buckets where full_at < now() - interval '1 minute'")
+        .execute(pool)
+        .await?;
+    Ok(())
+}

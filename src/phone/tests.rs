@@ -43,6 +43,19 @@ fn numbers_are_read_as_their_country_dials_them() {
 }
 
 #[test]
+fn a_number_has_a_country_or_a_calling_code_and_a_prefix_that_hides_it() {
+    for (e164, home, prefix) in [
+        ("+12015550123", "US", "+120…"),
+        ("+11110000000", "+1", "+111…"),
+        ("+442079460958", "GB", "+4420…"),
+        ("+4915123456789", "DE", "+4915…"),
+        ("no number", "", ""),
+    ] {
+        assert_eq!((country(e164).as_str(), masked_prefix(e164).as_str()), (home, prefix), "{e164}");
+    }
+}
+
+#[test]
 fn what_cannot_take_a_text_or_would_be_guessed_at_is_refused() {
     let (too_long, many_digits) = (" ".repeat(251), "1".repeat(16));
     for (region, text) in [

@@ -3,22 +3,29 @@
 mod agents;
 mod batch;
 mod claim;
+mod gate;
+mod insert;
 mod key;
 pub mod lookup;
+mod receipts;
 mod retention;
 mod row;
 mod statements;
 mod sweep;
+mod visitors;
 
 pub use agents::{Ending, Live, end, join, look_up};
 #[cfg(test)]
 pub(crate) use claim::ended;
 pub use claim::{Fate, Recorded, Session};
+pub use gate::Gate;
 pub use key::{SessionKey, Token};
+pub use receipts::{Heard, Word, hear};
 pub use retention::retain;
 pub use row::{About, Asked, Outcome, Resume, Sent, Standing};
 pub use statements::Lease;
 pub use sweep::sweep;
+pub use visitors::{Visited, visit};
 
 use crate::{
     group::GroupId,
@@ -26,9 +33,11 @@ use crate::{
     trouble::{Passing, Trouble, persist},
 };
 use batch::Grouped;
-use row::{Content, NewRow, Written};
+use gate::Gated;
+use insert::{Insert, Inserted};
+use row::{Begun, Content, NewRow, Written};
 use sqlx::PgPool;
-use statements::{Insert, Record, Which};
+use statements::{Record, Which};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -52,6 +61,7 @@ pub struct Opening<'a> {
     pub asked: &'a Asked,
     pub key_length: u8,
     pub ttl: Duration,
+    pub gate: &'a Gate,
     pub text: &'a (dyn Fn(&SessionKey, &Token) -> String + Sync),
 }
 
@@ -69,6 +79,8 @@ pub enum Opened {
     Ours(Box<Standing>),
     /// Another row answers for the message id: see [`Sessions::repeat`].
     Taken,
+    /// Its number has had its texts, or wants none: that is stored.
+    Refused(Outcome),
 }
 
 /// What a message id that was used before stands for.
@@ -130,38 +142,62 @@ impl Sessions {
         statements::acknowledge(&self.pool, requests).await.map_err(|error| Trouble::Defect(error.summary()))
     }
 
-    /// Begins a session under a key that nobody in its group holds, unless its message id is taken.
+    /// Begins a session under a key that nobody in its group holds, unless its message id is taken or its gate closed.
     pub async fn open(&self, opening: &Opening<'_>) -> Result<Opened, Trouble> {
-        let &Opening { about, asked, key_length, ttl, text } = opening;
+        let Opening { about, asked, key_length, ttl, gate, text } = opening;
         let (id, begun) = (Uuid::now_v7(), Instant::now());
         for draw in 0..DRAWS_AT_MOST {
-            let (key, token) = (SessionKey::draw(key_length, draw), Token::draw());
+            let (key, token) = (SessionKey::draw(*key_length, draw), Token::draw());
             let text = text(&key, &token);
-            let content = Content::Begun {
-                key: key.as_str().to_owned(),
-                token: token.as_str().to_owned(),
-                text: text.clone(),
-                ttl,
+            let row = || NewRow {
+                id,
+                about: (*about).clone(),
+                asked: (*asked).clone(),
+                owns_message_id: true,
+                content: Content::Begun(Begun {
+                    key: key.as_str().to_owned(),
+                    token: token.as_str().to_owned(),
+                    text: text.clone(),
+                    ttl: *ttl,
+                    gate: (*gate).clone(),
+                }),
             };
-            let row =
-                NewRow { id, about: about.clone(), asked: asked.clone(), owns_message_id: true, content };
-            let written = match self.insert.run(row).await? {
-                Some(written) => written,
-                // Either a lost connection has hidden the commit of our own row, which is ours to send for as long as
-                // nobody has claimed it, or what we drew is taken.
-                None => match self.by_id(id).await? {
-                    Some(row) if row.is_untouched() => {
-                        Written { expires_at: row.expires_at, ticket: row.ticket }
-                    }
-                    Some(row) => return Ok(Opened::Ours(Box::new(row))),
-                    None if self.is_taken(about, asked).await? => return Ok(Opened::Taken),
-                    None => {
-                        tracing::debug!(group = %about.group, draw, "a session key was taken; drawing another");
-                        continue;
-                    }
-                },
+            let inserted = loop {
+                match self.insert.run(row()).await? {
+                    // Whoever was before it in its statement is in the table by now, or had no room either.
+                    Inserted::Gated(Gated::Crowded) => {}
+                    inserted => break inserted,
+                }
             };
-            return Ok(Opened::New(Box::new(Session::of_new_row(id, opening, key, text, begun, written))));
+            let refusal = match inserted {
+                Inserted::Written(written) => {
+                    let session = Session::of_new_row(id, opening, key, text, begun, written);
+                    return Ok(Opened::New(Box::new(session)));
+                }
+                Inserted::Gated(Gated::OptedOut) => Some(gate::opted_out()),
+                Inserted::Gated(Gated::TooMany { after }) => Some(gate::too_many(after)),
+                Inserted::Gated(Gated::Crowded) | Inserted::Not => None,
+            };
+            // The id comes before the limits: the refusal is stored as a row that the same things stand in the way of.
+            if let Some(refusal) = &refusal
+                && self.insert_refusal(id, about, asked, refusal, true).await?
+            {
+                return Ok(Opened::Refused(Outcome::Refused(refusal.clone())));
+            }
+            // Either a lost connection has hidden the commit of our own row, which is ours to send for as long as nobody
+            // has claimed it, or what we drew is taken.
+            match self.by_id(id).await? {
+                Some(row) if row.is_untouched() => {
+                    let written = Written { expires_at: row.expires_at, ticket: row.ticket };
+                    let session = Session::of_new_row(id, opening, key, text, begun, written);
+                    return Ok(Opened::New(Box::new(session)));
+                }
+                Some(row) => return Ok(Opened::Ours(Box::new(row))),
+                None if self.is_taken(about, asked).await? => return Ok(Opened::Taken),
+                None => {
+                    tracing::debug!(group = %about.group, draw, "a session key was taken; drawing another");
+                }
+            }
         }
         Err(Trouble::Defect(format!("{DRAWS_AT_MOST} session keys in a row were taken")))
     }
@@ -207,7 +243,7 @@ impl Sessions {
     ) -> Result<bool, Trouble> {
         let (about, asked, content) = (about.clone(), asked.clone(), Content::Refused(refusal.clone()));
         let row = NewRow { id, about, asked, owns_message_id, content };
-        Ok(self.insert.run(row).await?.is_some())
+        Ok(matches!(self.insert.run(row).await?, Inserted::Written(_)))
     }
 
     /// What a taken message id stands for; `None` when it is free again.

@@ -1,5 +1,6 @@
 //! A row of `sessions` as it is written first, and as it is read back.
 
+use super::gate::Gate;
 use crate::{group::GroupId, refusal::Refusal};
 use sqlx::types::Json;
 use std::time::{Duration, Instant};
@@ -50,34 +51,44 @@ pub struct NewRow {
 
 #[derive(Debug)]
 pub enum Content {
-    Begun { key: String, token: String, text: String, ttl: Duration },
+    Begun(Begun),
     Refused(Refusal),
+}
+
+/// A session that is to begin, unless its gate is closed.
+#[derive(Debug)]
+pub struct Begun {
+    pub key: String,
+    pub token: String,
+    pub text: String,
+    pub ttl: Duration,
+    pub gate: Gate,
 }
 
 impl NewRow {
     pub fn status(&self) -> &'static str {
         match &self.content {
-            Content::Begun { .. } => "sending",
+            Content::Begun(_) => "sending",
             Content::Refused(refusal) if refusal.code.is_failure() => "failed",
             Content::Refused(_) => "rejected",
         }
     }
 
-    pub fn begun(&self) -> Option<(&str, &str, &str, Duration)> {
+    pub fn begun(&self) -> Option<&Begun> {
         match &self.content {
-            Content::Begun { key, token, text, ttl } => Some((key, token, text, *ttl)),
+            Content::Begun(begun) => Some(begun),
             Content::Refused(_) => None,
         }
     }
 
     /// The ledger begins with the row, unless there is nothing to send.
     pub fn text_state(&self) -> Option<&'static str> {
-        matches!(self.content, Content::Begun { .. }).then_some("begun")
+        matches!(self.content, Content::Begun(_)).then_some("begun")
     }
 
     pub fn refusal(&self) -> Option<&Refusal> {
         match &self.content {
-            Content::Begun { .. } => None,
+            Content::Begun(_) => None,
             Content::Refused(refusal) => Some(refusal),
         }
     }
@@ -203,6 +214,12 @@ impl Standing {
     /// Whether the invite is too old to be texted.
     pub fn is_late(&self) -> bool {
         self.deadline_left.is_some_and(|left| left <= 0.0)
+    }
+
+    /// Until nothing more may be texted for it: its session is over, or its invite too old.
+    pub fn time_left(&self) -> Duration {
+        let left = self.deadline_left.map_or(self.session_left, |left| left.min(self.session_left));
+        Duration::try_from_secs_f64(left).unwrap_or_default()
     }
 
     /// What a copy of its message carries, so that whoever gets that goes on here.

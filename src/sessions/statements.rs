@@ -1,9 +1,6 @@
 //! The statements on `sessions` that an invite takes on its way. Each is safe to repeat.
 
-use super::{
-    batch::Statement,
-    row::{NewRow, Standing, Written},
-};
+use super::{batch::Statement, row::Standing};
 use crate::{group::GroupId, refusal::Refusal};
 use sqlx::{PgConnection, PgPool, types::Json};
 use std::{collections::HashMap, time::Duration};
@@ -21,86 +18,7 @@ pub struct Lease {
     pub settle: Duration,
 }
 
-/// Inserts rows; answers `None` for one whose key or message id is taken, or that is there already.
-#[derive(Debug)]
-pub struct Insert {
-    pub lease: Lease,
-}
-
-impl Statement for Insert {
-    type Row = NewRow;
-    type Answer = Option<Written>;
-    const NAME: &'static str = "insert sessions";
-
-    async fn run(
-        &self,
-        line: &mut PgConnection,
-        rows: &[NewRow],
-    ) -> Result<Vec<Option<Written>>, sqlx::Error> {
-        fn column<'a, T>(rows: &'a [NewRow], value: impl Fn(&'a NewRow) -> T) -> Vec<T> {
-            rows.iter().map(value).collect()
-        }
-        let inserted = sqlx::query!(
-            r#"
-            insert into sessions (id, group_id, status, session_type, session_params, phone, requested_by, message_id,
-                                  correlation_id, request_sha256, owns_message_id, session_key, token, invitation_text,
-                                  error_code, error, key_held, attempts, text_state, unsure_from, lease_until, expires_at,
-                                  due_at, ended_at, acknowledged, deadline_at, valid_until)
-            select r.id, r.group_id, r.status, r.session_type, r.session_params::jsonb, r.phone, r.requested_by, r.message_id,
-                   r.correlation_id, r.request_sha256, r.owns_message_id, r.session_key, r.token, r.invitation_text,
-                   r.error_code, r.error::jsonb, r.ttl is not null, (r.ttl is not null)::int, r.text_state,
-                   case when r.ttl is not null then now() + make_interval(secs => $21) end,
-                   case when r.ttl is not null then now() + make_interval(secs => $21 + $22) end,
-                   now() + make_interval(secs => r.ttl), now() + make_interval(secs => r.ttl),
-                   case when r.ttl is null then now() end, r.message_id is not null,
-                   now() + make_interval(secs => r.deadline), now() + make_interval(secs => r.own_limit)
-              -- Not in the from clause: there each array would be kept in a store of its own first.
-              from (select unnest($1::uuid[]) as id, unnest($2::bigint[]) as group_id, unnest($3::text[]) as status,
-                           unnest($4::int[]) as session_type, unnest($5::text[]) as session_params,
-                           unnest($6::text[]) as phone, unnest($7::text[]) as requested_by, unnest($8::text[]) as message_id,
-                           unnest($9::text[]) as correlation_id, unnest($10::bytea[]) as request_sha256,
-                           unnest($11::bool[]) as owns_message_id, unnest($12::text[]) as session_key,
-                           unnest($13::text[]) as token, unnest($14::text[]) as invitation_text,
-                           unnest($15::text[]) as error_code, unnest($16::text[]) as error, unnest($17::float8[]) as ttl,
-                           unnest($18::text[]) as text_state, unnest($19::float8[]) as deadline,
-                           unnest($20::float8[]) as own_limit) r
-            on conflict do nothing
-            returning id, expires_at, ticket as "ticket!"
-            "#,
-            &column(rows, |row| row.id),
-            &column(rows, |row| row.about.group.get()),
-            &column(rows, NewRow::status) as &[&str],
-            &column(rows, |row| row.asked.session_type) as &[Option<i32>],
-            &column(rows, |row| row.asked.session_params.as_str()) as &[&str],
-            &column(rows, |row| row.asked.phone.as_deref()) as &[Option<&str>],
-            &column(rows, |row| row.about.requested_by.as_str()) as &[&str],
-            &column(rows, |row| row.about.message_id.as_deref()) as &[Option<&str>],
-            &column(rows, |row| row.about.correlation_id.as_deref()) as &[Option<&str>],
-            &column(rows, |row| row.about.request_sha256.as_slice()) as &[&[u8]],
-            &column(rows, |row| row.owns_message_id && row.about.message_id.is_some()),
-            &column(rows, |row| row.begun().map(|(key, ..)| key)) as &[Option<&str>],
-            &column(rows, |row| row.begun().map(|(_, token, ..)| token)) as &[Option<&str>],
-            &column(rows, |row| row.begun().map(|(_, _, text, _)| text)) as &[Option<&str>],
-            &column(rows, |row| row.refusal().map(|refusal| refusal.code.as_str())) as &[Option<&str>],
-            &column(rows, |row| row.refusal().map(to_json)) as &[Option<String>],
-            &column(rows, |row| row.begun().map(|(_, _, _, ttl)| ttl.as_secs_f64())) as &[Option<f64>],
-            &column(rows, NewRow::text_state) as &[Option<&str>],
-            &column(rows, |row| row.about.deadline.map(|left| left.as_secs_f64())) as &[Option<f64>],
-            &column(rows, |row| row.about.own_limit.map(|left| left.as_secs_f64())) as &[Option<f64>],
-            self.lease.ends.as_secs_f64(),
-            self.lease.settle.as_secs_f64(),
-        )
-        .fetch_all(line)
-        .await?;
-        let written: HashMap<Uuid, Written> = inserted
-            .into_iter()
-            .map(|row| (row.id, Written { expires_at: row.expires_at, ticket: row.ticket }))
-            .collect();
-        Ok(rows.iter().map(|row| written.get(&row.id).copied()).collect())
-    }
-}
-
-fn to_json(refusal: &Refusal) -> String {
+pub(super) fn to_json(refusal: &Refusal) -> String {
     // A struct of strings and numbers always serializes.
     serde_json::to_string(refusal).unwrap_or_default()
 }
@@ -146,29 +64,37 @@ impl Statement for Record {
             all.iter().enumerate().filter(|(place, _)| is_chosen(*place)).map(|(_, row)| row).collect();
         let recorded = sqlx::query_scalar!(
             r#"
-            update sessions s
-               set status = o.status,
-                   text_state = o.text_state,
-                   provider_message_id = o.provider_message_id,
-                   error_code = o.error_code,
-                   error = o.error::jsonb,
-                   lease_until = now() + make_interval(secs => o.rest),
-                   unsure_from = case when o.text_state = 'unknown' and s.text_state = 'begun' then least(s.unsure_from, now())
-                                      else s.unsure_from end,
-                   sent_at = case when o.status = 'sent' then now() end,
-                   ended_at = case when o.status in ('rejected', 'failed') then now() end,
-                   -- Surely no text: nobody has seen the key, and it is free again.
-                   key_held = o.status not in ('rejected', 'failed'),
-                   session_key = case when o.status not in ('rejected', 'failed') then s.session_key end,
-                   token = case when o.status not in ('rejected', 'failed') then s.token end,
-                   -- Long enough to be seen as unknown, if the session is over by now.
-                   due_at = case when o.status = 'unknown' then greatest(s.due_at, now() + make_interval(secs => $8))
-                                 else s.due_at end,
-                   updated_at = now()
-              from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::float8[], $9::text[])
-                   as o (id, fence, status, text_state, provider_message_id, error, rest, error_code)
-             where s.id = any(array[o.id]) and s.fence = o.fence and s.status = 'sending'
-            returning s.id
+            with recorded as (
+                update sessions s
+                   -- Whoever has joined in the meantime has joined.
+                   set status = case when s.joined_at is not null and o.status in ('sent', 'unknown') then 'joined' else o.status end,
+                       text_state = o.text_state,
+                       provider_message_id = o.provider_message_id,
+                       error_code = o.error_code,
+                       error = o.error::jsonb,
+                       lease_until = now() + make_interval(secs => o.rest),
+                       unsure_from = case when o.text_state = 'unknown' and s.text_state = 'begun' then least(s.unsure_from, now())
+                                          else s.unsure_from end,
+                       sent_at = case when o.status = 'sent' then now() end,
+                       ended_at = case when o.status in ('rejected', 'failed') then now() end,
+                       -- Surely no text: nobody has seen the key, and it is free again.
+                       key_held = o.status not in ('rejected', 'failed'),
+                       session_key = case when o.status not in ('rejected', 'failed') then s.session_key end,
+                       token = case when o.status not in ('rejected', 'failed') then s.token end,
+                       -- Long enough to be seen as unknown, if the session is over by now.
+                       due_at = case when o.status = 'unknown' then greatest(s.due_at, now() + make_interval(secs => $8))
+                                     else s.due_at end,
+                       updated_at = now()
+                  from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::float8[], $9::text[])
+                       as o (id, fence, status, text_state, provider_message_id, error, rest, error_code)
+                 where s.id = any(array[o.id]) and s.fence = o.fence and s.status = 'sending'
+                returning s.id, s.group_id, s.session_key, o.status
+            ),
+            told as (
+                insert into events (session_id, group_id, session_key, event)
+                select id, group_id, session_key, 'sent' from recorded where status = 'sent'
+            )
+            select id from recorded
             "#,
             &rows.iter().map(|row| row.id).collect::<Vec<_>>(),
             &rows.iter().map(|row| row.fence).collect::<Vec<_>>(),
@@ -342,7 +268,7 @@ pub async fn taken_texts(
 ) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar!(
         r#"select provider_message_id as "id!" from sessions
-            where phone = $2 and id <> $1 and provider_message_id = any($3)"#,
+            where phone = $2 and token is not null and id <> $1 and provider_message_id = any($3)"#,
         id,
         phone,
         provider_message_ids,
@@ -379,21 +305,6 @@ pub async fn release_message_id(pool: &PgPool, id: Uuid) -> Result<(), sqlx::Err
         "update sessions set owns_message_id = false, updated_at = now()
           where id = $1 and owns_message_id and status in ('rejected', 'failed')",
         id
-    )
-    .execute(pool)
-    .await?;
-    Ok(())
-}
-
-/// The provider's word that a session's text was accepted, whoever has it: from its list, from a receipt, or by a worker
-/// whose claim was over. Holds whatever is claimed at the time; an answer that was given stays as it is.
-pub async fn accepted(pool: &PgPool, id: Uuid, provider_message_id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "update sessions set status = 'sent', text_state = 'accepted', provider_message_id = $2, sent_at = now(),
-                lease_until = null, updated_at = now()
-          where id = $1 and status in ('sending', 'unknown') and provider_message_id is null",
-        id,
-        provider_message_id
     )
     .execute(pool)
     .await?;

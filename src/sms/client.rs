@@ -63,6 +63,8 @@ pub(super) struct Provider {
     /// What every request says.
     pub headers: HeaderMap,
     sender: Sender,
+    /// The sender's name.
+    sender_name: Arc<str>,
     places: Arc<Semaphore>,
     /// The provider's code or status with which it refuses the account; 0 while it does not.
     refused: AtomicI64,
@@ -96,6 +98,7 @@ impl Sms {
             lines,
             url,
             headers,
+            sender_name: config.sender.as_str().into(),
             sender: config.sender.clone(),
             places: Arc::new(Semaphore::new(config.concurrency)),
             refused: AtomicI64::new(0),
@@ -105,6 +108,11 @@ impl Sms {
     /// The code or status with which the provider refuses the operator's account, if it does.
     pub fn account_refused(&self) -> Option<i64> {
         Some(self.0.refused.load(Ordering::Relaxed)).filter(|code| *code != 0)
+    }
+
+    /// Whom a text is from, for a group that may have a sender of its own.
+    pub fn sender(&self, own: Option<&str>) -> Arc<str> {
+        own.map_or_else(|| self.0.sender_name.clone(), Arc::from)
     }
 
     /// Waits for a place; a stopping worker gives none out any more.

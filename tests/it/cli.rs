@@ -3,7 +3,7 @@
 use crate::support::{World, run};
 use serde_json::Value;
 
-const COMMANDS: [&[&str]; 29] = [
+const COMMANDS: [&[&str]; 34] = [
     &[],
     &["worker"],
     &["migrate"],
@@ -32,6 +32,11 @@ const COMMANDS: [&[&str]; 29] = [
     &["dead", "show"],
     &["dead", "replay"],
     &["dead", "drop"],
+    &["optouts"],
+    &["optouts", "list"],
+    &["optouts", "add"],
+    &["optouts", "remove"],
+    &["optouts", "import"],
     &["sms-sandbox"],
 ];
 
@@ -60,6 +65,9 @@ fn wrong_usage_ends_with_2_and_a_hint() {
         &["tokens", "issue", "gkey", "--group", "72", "--ttl", "2days"],
         &["dead", "drop", "--all"],
         &["dead", "show", "no-hex"],
+        &["optouts", "list", "--sender", "nobody at all"],
+        &["optouts", "add"],
+        &["optouts", "add", "111-000-0000", "--region", "USA"],
         &["sms-sandbox", "--cut", "2"],
     ] {
         let complaint = run(&[], wrong).fails(2);

@@ -146,13 +146,14 @@ async fn what_the_worker_refuses_has_its_status_and_its_details() {
     world.provider.set(json!({"error_code": 21_610})).await;
     send(gateway.invite(&world)).await.problem(403, "opted_out");
     world.provider.set(json!({"error_code": 30_000})).await;
-    let problem = send(gateway.invite(&world)).await.problem(502, "provider_rejected");
+    body["smsPhone"] = json!("201-555-0123");
+    let problem = send(gateway.invite_with(&world, &body)).await.problem(502, "provider_rejected");
     assert_eq!(problem["providerCode"], 30_000);
     world.run(&["groups", "disable", "72"]).ok();
     crate::support::until("the group is switched off", || async {
-        (send(gateway.invite(&world)).await.status == 403).then_some(())
+        (send(gateway.invite_with(&world, &body)).await.status == 403).then_some(())
     })
     .await;
-    send(gateway.invite(&world)).await.problem(403, "group_disabled");
+    send(gateway.invite_with(&world, &body)).await.problem(403, "group_disabled");
     assert!(gateway.process.stop().success());
 }

@@ -1,7 +1,7 @@
 //! A group's options as flags. `groups add` and `groups set` share them.
 
 use crate::{
-    group::options::{self, Options, PerNumber, seconds},
+    group::options::{self, AtMost, Options, seconds},
     phone::PhoneCheck,
 };
 use std::{str::FromStr, time::Duration};
@@ -62,15 +62,21 @@ pub(super) struct OptionArgs {
     /// How long the key of an ended session is not given out again, 0s to 365days [default: 24h]
     #[arg(long, value_name = "DURATION", value_parser = |text: &str| seconds(text, 0..=31_536_000))]
     key_rest: Option<Duration>,
-    /// Texts to one number in a window; 0 for no limit; not used yet [default: 10/1h]
+    /// Texts to one number in a window; 0 for no limit [default: 10/1h]
     #[arg(long, value_name = "N/WINDOW")]
-    per_number: Option<PerNumber>,
-    /// Invites of the group in a minute; '' or 0 for no limit; not used yet [default: none]
+    per_number: Option<AtMost>,
+    /// Texts to any one country in a window; 0 for no limit [default: none]
+    #[arg(long, value_name = "N/WINDOW")]
+    per_country: Option<AtMost>,
+    /// Invites of the group in a minute; '' or 0 for no limit [default: none]
     #[arg(long, value_name = "N", value_parser = per_minute)]
     per_minute: Option<Clearable<u32>>,
-    /// Where the visitor's page leads; '' for nowhere; not used yet
-    #[arg(long, value_name = "URL", value_parser = clearable(options::web_url))]
+    /// Where the visitor's page leads, with {key}, {token} and {group}; '' for nowhere
+    #[arg(long, value_name = "URL", value_parser = clearable(options::join_url))]
     join_url: Option<Clearable<String>>,
+    /// What the group's visitors know it by; '' for its number
+    #[arg(long, value_name = "NAME", value_parser = clearable(options::name))]
+    name: Option<Clearable<String>>,
 }
 
 impl OptionArgs {
@@ -87,8 +93,10 @@ impl OptionArgs {
         put(&mut to.session_max, self.session_max);
         put(&mut to.key_rest, self.key_rest);
         put(&mut to.per_number, self.per_number.map(|limit| limit.0));
+        put(&mut to.per_country, self.per_country.map(|limit| limit.0));
         put(&mut to.per_minute, self.per_minute.map(|limit| limit.0));
         put(&mut to.join_url, self.join_url.map(|url| url.0));
+        put(&mut to.name, self.name.map(|name| name.0));
     }
 }
 

@@ -41,6 +41,7 @@ fn a_wrong_value_is_wrong_usage_and_names_its_flag() {
         ("--session-ttl", "10"),
         ("--session-max", "31days"),
         ("--per-number", "10"),
+        ("--per-country", "0/1h"),
         ("--per-minute", "-1"),
         ("--join-url", "example.com"),
         ("--jwt-kid", ""),

@@ -35,8 +35,10 @@ struct GroupView {
     session_max: String,
     key_rest: String,
     per_number: Option<String>,
+    per_country: Option<String>,
     per_minute: Option<u32>,
     join_url: Option<String>,
+    name: Option<String>,
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
@@ -142,8 +144,10 @@ fn rows(detail: &Detail) -> Vec<(&'static str, String)> {
         ("session max", group.session_max.clone()),
         ("key rest", group.key_rest.clone()),
         ("per number", or(&group.per_number, "no limit")),
+        ("per country", or(&group.per_country, "no limit")),
         ("per minute", group.per_minute.map_or_else(|| "no limit".to_owned(), |limit| limit.to_string())),
         ("join url", or(&group.join_url, "none")),
+        ("name", or(&group.name, "none")),
         ("created", rfc3339(group.created_at)),
         ("changed", rfc3339(group.updated_at)),
         ("API keys", key_lines(&detail.api_keys)),
@@ -186,8 +190,10 @@ impl From<Stored> for GroupView {
             session_max: duration(options.session_max),
             key_rest: duration(options.key_rest),
             per_number: options.per_number.map(|limit| limit.to_string()),
+            per_country: options.per_country.map(|limit| limit.to_string()),
             per_minute: options.per_minute,
             join_url: options.join_url,
+            name: options.name,
             created_at,
             updated_at,
         }

@@ -1,0 +1,65 @@
+//! The key that numbers are hashed under: random, made once for a database, and sealed with `SECRETS_KEY`.
+
+use crate::{
+    credential::HmacKey,
+    group::seal::{SecretsKey, Shared},
+    trouble::Passing,
+};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::PgPool;
+
+/// The list of opt-outs cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    #[error(
+        "SECRETS_KEY does not open the key of the opt-outs (table optout_key): set the one that sealed it, after a comma \
+         if it is an old one; if that is lost, so are the opt-outs (docs/LIMITS.md)"
+    )]
+    WrongSecretsKey,
+    #[error("the opt-outs cannot be read: {}", .0.summary())]
+    Database(#[from] sqlx::Error),
+}
+
+impl Passing for Unusable {
+    fn passes(&self) -> bool {
+        matches!(self, Self::Database(error) if error.passes())
+    }
+
+    fn summary(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// Of several who make one at once, one is first, and the others take its.
+pub(super) async fn read_or_make(pool: &PgPool, secrets: &SecretsKey) -> Result<HmacKey, Unusable> {
+    let sealed = match read(pool).await? {
+        Some(sealed) => sealed,
+        None => {
+            let made = SecretString::from(BASE64_STANDARD.encode(rand::random::<[u8; 32]>()));
+            sqlx::query!(
+                "insert into optout_key (sealed) values ($1) on conflict do nothing",
+                secrets.seal_shared(Shared::OptoutKey, &made)
+            )
+            .execute(pool)
+            .await?;
+            read(pool).await?.ok_or(sqlx::Error::RowNotFound)?
+        }
+    };
+    let opened = secrets.open_shared(Shared::OptoutKey, &sealed).ok_or(Unusable::WrongSecretsKey)?;
+    if opened.by_older {
+        // So that the older one can be taken away once every process has the first.
+        sqlx::query!(
+            "update optout_key set sealed = $2 where sealed = $1",
+            sealed,
+            secrets.seal_shared(Shared::OptoutKey, &opened.secret)
+        )
+        .execute(pool)
+        .await?;
+    }
+    Ok(HmacKey::from_secret(opened.secret.expose_secret().as_bytes()))
+}
+
+async fn read(pool: &PgPool) -> Result<Option<Vec<u8>>, sqlx::Error> {
+    sqlx::query_scalar!("select sealed from optout_key").fetch_optional(pool).await
+}

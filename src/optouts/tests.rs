@@ -1,0 +1,75 @@
+use super::*;
+use crate::group::tests::with_database;
+
+const PHONE: &str = "+14155550112";
+const SENDER: &str = "+15005550006";
+
+fn secrets(keys: &[&str]) -> SecretsKey {
+    let keys: Vec<_> = keys.iter().map(|key| format!("{}A", key.repeat(42))).collect();
+    SecretsKey::parse(&keys.join(",")).unwrap()
+}
+
+#[tokio::test]
+async fn an_opt_out_is_recorded_once_listed_without_its_number_and_removed() {
+    with_database(|pool| async move {
+        let optouts = OptOuts::open(pool.clone(), &secrets(&["k"])).await.unwrap();
+        let stop = Source::Inbound { provider_message_id: "SM1" };
+        assert!(optouts.record(SENDER, PHONE, stop).await.unwrap());
+        assert!(!optouts.record(SENDER, PHONE, Source::Provider).await.unwrap());
+        assert!(optouts.record("MG1", PHONE, stop).await.unwrap());
+        let all = list(&pool, None, 10).await.unwrap();
+        assert_eq!(all.len(), 2);
+        let own = list(&pool, Some(SENDER), 10).await.unwrap();
+        assert_eq!((own.len(), own[0].last_digits.as_str(), own[0].source.as_str()), (1, "12", "inbound"));
+        let rows: Vec<String> =
+            sqlx::query_scalar("select o::text from optouts o").fetch_all(&pool).await.unwrap();
+        assert!(rows.iter().all(|row| !row.contains("4155550")), "{rows:?}");
+        assert!(optouts.remove(SENDER, PHONE).await.unwrap());
+        assert!(!optouts.remove(SENDER, PHONE).await.unwrap());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn all_processes_hash_alike_and_a_rotated_secrets_key_goes_on() {
+    with_database(|pool| async move {
+        let old_key = secrets(&["o"]);
+        let opening = (0..8).map(|_| OptOuts::open(pool.clone(), &old_key));
+        let opened: Vec<_> =
+            futures::future::join_all(opening).await.into_iter().map(Result::unwrap).collect();
+        let hash = opened[0].hash(PHONE);
+        assert!(opened.iter().all(|optouts| optouts.hash(PHONE) == hash));
+        assert_ne!(hash, opened[0].hash("+14155550113"));
+
+        let wrong = OptOuts::open(pool.clone(), &secrets(&["n"])).await.unwrap_err();
+        assert!(wrong.to_string().contains("SECRETS_KEY does not open"), "{wrong}");
+        let both = OptOuts::open(pool.clone(), &secrets(&["n", "o"])).await.unwrap();
+        assert_eq!(both.hash(PHONE), hash);
+        // It was sealed again: the old key is not needed any more.
+        let new = OptOuts::open(pool.clone(), &secrets(&["n"])).await.unwrap();
+        assert_eq!(new.hash(PHONE), hash);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_import_counts_what_is_new() {
+    with_database(|pool| async move {
+        let optouts = OptOuts::open(pool.clone(), &secrets(&["k"])).await.unwrap();
+        optouts.record(SENDER, "+12015550000", Source::Command).await.unwrap();
+        let all: Vec<_> = (0..2_500).map(|n| (SENDER.to_owned(), format!("+1201555{n:04}"))).collect();
+        let mut told = Vec::new();
+        assert_eq!(optouts.import(&all, |done| told.push(done)).await.unwrap(), 2_499);
+        assert_eq!(told, [1_000, 2_000, 2_500]);
+        assert_eq!(list(&pool, None, 5_000).await.unwrap().len(), 2_500);
+    })
+    .await;
+}
+
+#[test]
+fn the_last_digits_are_never_the_number() {
+    for (phone, expected) in [(PHONE, "12"), ("12345", "45"), ("", ""), ("é", ""), ("7", "7"), ("Shop", "")]
+    {
+        assert_eq!(last_digits(phone), expected, "{phone:?}");
+    }
+}
