@@ -3,8 +3,9 @@
 use super::{
     Content, Gateway, Services,
     caller::{self, answered, in_time},
+    openapi::responses::{OfEnds, OfJoins, OfLookUps},
     problem::{Own, Problem},
-    query,
+    query, routes,
 };
 use crate::{
     credential::Caller,
@@ -106,6 +107,15 @@ impl From<Live> for SessionBody {
 }
 
 /// Looks a live session up
+///
+/// Wrong keys are counted, per user and per group; too many are answered 429.
+#[utoipa::path(get, path = routes::SESSION.shown, tag = "Sessions",
+    params(
+        ("groupid" = i64, Query, description = "The group that asks; the credential has to be its.", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 72),
+        ("sessionKey" = String, Query, description = "From the text.", pattern = "^[0-9]{4,12}$", example = "123456"),
+    ),
+    responses((status = 200, description = "The session.", body = SessionBody, content_type = "application/json"), OfLookUps),
+    security(("authorization" = []), ("gssnid" = [])))]
 pub async fn look_up(
     State(gateway): State<Arc<Gateway>>,
     uri: Uri,
@@ -120,6 +130,15 @@ pub async fn look_up(
 }
 
 /// Marks a live session joined
+///
+/// Once or many times: whoever comes first is the one whose `joinedAt` counts. A joined session does not expire; it ends.
+#[utoipa::path(post, path = routes::JOIN.shown, tag = "Sessions",
+    params(
+        ("groupid" = i64, Query, description = "The group that asks; the credential has to be its.", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 72),
+    ),
+    request_body(content = KeyBody, content_type = "application/json"),
+    responses((status = 200, description = "The session, joined.", body = SessionBody, content_type = "application/json"), OfJoins),
+    security(("authorization" = []), ("gssnid" = [])))]
 pub async fn join(
     State(gateway): State<Arc<Gateway>>,
     uri: Uri,
@@ -134,6 +153,15 @@ pub async fn join(
 }
 
 /// Ends a live session
+///
+/// Its key is not given out again for a day, or what the group has set.
+#[utoipa::path(post, path = routes::END.shown, tag = "Sessions",
+    params(
+        ("groupid" = i64, Query, description = "The group that asks; the credential has to be its.", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 72),
+    ),
+    request_body(content = KeyBody, content_type = "application/json"),
+    responses((status = 200, description = "The session, ended.", body = SessionBody, content_type = "application/json"), OfEnds),
+    security(("authorization" = []), ("gssnid" = [])))]
 pub async fn end(
     State(gateway): State<Arc<Gateway>>,
     uri: Uri,

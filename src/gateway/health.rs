@@ -1,6 +1,6 @@
 //! `/healthz`, `/readyz` and `/metrics` of the gateway.
 
-use super::Gateway;
+use super::{Gateway, routes};
 use crate::health;
 use axum::{
     Json,
@@ -28,7 +28,7 @@ pub struct Readiness {
 }
 
 /// 200 while the process lives
-#[utoipa::path(get, path = "/healthz", tag = "Operating", responses(
+#[utoipa::path(get, path = routes::HEALTHZ.shown, tag = "Operating", responses(
     (status = 200, description = "The process lives.", body = String, content_type = "text/plain", example = "ok\n"),
 ))]
 pub async fn healthz() -> Response {
@@ -36,7 +36,7 @@ pub async fn healthz() -> Response {
 }
 
 /// 200 while invites can be published and the database answers
-#[utoipa::path(get, path = "/readyz", tag = "Operating", responses(
+#[utoipa::path(get, path = routes::READYZ.shown, tag = "Operating", responses(
     (status = 200, description = "It can do its work.", body = Readiness),
     (status = 503, description = "It cannot; `problems` says why.", body = Readiness),
 ))]
@@ -49,7 +49,7 @@ pub async fn readyz(State(gateway): State<Arc<Gateway>>) -> Response {
 }
 
 /// For Prometheus
-#[utoipa::path(get, path = "/metrics", tag = "Operating", responses(
+#[utoipa::path(get, path = routes::METRICS.shown, tag = "Operating", responses(
     (status = 200, description = "Counters, gauges and histograms.", body = String, content_type = "text/plain"),
 ))]
 pub async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {

@@ -4,14 +4,16 @@ use super::{
     Gateway,
     body::Content,
     caller,
+    openapi::responses::OfInvites,
     problem::{Own, Problem, Replied},
-    query,
+    query, routes,
 };
 use crate::{
     invite::{
         Envelope,
         door::Shaped,
         envelope::{HeaderValue as Value, has_control},
+        reply::SentBody,
         trace::TraceParent,
     },
     queue::{AskError, Name, Outgoing},
@@ -40,6 +42,22 @@ const IDEMPOTENCY_KEY_SHOWN: &str = "Idempotency-Key";
 const LONGEST_KEY: usize = 255;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
+/// Invites a visitor, by way of the queue
+///
+/// Waits for the worker's reply. When the connection is lost or no reply comes in time, the invite goes on; the same
+/// request with the same Idempotency-Key gets its answer.
+#[utoipa::path(post, path = routes::SMS_INVITE.shown, tag = "Invites",
+    params(
+        ("groupid" = i64, Query, description = "The group that asks; the credential has to be its.", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 72),
+        ("Idempotency-Key" = Option<String>, Header, description = "The invite's, the same for each repeat: at most 255 bytes without control characters.", max_length = 255, pattern = "^[!-~]*$"),
+    ),
+    request_body(content = ref("#/components/schemas/Invite"), content_type = "application/json"),
+    responses(
+        (status = 200, description = "The text was handed over to the provider.", body = SentBody, content_type = "application/json",
+         headers(("Idempotency-Key" = String, description = "The invite's, given or made."))),
+        OfInvites,
+    ),
+    security(("authorization" = []), ("gssnid" = [])))]
 pub async fn sms_invite(
     State(gateway): State<Arc<Gateway>>,
     uri: Uri,

@@ -13,6 +13,7 @@ mod health;
 mod invite;
 mod misses;
 mod openapi;
+mod page;
 mod problem;
 mod query;
 pub mod routes;
@@ -25,6 +26,7 @@ pub use client::{ClientAddress, Network};
 pub use front::AsAsked;
 use misses::Misses;
 pub use openapi::document;
+pub use page::{escape, page};
 pub use problem::{Own, Problem};
 pub use server::{Connections, serve};
 

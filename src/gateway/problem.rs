@@ -22,6 +22,7 @@ pub enum Own {
     NotFound,
     MethodNotAllowed,
     RequestTimeout,
+    SignatureInvalid,
     SessionNotFound,
     SessionNotSettled,
     SignatureInvalid,
@@ -34,6 +35,7 @@ impl Own {
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::RequestTimeout,
+        Self::SignatureInvalid,
         Self::SessionNotFound,
         Self::SessionNotSettled,
         Self::SignatureInvalid,
@@ -46,6 +48,7 @@ impl Own {
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::RequestTimeout => "request_timeout",
+            Self::SignatureInvalid => "signature_invalid",
             Self::SessionNotFound => "session_not_found",
             Self::SessionNotSettled => "session_not_settled",
             Self::SignatureInvalid => "signature_invalid",
@@ -57,6 +60,7 @@ impl Own {
     pub const fn http_status(self) -> u16 {
         match self {
             Self::NotFound | Self::SessionNotFound => 404,
+            Self::SignatureInvalid => 403,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
             Self::SessionNotSettled => 409,
@@ -66,11 +70,22 @@ impl Own {
         }
     }
 
+    /// Whether sending the same request again is sensible.
+    pub const fn is_retryable(self) -> bool {
+        matches!(
+            self,
+            Self::RequestTimeout | Self::SessionNotSettled | Self::Unavailable | Self::ReplyTimeout
+        )
+    }
+
     pub const fn meaning(self) -> &'static str {
         match self {
             Self::NotFound => "Nothing is at this address.",
             Self::MethodNotAllowed => "The address takes other methods; the header Allow names them.",
             Self::RequestTimeout => "The body did not come whole in time.",
+            Self::SignatureInvalid => {
+                "A webhook is not signed by the provider, or not with this account's token."
+            }
             Self::SessionNotFound => "The group has no live session with this key.",
             Self::SessionNotSettled => "The session's text is on its way to the provider; ask again.",
             Self::SignatureInvalid => "The X-Twilio-Signature is not right for the request.",
@@ -98,7 +113,8 @@ pub struct Problem {
 
 impl Problem {
     pub fn new(code: Own, detail: impl Into<String>) -> Self {
-        Self::with(code.http_status(), Cow::Borrowed(code.as_str()), detail.into())
+        let problem = Self::with(code.http_status(), Cow::Borrowed(code.as_str()), detail.into());
+        Self { retryable: Some(code.is_retryable()), ..problem }
     }
 
     /// The broker or the database is away, or too much is in hand.
