@@ -25,7 +25,6 @@ pub enum Own {
     SignatureInvalid,
     SessionNotFound,
     SessionNotSettled,
-    SignatureInvalid,
     Unavailable,
     ReplyTimeout,
 }
@@ -38,7 +37,6 @@ impl Own {
         Self::SignatureInvalid,
         Self::SessionNotFound,
         Self::SessionNotSettled,
-        Self::SignatureInvalid,
         Self::Unavailable,
         Self::ReplyTimeout,
     ];
@@ -51,7 +49,6 @@ impl Own {
             Self::SignatureInvalid => "signature_invalid",
             Self::SessionNotFound => "session_not_found",
             Self::SessionNotSettled => "session_not_settled",
-            Self::SignatureInvalid => "signature_invalid",
             Self::Unavailable => "unavailable",
             Self::ReplyTimeout => "reply_timeout",
         }
@@ -64,7 +61,6 @@ impl Own {
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
             Self::SessionNotSettled => 409,
-            Self::SignatureInvalid => 403,
             Self::Unavailable => 503,
             Self::ReplyTimeout => 504,
         }
@@ -83,12 +79,9 @@ impl Own {
             Self::NotFound => "Nothing is at this address.",
             Self::MethodNotAllowed => "The address takes other methods; the header Allow names them.",
             Self::RequestTimeout => "The body did not come whole in time.",
-            Self::SignatureInvalid => {
-                "A webhook is not signed by the provider, or not with this account's token."
-            }
-            Self::SessionNotFound => "The group has no live session with this key.",
-            Self::SessionNotSettled => "The session's text is on its way to the provider; ask again.",
             Self::SignatureInvalid => "The X-Twilio-Signature is not right for the request.",
+            Self::SessionNotFound => "There is no such live session: the group has none with this key.",
+            Self::SessionNotSettled => "The session's text is on its way to the provider; ask again.",
             Self::Unavailable => {
                 "The broker or the database is away, or too much waits; nothing was begun. Ask again after Retry-After."
             }

@@ -5,6 +5,7 @@ use super::{
     ClientAddress, Gateway,
     caller::{answered, in_time},
     misses::Misses,
+    page::escape,
     problem::Problem,
 };
 use crate::{
@@ -102,7 +103,7 @@ impl Page<'_> {
         let title = self.title();
         match self {
             Self::Live { with, key, join } => {
-                let (with, key) = (escaped(with), escaped(key));
+                let (with, key) = (escape(with), escape(key));
                 let long = if key.len() > LARGE_DIGITS { " long" } else { "" };
                 let spoken = key.chars().map(String::from).collect::<Vec<_>>().join(" ");
                 let mut main = format!(
@@ -115,13 +116,13 @@ impl Page<'_> {
                     let _ = write!(
                         main,
                         "\n<a class=\"go\" href=\"{}\" rel=\"noreferrer\">Join the session</a>",
-                        escaped(join)
+                        escape(join)
                     );
                 }
                 main
             }
             Self::Over { with } => {
-                let with = escaped(with);
+                let with = escape(with);
                 format!(
                     "<h1>{title}</h1>\n<p>Its time is up, or it was ended.</p>\n\
                      <p class=\"soft\">If you still need help, please ask {with} for a new link.</p>"
@@ -163,22 +164,6 @@ fn show(status: StatusCode, page: &Page<'_>, retry_after: Option<Duration>) -> R
         response.headers_mut().insert(header::RETRY_AFTER, after.as_secs().max(1).into());
     }
     response
-}
-
-/// As text in HTML, and in an attribute between double quotes.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            _ => escaped.push(c),
-        }
-    }
-    escaped
 }
 
 /// How many wrong links one address may open.

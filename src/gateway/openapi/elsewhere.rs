@@ -1,6 +1,6 @@
 //! What the documents say of addresses whose answers are not JSON.
 
-use super::responses::Busy;
+use super::responses::{OfPages, OfWebhooks};
 use crate::gateway::routes;
 
 /// The page that the link in the text opens
@@ -12,7 +12,7 @@ use crate::gateway::routes;
         (status = 410, description = "The session is over, said kindly.", body = String, content_type = "text/html"),
         (status = 429, description = "Too many tokens from this address were wrong.", body = String, content_type = "text/html",
          headers(("Retry-After" = u64, description = "Seconds."))),
-        Busy,
+        OfPages,
     ))]
 #[expect(dead_code, reason = "what the documents say of a handler")]
 pub fn visitor() {}
@@ -24,7 +24,7 @@ pub fn visitor() {}
         ("X-Twilio-Signature" = String, Header, description = "Over the URL under PUBLIC_URL and the fields."),
     ),
     request_body(content = Object, content_type = "application/x-www-form-urlencoded"),
-    responses((status = 204, description = "Taken."), super::responses::OfWebhooks))]
+    responses((status = 204, description = "Taken."), OfWebhooks))]
 #[expect(dead_code, reason = "what the documents say of a handler")]
 pub fn twilio_status() {}
 
@@ -33,6 +33,6 @@ pub fn twilio_status() {}
     params(("X-Twilio-Signature" = String, Header, description = "Over the URL under PUBLIC_URL and the fields.")),
     request_body(content = Object, content_type = "application/x-www-form-urlencoded"),
     responses((status = 200, description = "Taken; nothing is texted back.", body = String, content_type = "text/xml"),
-              super::responses::OfWebhooks))]
+              OfWebhooks))]
 #[expect(dead_code, reason = "what the documents say of a handler")]
 pub fn twilio_inbound() {}

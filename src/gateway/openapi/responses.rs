@@ -65,8 +65,9 @@ pub struct OfWebhooks;
 
 impl IntoResponses for OfWebhooks {
     fn responses() -> Responses {
-        let own = [Own::RequestTimeout, Own::SignatureInvalid, Own::Unavailable];
-        let mut responses = problems(&[Code::RequestMalformed, Code::InternalError], &own, &BODIES);
+        let own = [Own::RequestTimeout, Own::SignatureInvalid, Own::SessionNotFound, Own::Unavailable];
+        let codes = [Code::RequestMalformed, Code::FieldMissing, Code::FieldInvalid, Code::InternalError];
+        let mut responses = problems(&codes, &own, &BODIES);
         responses.extend(too_large_a_head());
         responses
     }
@@ -79,6 +80,21 @@ impl IntoResponses for Busy {
     fn responses() -> Responses {
         let mut responses = problems(&[Code::InternalError], &[Own::Unavailable], &[]);
         responses.extend(too_large_a_head());
+        responses
+    }
+}
+
+/// Of a visitor's page, which is a page at bad moments too.
+pub struct OfPages;
+
+impl IntoResponses for OfPages {
+    fn responses() -> Responses {
+        let mut responses = Busy::responses();
+        if let Some(RefOr::T(away)) = responses.get_mut("503") {
+            let text = ObjectBuilder::new().schema_type(SchemaType::Type(Type::String));
+            let page = ContentBuilder::new().schema(Some(text)).build();
+            away.content.insert("text/html".to_owned(), page);
+        }
         responses
     }
 }
