@@ -10,6 +10,7 @@ mod credentials;
 mod dead;
 mod events;
 mod gateway;
+mod gateway_waits;
 mod groups;
 mod growth;
 mod happy;
