@@ -64,6 +64,7 @@ fn group() -> Group {
         enabled: true,
         options: Options::default(),
         wording: Wording::check(DEFAULT_TEXT, None, "https://invite.example").expect("a template"),
+        join: None,
         api_keys: vec![HmacKey::from_secret(API_KEY)],
         jwt_secrets: vec![JwtSecret { kid: None, key: HmacKey::from_secret(JWT_SECRET) }],
         keys_missing: false,

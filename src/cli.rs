@@ -5,7 +5,7 @@ use crate::{
         addresses, completions, dead, groups, migrate, optouts, ready, send, sessions, sms_sandbox, tokens,
         topology,
     },
-    config::{DatabaseArgs, LogArgs, SecretsArgs, WorkerArgs},
+    config::{DatabaseArgs, GatewayArgs, LogArgs, SecretsArgs, WorkerArgs},
 };
 use clap::{Parser, Subcommand};
 
@@ -33,6 +33,21 @@ Examples:
   Against the local sandbox, which needs no --public-url:
     session-invite worker --sms-base-url http://127.0.0.1:8081";
 
+const GATEWAY_EXAMPLES: &str = "\
+Examples:
+  With every setting in .env or the environment, beside a worker:
+    session-invite gateway
+
+  The documented request, with a login key of an hour:
+    curl -H \"Authorization: Bearer GKEY $(session-invite tokens issue gkey --group 72)\" \\
+         --json '{\"sessiontype\": 1, \"smsPhone\": \"111-000-0000\"}' \\
+         'http://127.0.0.1:8080/api/SessionInvitation/smsInvite/?groupid=72'
+
+  Behind a proxy that ends TLS:
+    session-invite gateway --public-url https://invite.example --trusted-proxies 10.0.0.0/8
+
+Its addresses are listed at /docs, for programs at /openapi.json.";
+
 /// Turns an invite from RabbitMQ into one session, at most one text, and always an answer
 #[derive(Debug, Parser)]
 #[command(name = "session-invite", version, after_help = EXAMPLES, max_term_width = 110)]
@@ -48,6 +63,9 @@ pub enum Command {
     /// Run the main job: it migrates and declares what it needs
     #[command(after_help = WORKER_EXAMPLES)]
     Worker(Box<WorkerArgs>),
+    /// Run the HTTP gateway: the request that invites replace, by way of the queue
+    #[command(after_help = GATEWAY_EXAMPLES)]
+    Gateway(Box<GatewayArgs>),
     /// Bring the database's schema up to date
     Migrate(migrate::Args),
     /// Add, show and change groups

@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 /// How long the database may take to answer before the worker counts as not ready.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+pub const NO_DATABASE: &str = "the database does not answer: is it running where DATABASE_URL points?";
+
 /// What readiness depends on; filled in as the worker starts.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
@@ -62,22 +64,28 @@ impl Health {
         });
         Ok(())
     }
-
-    async fn database_answers(&self) -> bool {
-        let Some(pool) = self.pool.get() else { return false };
-        let asked = tokio::time::timeout(PATIENCE, sqlx::query("select 1").execute(pool)).await;
-        matches!(asked, Ok(Ok(_)))
-    }
 }
 
-async fn metrics(State(health): State<Health>) -> ([(HeaderName, &'static str); 1], String) {
+/// Whether a database that was reached before answers soon.
+pub async fn answers(pool: Option<&PgPool>) -> bool {
+    let Some(pool) = pool else { return false };
+    let asked = tokio::time::timeout(PATIENCE, sqlx::query("select 1").execute(pool)).await;
+    matches!(asked, Ok(Ok(_)))
+}
+
+/// The answer to `/metrics`.
+pub fn exposition(metrics: Option<&PrometheusHandle>) -> ([(HeaderName, &'static str); 1], String) {
     // Histograms gather what was recorded since, and are tidied up by being read.
-    let text = health.metrics.get().map(PrometheusHandle::render).unwrap_or_default();
+    let text = metrics.map(PrometheusHandle::render).unwrap_or_default();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 
+async fn metrics(State(health): State<Health>) -> ([(HeaderName, &'static str); 1], String) {
+    exposition(health.metrics.get())
+}
+
 async fn ready(State(health): State<Health>) -> (StatusCode, Json<serde_json::Value>) {
-    let (consuming, database) = (health.consuming.is_fresh(), health.database_answers().await);
+    let (consuming, database) = (health.consuming.is_fresh(), answers(health.pool.get()).await);
     let outside = health.outside.get();
     let publishing = outside.is_some_and(|(publisher, _)| publisher.is_publishing());
     let refused = outside.and_then(|(_, sms)| sms.account_refused());
@@ -86,7 +94,7 @@ async fn ready(State(health): State<Health>) -> (StatusCode, Json<serde_json::Va
         problems.push("no invites can come: the broker is away, or its queue; see the log".to_owned());
     }
     if !database {
-        problems.push("the database does not answer: is it running where DATABASE_URL points?".to_owned());
+        problems.push(NO_DATABASE.to_owned());
     }
     if outside.is_some() && !publishing {
         problems.push("replies cannot be published: the broker is away, or holds publishers back".to_owned());

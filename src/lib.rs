@@ -7,6 +7,7 @@
 //! - [`credential`], [`group`], [`phone`]: who asks, for whom, and whom to text.
 //! - [`sessions`]: the table, as verbs.
 //! - [`sms`]: the provider.
+//! - [`gateway`]: the HTTP request, by way of the queue; look-ups, and what visitors open.
 //!
 //! Around it: [`config`] (the only reader of the environment), [`commands`] (one file each), [`sandbox`] (a provider to
 //! develop against). Dependencies point one way: `invite` knows no AMQP client, `sessions` no HTTP client.
@@ -18,6 +19,7 @@ pub mod config;
 pub mod credential;
 pub mod db;
 pub mod failpoint;
+pub mod gateway;
 pub mod group;
 pub mod health;
 pub mod invite;

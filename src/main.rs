@@ -4,8 +4,8 @@ use clap::Parser;
 use session_invite::{
     cli::{Cli, Command},
     commands::{
-        addresses, completions, dead, groups, migrate, optouts, ready, send, sessions, sms_sandbox, tokens,
-        topology, worker,
+        addresses, completions, dead, gateway, groups, migrate, optouts, ready, send, sessions, sms_sandbox,
+        tokens, topology, worker,
     },
     config::Faults,
     sandbox::BadSetting,
@@ -59,12 +59,13 @@ fn runtime() -> std::io::Result<Runtime> {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
-    let quiet = !matches!(cli.command, Command::Worker(_));
+    let quiet = !matches!(cli.command, Command::Worker(_) | Command::Gateway(_));
     telemetry::start(&cli.log, if quiet { "warn" } else { "info" })?;
     // The one crypto provider that rustls is built with here.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match cli.command {
         Command::Worker(args) => Box::pin(worker::run(&args)).await,
+        Command::Gateway(args) => Box::pin(gateway::run(&args)).await,
         Command::Migrate(args) => migrate::run(&args).await,
         Command::Groups(all) => groups::run(all.args, &all.database, &all.secrets).await,
         Command::Addresses(all) => addresses::run(all.args, &all.database).await,

@@ -3,8 +3,9 @@
 use crate::{
     group::GroupId,
     invite::Reply,
+    optouts::Keyword,
     queue::Consuming,
-    sessions::{Fate, Standing},
+    sessions::{Fate, Heard, Standing, Word},
     sms::Answer,
 };
 use metrics::{
@@ -16,6 +17,7 @@ use std::{
     sync::{Arc, LazyLock},
     time::Instant,
 };
+use uuid::Uuid;
 
 const INVITES: &str = "session_invite_invites_total";
 const IN_HAND: &str = "session_invite_in_hand";
@@ -33,9 +35,17 @@ const UNSURE: &str = "session_invite_unsure_settled_total";
 const OVERTAKEN: &str = "session_invite_overtaken_total";
 const THOUGH_TOLD_NOT: &str = "session_invite_texted_though_told_not_total";
 const TWICE: &str = "session_invite_texted_twice_total";
+const EVENTS: &str = "session_invite_events_total";
 const OPTED_OUT: &str = "session_invite_optouts_total";
 const UNUSUAL_PREFIXES: &str = "session_invite_unusual_prefixes";
 const RETIRED: &str = "session_invite_sessions_retired_total";
+
+const RECEIPTS: &str = "session_invite_receipts_total";
+const INBOUND: &str = "session_invite_inbound_total";
+const UNSIGNED: &str = "session_invite_unsigned_webhooks_total";
+const REQUESTS: &str = "session_invite_http_requests_total";
+const REQUEST_SECONDS: &str = "session_invite_http_request_duration_seconds";
+const REQUESTS_IN_HAND: &str = "session_invite_http_requests_in_hand";
 
 /// From a fast provider's milliseconds to a slow one's time-out.
 const BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -89,7 +99,14 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     describe_counter!(OVERTAKEN, "Tries whose claim was over when their outcome came.");
     describe_counter!(THOUGH_TOLD_NOT, "Texts that went out after their senders were told that none did.");
     describe_counter!(TWICE, "Visitors who were texted twice, as far as it is known.");
+    describe_counter!(EVENTS, "Events that were published, by what became of the session.");
     describe_counter!(OPTED_OUT, "Opt-outs that became known by the provider's refusal of a text.");
+    describe_counter!(REQUESTS, "Requests that the gateway answered, by route and status.");
+    describe_histogram!(REQUEST_SECONDS, Unit::Seconds, "From a request's head to its answer, by route.");
+    describe_gauge!(REQUESTS_IN_HAND, "Requests that the gateway has in hand now.");
+    describe_counter!(RECEIPTS, "Delivery receipts, by what they say.");
+    describe_counter!(INBOUND, "Texts from visitors, by their keyword.");
+    describe_counter!(UNSIGNED, "Webhooks that were refused, as their signature was not the provider's.");
     describe_gauge!(UNUSUAL_PREFIXES, "Ranges of numbers that have an unusual share of a group's texts now.");
     describe_counter!(RETIRED, "Old sessions that were deleted, or blanked of what names a person.");
     Ok(handle)
@@ -240,13 +257,55 @@ pub fn texted_twice() {
     counter!(TWICE).increment(1);
 }
 
-pub fn texted_though_told_not() {
-    counter!(THOUGH_TOLD_NOT).increment(1);
+/// What follows from the provider's word on a session's text, told where it is bad.
+pub fn heard(session: Uuid, text: &str, heard: &Heard) {
+    match heard {
+        Heard::Noted | Heard::NoSession => {}
+        Heard::Twice { first } => {
+            counter!(TWICE).increment(1);
+            tracing::error!(%session, first, second = ?text, "a visitor was texted twice");
+        }
+        Heard::ToldNot => {
+            counter!(THOUGH_TOLD_NOT).increment(1);
+            tracing::error!(%session, text = ?text, "a text went out after its sender was told that none did");
+        }
+    }
+}
+
+/// An event that the broker has confirmed.
+pub fn published(event: &str) {
+    counter!(EVENTS, "event" => event.to_owned()).increment(1);
 }
 
 /// The provider refused a text to a number that was not known to have opted out.
 pub fn opted_out() {
     counter!(OPTED_OUT).increment(1);
+}
+
+/// A delivery receipt.
+pub fn receipt(word: Word) {
+    let word = match word {
+        Word::Taken => "sent",
+        Word::Delivered => "delivered",
+        Word::Undelivered { .. } => "undelivered",
+    };
+    counter!(RECEIPTS, "status" => word).increment(1);
+}
+
+/// A text from a visitor.
+pub fn inbound(word: Option<Keyword>) {
+    let word = match word {
+        Some(Keyword::Stop) => "stop",
+        Some(Keyword::Start) => "start",
+        Some(Keyword::Help) => "help",
+        None => "other",
+    };
+    counter!(INBOUND, "keyword" => word).increment(1);
+}
+
+/// A webhook whose signature is not the provider's.
+pub fn unsigned() {
+    counter!(UNSIGNED).increment(1);
 }
 
 /// How many ranges of numbers have an unusual share of the group's texts now.
@@ -267,4 +326,15 @@ pub fn retired(how: Retired, rows: u64) {
         Retired::Deleted => "deleted",
     };
     counter!(RETIRED, "how" => how).increment(rows);
+}
+
+/// A request that the gateway has answered; `route` is the address's pattern.
+pub fn answered_http(route: &'static str, status: u16, since: Instant) {
+    counter!(REQUESTS, "route" => route, "status" => status.to_string()).increment(1);
+    histogram!(REQUEST_SECONDS, "route" => route).record(since.elapsed());
+}
+
+/// One more in hand, or one less.
+pub fn http_in_hand(change: f64) {
+    gauge!(REQUESTS_IN_HAND).increment(change);
 }

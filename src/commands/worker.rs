@@ -11,7 +11,7 @@ use crate::{
     limits::Limits,
     metrics,
     optouts::OptOuts,
-    queue::{Consumer, Consuming, Names, Publisher, Source},
+    queue::{Consumer, Consuming, Events, Names, Publisher, Source},
     sessions::{self, Lease, Sessions},
     shutdown,
     sms::Sms,
@@ -19,6 +19,7 @@ use crate::{
     trouble::{Trouble, persist},
 };
 use futures::future::try_join_all;
+use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::PgPool;
 use std::{sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -35,13 +36,7 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
     let health = Health::default();
     let metrics = metrics::start()?;
     health.has_metrics(metrics.clone());
-    // What was recorded is gathered now and then, so that it does not pile up where nobody reads /metrics.
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(UPKEEP_EVERY).await;
-            metrics.run_upkeep();
-        }
-    });
+    keep_metrics_tidy(metrics);
     let answering = health.clone().serve(config.http_addr, give_up.clone()).await;
     if let Err(error) = answering {
         let what = format!(
@@ -52,7 +47,11 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
         anyhow::ensure!(!args.http.is_given(), "HTTP_ADDR: {what}");
         tracing::warn!("no /healthz, /readyz and /metrics: {what}");
     }
-    let Some(pool) = stop.run_until_cancelled(wait_for_database(&config.database)).await.transpose()? else {
+    let Some(pool) = stop
+        .run_until_cancelled(wait_for_database(&config.database, "session-invite worker"))
+        .await
+        .transpose()?
+    else {
         return Ok(());
     };
     health.has_database(pool.clone());
@@ -91,6 +90,7 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
         public_url: config.public_url.clone(),
     });
     let sweeping = tokio::spawn(sessions::sweep(pool.clone(), stop.clone()));
+    tokio::spawn(Events::new(pool.clone(), config.broker.clone()).run(stop.clone()));
     tokio::spawn(sessions::retain(pool.clone(), config.retention, stop.clone()));
     let publisher = Publisher::start(config.broker.clone(), "publisher", give_up.clone());
     let direct = Publisher::start(config.broker.clone(), "publisher of direct replies", give_up.clone());
@@ -157,12 +157,25 @@ async fn consume(consumer: Consumer, stop: CancellationToken) -> anyhow::Result<
     Ok(tokio::spawn(Arc::new(consumer).run(stop)).await??)
 }
 
+/// What was recorded is gathered now and then, so that it does not pile up where nobody reads /metrics.
+pub(super) fn keep_metrics_tidy(metrics: PrometheusHandle) {
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(UPKEEP_EVERY).await;
+            metrics.run_upkeep();
+        }
+    });
+}
+
 /// Connects and migrates, however long the database is away.
-async fn wait_for_database(config: &DatabaseConfig) -> Result<PgPool, db::Unusable> {
+pub(super) async fn wait_for_database(
+    config: &DatabaseConfig,
+    application: &str,
+) -> Result<PgPool, db::Unusable> {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
     let mut told = false;
     loop {
-        let error = match db::connect(config, "session-invite worker", true).await {
+        let error = match db::connect(config, application, true).await {
             Ok(pool) => match db::migrate(&pool).await {
                 Ok(()) => return Ok(pool),
                 Err(error) => error,

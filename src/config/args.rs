@@ -206,14 +206,18 @@ impl SecretsArgs {
         faults.finish(url)
     }
 
-    fn check_key(&self, faults: &mut Faults) -> Option<SecretsKey> {
+    pub(super) fn check_key(&self, faults: &mut Faults) -> Option<SecretsKey> {
         let hint = "make one with `openssl rand -base64 32`, and keep it: it opens the groups' keys";
         let key = faults.required("SECRETS_KEY", self.secrets_key.as_ref(), hint)?;
         faults.read("SECRETS_KEY", Some(&key), "", SecretsKey::parse)
     }
 
     /// Where links lead. `required_because` says who needs it, when it may not be left out.
-    fn check_public_url(&self, faults: &mut Faults, required_because: Option<&str>) -> Option<PublicUrl> {
+    pub(super) fn check_public_url(
+        &self,
+        faults: &mut Faults,
+        required_because: Option<&str>,
+    ) -> Option<PublicUrl> {
         match (given(self.public_url.as_ref()), required_because) {
             (Some(_), _) => {
                 let base = faults.read("PUBLIC_URL", self.public_url.as_ref(), "", read::base_url)?;
@@ -332,7 +336,7 @@ impl OwnSenderArgs {
 
 impl HttpAddrArgs {
     fn check(&self, faults: &mut Faults) -> Option<SocketAddr> {
-        faults.read("HTTP_ADDR", self.http_addr.as_ref(), "127.0.0.1:9464", address)
+        faults.read("HTTP_ADDR", self.http_addr.as_ref(), "127.0.0.1:9464", address("9464"))
     }
 
     pub fn is_given(&self) -> bool {
@@ -442,11 +446,15 @@ fn when_unsure(text: &str) -> Result<WhenUnsure, String> {
     }
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| format!("{text:?} must be an address and a port, such as 127.0.0.1:9464"))
+/// An address to listen on; `port` is the usual one.
+pub(super) fn address(port: &str) -> impl Fn(&str) -> Result<SocketAddr, String> {
+    move |text| {
+        let wrong = |_| format!("{text:?} must be an address and a port, such as 127.0.0.1:{port}");
+        text.parse().map_err(wrong)
+    }
 }
 
-fn is_loopback(base_url: &str) -> bool {
+pub(super) fn is_loopback(base_url: &str) -> bool {
     match url::Url::parse(base_url).ok().as_ref().and_then(url::Url::host) {
         Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
         Some(url::Host::Ipv4(ip)) => ip.is_loopback(),

@@ -2,12 +2,14 @@
 //! listed, all of them together, before anything starts.
 
 mod args;
+mod gateway;
 mod read;
 
 pub use args::{
     BrokerArgs, DatabaseArgs, HttpAddrArgs, LogArgs, OwnSenderArgs, ProviderArgs, SecretsArgs, WorkerArgs,
     sender_name,
 };
+pub use gateway::{GatewayArgs, GatewayConfig, GatewayHttp};
 pub use read::Faults;
 
 use crate::{group::seal::SecretsKey, queue::ReplyToAllow};

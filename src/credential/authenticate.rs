@@ -25,6 +25,17 @@ pub struct Caller {
     pub requested_by: String,
 }
 
+impl Caller {
+    /// The contract's check of the group, which comes once its credential is known to be good.
+    pub fn enabled(&self) -> Result<(), Refusal> {
+        if self.group.enabled {
+            Ok(())
+        } else {
+            Err(Refusal::new(Code::GroupDisabled, "the group is switched off"))
+        }
+    }
+}
+
 /// Knows the groups' keys and the website's sessions.
 #[derive(Debug)]
 pub struct Authenticator {

@@ -7,7 +7,7 @@ use super::{
         self, StoreError, Stored, addresses,
         keys::{self, Sealed},
     },
-    template::Wording,
+    template::{JoinUrl, Wording},
 };
 use crate::credential::{HmacKey, gkey::Account};
 use arc_swap::ArcSwap;
@@ -197,6 +197,11 @@ impl Directory {
                 .ok()
                 .map(|secret| HmacKey::from_secret(secret.expose_secret().as_bytes()))
         };
+        let join = options.join_url.as_deref().and_then(|url| {
+            JoinUrl::parse(url)
+                .inspect_err(|error| tracing::error!(group = %id, %error, "visitors are shown no way on"))
+                .ok()
+        });
         let active = keys.len() + secrets.len();
         let api_keys: Vec<_> = keys.iter().filter_map(|key| open(Purpose::ApiKey, key)).collect();
         let jwt_secrets: Vec<_> = secrets
@@ -211,6 +216,7 @@ impl Directory {
             enabled,
             options,
             wording,
+            join,
             keys_missing: api_keys.len() + jwt_secrets.len() < active,
             api_keys,
             jwt_secrets,

@@ -11,7 +11,7 @@ pub(crate) mod tests;
 use crate::credential::HmacKey;
 use options::Options;
 use std::fmt;
-use template::Wording;
+use template::{JoinUrl, Wording};
 
 /// A group's id: 1 … 2^53-1, so that every JSON reader holds it exactly.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,6 +57,8 @@ pub struct Group {
     pub options: Options,
     /// The options' template and link, parsed.
     pub wording: Wording,
+    /// The options' join URL, parsed.
+    pub join: Option<JoinUrl>,
     pub api_keys: Vec<HmacKey>,
     pub jwt_secrets: Vec<JwtSecret>,
     /// Whether some of its keys and secrets did not open: what they would have proven, nobody here can say.

@@ -1,6 +1,6 @@
 //! What can be set for a group: the options of `groups add` and `groups set`, and how each is written.
 
-use super::template::DEFAULT_TEXT;
+use super::template::{DEFAULT_TEXT, JoinUrl};
 use crate::phone::{PhoneCheck, is_region};
 use std::{fmt, ops::RangeInclusive, str::FromStr, time::Duration};
 
@@ -64,8 +64,10 @@ pub struct Options {
     pub per_country: Option<RateLimit>,
     /// Invites in a minute; `None` for no limit.
     pub per_minute: Option<u32>,
-    /// Where the visitor's page leads.
+    /// The template of where the visitor's page leads.
     pub join_url: Option<String>,
+    /// What the group's visitors know it by.
+    pub name: Option<String>,
 }
 
 impl Default for Options {
@@ -85,6 +87,7 @@ impl Default for Options {
             per_country: None,
             per_minute: None,
             join_url: None,
+            name: None,
         }
     }
 }
@@ -135,11 +138,18 @@ pub fn sms_from(text: &str) -> Result<String, String> {
     }
 }
 
-/// An absolute http(s) URL.
-pub fn web_url(text: &str) -> Result<String, String> {
-    match url::Url::parse(text) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url.into()),
-        _ => Err("must be an absolute http:// or https:// URL".to_owned()),
+/// The template of an absolute http(s) URL.
+pub fn join_url(text: &str) -> Result<String, String> {
+    JoinUrl::parse(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// What visitors read.
+pub fn name(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if (1..=80).contains(&text.chars().count()) && !text.contains(char::is_control) {
+        Ok(text.to_owned())
+    } else {
+        Err("a name has 1 to 80 characters, on one line".to_owned())
     }
 }
 

@@ -75,6 +75,7 @@ struct Row {
     per_country_window: i32,
     per_minute: Option<i32>,
     join_url: Option<String>,
+    name: Option<String>,
     created_at: OffsetDateTime,
     updated_at: OffsetDateTime,
 }
@@ -113,6 +114,7 @@ fn read(row: Row) -> Option<Stored> {
             per_country: limit(row.per_country_count, row.per_country_window)?,
             per_minute: row.per_minute.map(u32::try_from).transpose().ok()?,
             join_url: row.join_url,
+            name: row.name,
         },
         created_at: row.created_at,
         updated_at: row.updated_at,
@@ -179,7 +181,7 @@ async fn write(db: impl PgExecutor<'_>, group: GroupId, options: &Options) -> Re
             set region = $2, phone_check = $3, countries = $4, key_length = $5, template = $6, link = $7,
                 sms_from = $8, session_ttl = $9, session_max = $10, key_rest = $11, per_number_count = $12,
                 per_number_window = $13, per_minute = $14, join_url = $15, per_country_count = $16,
-                per_country_window = $17, updated_at = now()
+                per_country_window = $17, name = $18, updated_at = now()
           where id = $1",
         group.get(),
         options.region,
@@ -198,6 +200,7 @@ async fn write(db: impl PgExecutor<'_>, group: GroupId, options: &Options) -> Re
         options.join_url,
         count(options.per_country),
         window(options.per_country),
+        options.name,
     )
     .execute(db)
     .await?;
@@ -231,7 +234,7 @@ pub async fn show(db: impl PgExecutor<'_>, group: GroupId) -> Result<Stored, Sto
         Row,
         "select id, enabled, region, phone_check, countries, key_length, template, link, sms_from, session_ttl,
                 session_max, key_rest, per_number_count, per_number_window, per_country_count, per_country_window, per_minute, join_url,
-                created_at, updated_at
+                name, created_at, updated_at
            from groups where id = $1",
         group.get()
     )
@@ -247,7 +250,7 @@ pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<Stored>, StoreError> {
         Row,
         "select id, enabled, region, phone_check, countries, key_length, template, link, sms_from, session_ttl,
                 session_max, key_rest, per_number_count, per_number_window, per_country_count, per_country_window, per_minute, join_url,
-                created_at, updated_at
+                name, created_at, updated_at
            from groups order by id"
     )
     .fetch_all(db)

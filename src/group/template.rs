@@ -1,4 +1,4 @@
-//! The words of a group's text: its template, and the template of the link inside it.
+//! The words of a group's text: its template, and the template of the link inside it; and where its visitors go on to.
 
 use std::fmt;
 use url::Url;
@@ -36,6 +36,7 @@ enum Part {
 pub enum Which {
     Text,
     Link,
+    JoinUrl,
 }
 
 impl Which {
@@ -43,7 +44,7 @@ impl Which {
     const fn known(self) -> &'static str {
         match self {
             Self::Text => "{link}, {key}, {token} and {group}",
-            Self::Link => "{key}, {token} and {group}",
+            Self::Link | Self::JoinUrl => "{key}, {token} and {group}",
         }
     }
 
@@ -63,6 +64,7 @@ impl fmt::Display for Which {
         f.write_str(match self {
             Self::Text => "--template",
             Self::Link => "--link",
+            Self::JoinUrl => "--join-url",
         })
     }
 }
@@ -77,9 +79,9 @@ pub enum TemplateError {
     #[error("{which} has a control character; only a line break may be in it")]
     Control { which: Which },
     #[error(
-        "--link must be an absolute http:// or https:// URL without spaces, such as https://example.com/j/{{token}}"
+        "{which} must be an absolute http:// or https:// URL without spaces, such as https://example.com/j/{{token}}"
     )]
-    NotAUrl,
+    NotAUrl { which: Which },
     #[error(
         "the text would hold neither the key nor the token: put {{link}}, {{key}} or {{token}} into --template"
     )]
@@ -122,11 +124,7 @@ impl Wording {
             ]),
         };
         let wording = Self { text, link };
-        let mut longest = String::new();
-        wording.link.render(&mut longest, &LONGEST, None);
-        if !is_web_url(&longest) {
-            return Err(TemplateError::NotAUrl);
-        }
+        wording.link.is_url(Which::Link)?;
         Ok(wording)
     }
 
@@ -150,7 +148,35 @@ impl Wording {
     }
 }
 
+/// Where a group's visitors go on to from the page of their link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinUrl(Template);
+
+impl JoinUrl {
+    /// # Errors
+    ///
+    /// A placeholder that is unknown or not closed, a control character, or what is no URL.
+    pub fn parse(template: &str) -> Result<Self, TemplateError> {
+        let template = Template::parse(Which::JoinUrl, template)?;
+        template.is_url(Which::JoinUrl)?;
+        Ok(Self(template))
+    }
+
+    /// The address for one session.
+    pub fn render(&self, values: &Values<'_>) -> String {
+        let mut url = String::with_capacity(ONE_SMS);
+        self.0.render(&mut url, values, None);
+        url
+    }
+}
+
 impl Template {
+    fn is_url(&self, which: Which) -> Result<(), TemplateError> {
+        let mut longest = String::new();
+        self.render(&mut longest, &LONGEST, None);
+        if is_web_url(&longest) { Ok(()) } else { Err(TemplateError::NotAUrl { which }) }
+    }
+
     fn parse(which: Which, source: &str) -> Result<Self, TemplateError> {
         if source.chars().any(|c| c.is_control() && c != '\n') {
             return Err(TemplateError::Control { which });
@@ -263,14 +289,25 @@ mod tests {
             ("key} {key}", None, TemplateError::Unclosed { which: Which::Text }),
             ("{key}\u{0}", None, TemplateError::Control { which: Which::Text }),
             ("{key}\r\n", None, TemplateError::Control { which: Which::Text }),
-            ("{link}", Some("ftp://e.com/{token}"), TemplateError::NotAUrl),
-            ("{link}", Some("/s/{token}"), TemplateError::NotAUrl),
-            ("{link}", Some("https://e.com/a b/{token}"), TemplateError::NotAUrl),
+            ("{link}", Some("ftp://e.com/{token}"), TemplateError::NotAUrl { which: Which::Link }),
+            ("{link}", Some("/s/{token}"), TemplateError::NotAUrl { which: Which::Link }),
+            ("{link}", Some("https://e.com/a b/{token}"), TemplateError::NotAUrl { which: Which::Link }),
             ("Hello {group}", None, TemplateError::NoKeyOrToken),
             ("{link}", Some("https://e.com/{group}"), TemplateError::NoKeyOrToken),
             ("", None, TemplateError::NoKeyOrToken),
         ] {
             assert_eq!(Wording::check(text, link, BASE).unwrap_err(), expected, "{text} {link:?}");
+        }
+    }
+
+    #[test]
+    fn visitors_go_on_to_a_url_of_their_session() {
+        let values = Values { key: "012345", token: "abcdefgh12345678", group: GroupId::new(72).unwrap() };
+        let url = JoinUrl::parse("https://e.com/{group}?code={key}#{token}").unwrap();
+        assert_eq!(url.render(&values), "https://e.com/72?code=012345#abcdefgh12345678");
+        assert_eq!(JoinUrl::parse("https://e.com/").unwrap().render(&values), "https://e.com/");
+        for bad in ["javascript:alert(1)", "/join/{key}", "https://{link}", "https://e.com/ {key}", ""] {
+            assert!(JoinUrl::parse(bad).is_err(), "{bad}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! An invite: the request as it arrived, its way to an outcome, and the answer to it.
 
+pub mod door;
 pub mod envelope;
 pub mod plan;
 pub mod process;

@@ -2,10 +2,10 @@
 
 use super::{
     Envelope, Progress, Reply, Request,
+    door::Shaped,
     envelope::has_control,
     plan::Policy,
     pursue::{hand_over, pursue},
-    request,
 };
 use crate::{
     config::{AgeLimits, PublicUrl},
@@ -55,31 +55,23 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Tro
     if let Some(row) = resumed(ctx, envelope).await? {
         return pursue(ctx, envelope, row).await;
     }
-    let request = match Request::parse(envelope) {
-        Ok(request) => request,
+    let shaped = match Shaped::parse(envelope) {
+        Ok(shaped) => shaped,
         Err(refusal) => return Ok(Reply::refused(&refusal).into()),
     };
-    let groupid = request::groupid(&request, envelope);
 
     // A redelivery goes on with its row, whatever has become of its credential since.
-    if let Some(row) = recall(ctx, envelope, groupid.as_ref().ok()).await? {
+    if let Some(row) = recall(ctx, envelope, shaped.groupid.as_ref().ok()).await? {
         return pursue(ctx, envelope, row).await;
     }
     if envelope.deliveries >= DELIVERIES_WITHOUT_A_ROW {
         return Err(Trouble::Defect(format!("it was delivered {} times before", envelope.deliveries)));
     }
-    let credential = match request.credential(envelope) {
-        Ok(credential) => credential,
-        Err(refusal) => return Ok(Reply::refused(&refusal).into()),
-    };
-    let caller = match ctx.authenticator.authenticate(&credential).await? {
+    let caller = match shaped.admit(envelope, &ctx.authenticator).await? {
         Ok(caller) => caller,
         Err(refusal) => return Ok(Reply::refused(&refusal).into()),
     };
-    if groupid.as_ref().is_ok_and(|named| *named != caller.group.id) {
-        let message = "the credential is good for another group than groupid";
-        return Ok(Reply::refused(&Refusal::new(Code::GroupMismatch, message).field("groupid")).into());
-    }
+    let Shaped { request, groupid } = shaped;
 
     // From here on, whatever happens leaves a row.
     let mut about = about(&ctx.age, envelope, &caller);
@@ -228,7 +220,7 @@ async fn recall(
     }
 }
 
-/// Group, fields and phone. The benchmark goes through here too, and through [`about`].
+/// Whether the group is on, fields and phone. The benchmark goes through here too, and through [`about`].
 #[doc(hidden)]
 pub fn check(
     age: &AgeLimits,
@@ -238,9 +230,7 @@ pub fn check(
     groupid: Result<GroupId, Refusal>,
     asked: &mut Asked,
 ) -> Result<(), Refusal> {
-    if !caller.group.enabled {
-        return Err(Refusal::new(Code::GroupDisabled, "the group is switched off"));
-    }
+    caller.enabled()?;
     groupid?;
     envelope.idempotency_key()?;
     if age.require_timestamp && envelope.timestamp.is_none() {

@@ -6,6 +6,7 @@ use crate::{
 };
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::FormatItem, macros::format_description};
+use utoipa::ToSchema;
 
 const TO_THE_SECOND: &[FormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
@@ -22,16 +23,31 @@ pub struct Reply {
     pub has_row: bool,
 }
 
-#[derive(Serialize)]
+/// The reply to a sent invite
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct SentBody<'a> {
+#[schema(as = Sent)]
+#[expect(missing_debug_implementations, reason = "it holds a number and a text")]
+pub struct SentBody<'a> {
+    #[schema(value_type = String, pattern = "^sent$", example = "sent")]
     status: &'static str,
+    /// What the agent joins with.
+    #[schema(value_type = String, pattern = "^[0-9]{4,12}$", example = "123456")]
     session_key: &'a str,
+    /// The text, as the provider got it.
+    #[schema(value_type = String, example = "Join your session: https://invite.example/s/abcdefgh12345678 (code 123456)")]
     invitation_text: &'a str,
     session_id: uuid::Uuid,
+    #[schema(minimum = 1, example = 72)]
     groupid: i64,
+    /// In E.164.
+    #[schema(value_type = String, pattern = "^\\+[1-9][0-9]{1,14}$", example = "+11110000000")]
     sms_phone: &'a str,
+    /// When the session expires if nobody has joined.
+    #[schema(format = "date-time", example = "2026-11-23T20:00:00Z")]
     expires_at: String,
+    /// The provider's id of the text.
+    #[schema(value_type = String, example = "SM0123456789abcdef0123456789abcdef")]
     provider_message_id: &'a str,
 }
 

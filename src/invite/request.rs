@@ -5,6 +5,7 @@ mod fields;
 mod shape;
 
 pub use fields::groupid;
+pub use shape::object;
 
 use super::envelope::{Envelope, HeaderValue};
 use crate::{
@@ -88,7 +89,7 @@ fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
 }
 
 /// `application/json`, or another type whose suffix says JSON (RFC 6839), with any parameters.
-fn is_json(content_type: &str) -> bool {
+pub fn is_json(content_type: &str) -> bool {
     if content_type == "application/json" {
         return true;
     }

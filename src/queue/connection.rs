@@ -29,7 +29,7 @@ pub enum Unusable {
     #[error("the broker refuses: {0}; check the user, password and vhost of AMQP_URL")]
     Refused(String),
     #[error(
-        "the queue {queue} cannot be declared: {why}. If it was declared by something else, delete it or set another \
+        "{queue} cannot be declared: {why}. If it was declared by something else, delete it or set another \
          QUEUE_PREFIX; RabbitMQ 3.10 or later is needed"
     )]
     Queue { queue: String, why: String },

@@ -1,19 +1,23 @@
 //! The broker: what the queues are called, consuming from them, and publishing with confirms.
 
 mod ack;
+mod ask;
 mod connection;
 mod consume;
 pub mod dead;
 mod delivery;
+mod events;
 mod publish;
 mod settle;
 mod topology;
 mod watch;
 mod work;
 
+pub use ask::{AskError, Asking};
 pub use connection::{Unusable, connect};
 pub use consume::{Consumer, Source};
-pub use publish::{Outgoing, Published, Publisher};
+pub use events::Events;
+pub use publish::{Name, Outgoing, Published, Publisher};
 pub use topology::{Names, declare, delete};
 pub use watch::Consuming;
 

@@ -2,6 +2,7 @@
 //! acknowledgements still flow. One task owns the channel, and outlives any connection.
 
 use super::{
+    ask::Replies,
     connection::{Unusable, connect, is_blame},
     delivery,
 };
@@ -98,13 +99,25 @@ pub enum Published {
     Refused,
 }
 
+/// The same, with what whoever waits for a reply has to know.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settled {
+    pub published: Published,
+    /// The line that it was settled on; they are numbered.
+    pub line: u64,
+    /// An earlier line was lost with it unconfirmed: a copy may be in the queue, whatever became of this one.
+    pub maybe_before: bool,
+}
+
 struct Job {
     /// Ours, in the `message_id`: the broker's return names the message by it.
     id: Uuid,
     message: Arc<Outgoing>,
-    done: oneshot::Sender<Published>,
+    done: oneshot::Sender<Settled>,
     /// Tries that failed, and by this message's own fault.
     failures: u32,
+    /// Whether a line was lost with it.
+    was_lost: bool,
 }
 
 /// A handle on the publishing task.
@@ -117,6 +130,16 @@ pub struct Publisher {
 impl Publisher {
     /// Starts the task; it ends when every handle is dropped, or at `stop`. `purpose` names its connection.
     pub fn start(config: BrokerConfig, purpose: &'static str, stop: CancellationToken) -> Self {
+        Self::start_with(config, purpose, stop, None)
+    }
+
+    /// The same; replies to what is published come on the line that it was published on.
+    pub(super) fn start_with(
+        config: BrokerConfig,
+        purpose: &'static str,
+        stop: CancellationToken,
+        replies: Option<Arc<Replies>>,
+    ) -> Self {
         let (jobs, queue) = mpsc::channel(WAITING);
         let publishing = Arc::new(AtomicBool::new(false));
         let line = Line {
@@ -126,6 +149,8 @@ impl Publisher {
             again: VecDeque::new(),
             one_by_one: false,
             publishing: publishing.clone(),
+            number: 0,
+            replies,
         };
         tokio::spawn(async move { stop.run_until_cancelled(line.run(queue)).await });
         Self { jobs, publishing }
@@ -139,8 +164,13 @@ impl Publisher {
     /// Waits for the broker's confirm, however long the broker is away. The message may be published more than
     /// once: a lost connection hides its confirm.
     pub async fn publish(&self, message: Arc<Outgoing>) -> Result<Published, Trouble> {
+        Ok(self.settle(message).await?.published)
+    }
+
+    /// The same. The message goes out even when whoever waits here goes away, once the task has it.
+    pub(super) async fn settle(&self, message: Arc<Outgoing>) -> Result<Settled, Trouble> {
         let (done, confirmed) = oneshot::channel();
-        let job = Job { id: Uuid::now_v7(), message, done, failures: 0 };
+        let job = Job { id: Uuid::now_v7(), message, done, failures: 0, was_lost: false };
         self.jobs.send(job).await.map_err(|_| Trouble::Stopping)?;
         confirmed.await.map_err(|_| Trouble::Stopping)
     }
@@ -160,6 +190,9 @@ struct Line {
     /// While those are published again.
     one_by_one: bool,
     publishing: Arc<AtomicBool>,
+    /// The current line's, or the last one's.
+    number: u64,
+    replies: Option<Arc<Replies>>,
 }
 
 /// A connection to publish on.
@@ -208,6 +241,10 @@ impl Line {
                     }
                     (told, lost) = (false, true);
                     backoff.reset();
+                    self.number += 1;
+                    if let Some(replies) = &self.replies {
+                        replies.line_is_open(self.number);
+                    }
                     self.publishing.store(true, Ordering::Relaxed);
                     let ended = self.pump(&open, &mut queue).await;
                     self.publishing.store(false, Ordering::Relaxed);
@@ -241,6 +278,9 @@ impl Line {
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         let gone = CancellationToken::new();
+        if let Some(replies) = &self.replies {
+            replies.open(&connection, &channel, &gone).await?;
+        }
         tokio::spawn(tell_when_gone(connection.status().clone(), channel.status().clone(), gone.clone()));
         Ok(Open { connection, channel, gone })
     }
@@ -305,8 +345,8 @@ impl Line {
         for (job, confirmed) in ready {
             let came_back = !returned.is_empty() && returned.remove(&job.id.to_string());
             match confirmed {
-                _ if came_back => drop(job.done.send(Published::Unroutable)),
-                Some(Ok(Confirmation::Ack(_))) => drop(job.done.send(Published::Routed)),
+                _ if came_back => self.tell(job, Published::Unroutable),
+                Some(Ok(Confirmation::Ack(_))) => self.tell(job, Published::Routed),
                 Some(Ok(Confirmation::Nack(_))) => self.not_taken(job),
                 unconfirmed => {
                     self.lost(job, unconfirmed.and_then(Result::err).as_ref());
@@ -320,12 +360,18 @@ impl Line {
         works
     }
 
+    /// Whoever waits may be gone.
+    fn tell(&self, job: Job, published: Published) {
+        let _ = job.done.send(Settled { published, line: self.number, maybe_before: job.was_lost });
+    }
+
     /// The channel was lost before the confirm. A message that was alone with it, and that the broker has ended it for
     /// more than once, is given up; one that was only there when a line was cut is not.
     fn lost(&mut self, mut job: Job, error: Option<&lapin::Error>) {
         job.failures += u32::from(self.one_by_one && error.is_some_and(is_blame));
+        job.was_lost = true;
         if job.failures >= TRIES {
-            let _ = job.done.send(Published::Refused);
+            self.tell(job, Published::Refused);
         } else {
             self.again.push_back(job);
         }
@@ -335,7 +381,7 @@ impl Line {
     fn not_taken(&self, mut job: Job) {
         job.failures += 1;
         if job.failures >= TRIES {
-            let _ = job.done.send(Published::Refused);
+            self.tell(job, Published::Refused);
             return;
         }
         let later = self.later.clone();

@@ -1,9 +1,12 @@
-//! The queues (contract, section 9), declared idempotently.
+//! The queues and the exchange of events (contract, sections 9 and 13), declared idempotently.
 
 use super::connection::Unusable;
 use lapin::{
-    Channel,
-    options::{ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions},
+    Channel, ExchangeKind,
+    options::{
+        ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeclareOptions,
+        QueueDeleteOptions,
+    },
     types::{AMQPValue, FieldTable},
 };
 
@@ -22,6 +25,8 @@ pub struct Names {
     pub dropped: String,
     pub dead: String,
     pub unreadable: String,
+    /// The topic exchange of what becomes of sessions.
+    pub events: String,
     /// With their delays in seconds.
     pub retries: Vec<(u32, String)>,
 }
@@ -35,6 +40,7 @@ impl Names {
             dropped: name("dropped"),
             dead: name("dead"),
             unreadable: name("unreadable"),
+            events: name("events"),
             retries: RETRY_DELAYS.map(|delay| (delay, name(&format!("retry.{delay}s")))).to_vec(),
         }
     }
@@ -90,7 +96,7 @@ impl Names {
     }
 }
 
-/// Declares every queue. A queue that is there with other arguments is an error that names both, in the broker's words.
+/// Declares every queue, and the exchange of events. A queue that is there with other arguments is an error that names both, in the broker's words.
 pub async fn declare(channel: &Channel, names: &Names) -> Result<(), Unusable> {
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     for (queue, mut arguments) in names.arguments() {
@@ -100,15 +106,26 @@ pub async fn declare(channel: &Channel, names: &Names) -> Result<(), Unusable> {
             .await
             .map_err(|error| Unusable::of_declaring(queue, error))?;
     }
+    declare_events(channel, names).await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     Ok(())
 }
 
-/// Deletes every queue of the installation, with all that is in them.
+/// Declares the exchange of events; one that is there and of another kind is an error that names it.
+pub(super) async fn declare_events(channel: &Channel, names: &Names) -> Result<(), Unusable> {
+    let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    channel
+        .exchange_declare(names.events.as_str().into(), ExchangeKind::Topic, durable, FieldTable::default())
+        .await
+        .map_err(|error| Unusable::of_declaring(&names.events, error))
+}
+
+/// Deletes every queue of the installation, with all that is in them, and the exchange.
 pub async fn delete(channel: &Channel, names: &Names) -> Result<(), Unusable> {
     for queue in names.all() {
         channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await?;
     }
+    channel.exchange_delete(names.events.as_str().into(), ExchangeDeleteOptions::default()).await?;
     Ok(())
 }
 

@@ -5,13 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use hmac::{Hmac, KeyInit, Mac};
 use reqwest::redirect;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde_json::{Value, json};
-use sha1::Sha1;
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
@@ -19,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::message::{Deliver, Message, RECEIPT_AFTER, SENT_AFTER, Status};
 use super::state;
+use crate::sms::signature::sign;
 
 /// How many messages may wait for their callbacks; those beyond get none.
 const MAX_WAITING: usize = 10_000;
@@ -136,40 +133,4 @@ fn form(message: &Message, status: Status) -> Vec<(&'static str, String)> {
         form.push(("ErrorCode", code.to_string()));
     }
     form
-}
-
-/// The value of `X-Twilio-Signature`: base64 of HMAC-SHA1 over the URL and each parameter's name and
-/// value, sorted by name.
-///
-/// Source: <https://www.twilio.com/docs/usage/security#validating-requests>.
-pub(super) fn sign(auth_token: &SecretString, url: &str, form: &[(&str, String)]) -> String {
-    let mut sorted: Vec<_> = form.iter().collect();
-    sorted.sort();
-    #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
-    let mut mac = Hmac::<Sha1>::new_from_slice(auth_token.expose_secret().as_bytes()).expect("any key");
-    mac.update(url.as_bytes());
-    for (name, value) in sorted {
-        mac.update(name.as_bytes());
-        mac.update(value.as_bytes());
-    }
-    STANDARD.encode(mac.finalize().into_bytes())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_signature_is_twilios() {
-        let form = [
-            ("Digits", "1234"),
-            ("CallSid", "CA1234567890ABCDE"),
-            ("To", "+18005551212"),
-            ("Caller", "+14158675309"),
-            ("From", "+14158675309"),
-        ];
-        let form = form.map(|(name, value)| (name, value.to_owned()));
-        let url = "https://mycompany.com/myapp.php?foo=1&bar=2";
-        assert_eq!(sign(&"12345".into(), url, &form), "RSOYDt4T1cUTdK1PDd93/VVr8B8=");
-    }
 }

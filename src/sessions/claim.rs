@@ -1,8 +1,8 @@
 //! A claim on a session's text: the right to hand it over once, and to say what came of it (docs/DELIVERY.md).
 
 use super::{
-    Lease, Opening, Outcome, Resume, Sent, SessionKey, Sessions, Standing, row::Written, statements,
-    statements::Ended,
+    Lease, Opening, Outcome, Resume, Sent, SessionKey, Sessions, Standing, Word, receipts, row::Written,
+    statements, statements::Ended,
 };
 use crate::{
     metrics,
@@ -126,19 +126,11 @@ impl Sessions {
         self.record.run(ended(row.id, row.fence, fate)).await.map(drop)
     }
 
-    /// The provider's own word that it accepted a session's text: from its list, or from a receipt.
+    /// The provider's own word that it accepted a session's text: from its list, or in an answer that came too late.
     pub async fn accepted(&self, id: Uuid, provider_message_id: &str) -> Result<(), Trouble> {
-        let accept = || statements::accepted(&self.pool, id, provider_message_id);
-        persist("accepted after all", &self.stop, accept).await?;
-        let Some(row) = self.by_id(id).await? else { return Ok(()) };
-        if row.provider_message_id.as_deref().is_some_and(|other| other != provider_message_id) {
-            metrics::texted_twice();
-            let first = row.provider_message_id;
-            tracing::error!(session = %id, first, second = provider_message_id, "a visitor was texted twice");
-        } else if row.released_id() {
-            metrics::texted_though_told_not();
-            tracing::error!(session = %id, text = provider_message_id, "a text went out after its sender was told that none did");
-        }
+        let hear = || receipts::hear(&self.pool, id, provider_message_id, Word::Taken);
+        let heard = persist("accepted after all", &self.stop, hear).await?;
+        metrics::heard(id, provider_message_id, &heard);
         Ok(())
     }
 

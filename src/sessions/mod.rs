@@ -1,25 +1,31 @@
 //! The `sessions` table, as verbs. Every statement on it stands in this folder.
 
+mod agents;
 mod batch;
 mod claim;
 mod gate;
 mod insert;
 mod key;
 pub mod lookup;
+mod receipts;
 mod retention;
 mod row;
 mod statements;
 mod sweep;
+mod visitors;
 
+pub use agents::{Ending, Live, end, join, look_up};
 #[cfg(test)]
 pub(crate) use claim::ended;
 pub use claim::{Fate, Recorded, Session};
 pub use gate::Gate;
 pub use key::{SessionKey, Token};
+pub use receipts::{Heard, Word, hear};
 pub use retention::retain;
 pub use row::{About, Asked, Outcome, Resume, Sent, Standing};
 pub use statements::Lease;
 pub use sweep::sweep;
+pub use visitors::{Visited, visit};
 
 use crate::{
     group::GroupId,

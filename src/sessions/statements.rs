@@ -64,29 +64,37 @@ impl Statement for Record {
             all.iter().enumerate().filter(|(place, _)| is_chosen(*place)).map(|(_, row)| row).collect();
         let recorded = sqlx::query_scalar!(
             r#"
-            update sessions s
-               set status = o.status,
-                   text_state = o.text_state,
-                   provider_message_id = o.provider_message_id,
-                   error_code = o.error_code,
-                   error = o.error::jsonb,
-                   lease_until = now() + make_interval(secs => o.rest),
-                   unsure_from = case when o.text_state = 'unknown' and s.text_state = 'begun' then least(s.unsure_from, now())
-                                      else s.unsure_from end,
-                   sent_at = case when o.status = 'sent' then now() end,
-                   ended_at = case when o.status in ('rejected', 'failed') then now() end,
-                   -- Surely no text: nobody has seen the key, and it is free again.
-                   key_held = o.status not in ('rejected', 'failed'),
-                   session_key = case when o.status not in ('rejected', 'failed') then s.session_key end,
-                   token = case when o.status not in ('rejected', 'failed') then s.token end,
-                   -- Long enough to be seen as unknown, if the session is over by now.
-                   due_at = case when o.status = 'unknown' then greatest(s.due_at, now() + make_interval(secs => $8))
-                                 else s.due_at end,
-                   updated_at = now()
-              from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::float8[], $9::text[])
-                   as o (id, fence, status, text_state, provider_message_id, error, rest, error_code)
-             where s.id = any(array[o.id]) and s.fence = o.fence and s.status = 'sending'
-            returning s.id
+            with recorded as (
+                update sessions s
+                   -- Whoever has joined in the meantime has joined.
+                   set status = case when s.joined_at is not null and o.status in ('sent', 'unknown') then 'joined' else o.status end,
+                       text_state = o.text_state,
+                       provider_message_id = o.provider_message_id,
+                       error_code = o.error_code,
+                       error = o.error::jsonb,
+                       lease_until = now() + make_interval(secs => o.rest),
+                       unsure_from = case when o.text_state = 'unknown' and s.text_state = 'begun' then least(s.unsure_from, now())
+                                          else s.unsure_from end,
+                       sent_at = case when o.status = 'sent' then now() end,
+                       ended_at = case when o.status in ('rejected', 'failed') then now() end,
+                       -- Surely no text: nobody has seen the key, and it is free again.
+                       key_held = o.status not in ('rejected', 'failed'),
+                       session_key = case when o.status not in ('rejected', 'failed') then s.session_key end,
+                       token = case when o.status not in ('rejected', 'failed') then s.token end,
+                       -- Long enough to be seen as unknown, if the session is over by now.
+                       due_at = case when o.status = 'unknown' then greatest(s.due_at, now() + make_interval(secs => $8))
+                                     else s.due_at end,
+                       updated_at = now()
+                  from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::float8[], $9::text[])
+                       as o (id, fence, status, text_state, provider_message_id, error, rest, error_code)
+                 where s.id = any(array[o.id]) and s.fence = o.fence and s.status = 'sending'
+                returning s.id, s.group_id, s.session_key, o.status
+            ),
+            told as (
+                insert into events (session_id, group_id, session_key, event)
+                select id, group_id, session_key, 'sent' from recorded where status = 'sent'
+            )
+            select id from recorded
             "#,
             &rows.iter().map(|row| row.id).collect::<Vec<_>>(),
             &rows.iter().map(|row| row.fence).collect::<Vec<_>>(),
@@ -297,21 +305,6 @@ pub async fn release_message_id(pool: &PgPool, id: Uuid) -> Result<(), sqlx::Err
         "update sessions set owns_message_id = false, updated_at = now()
           where id = $1 and owns_message_id and status in ('rejected', 'failed')",
         id
-    )
-    .execute(pool)
-    .await?;
-    Ok(())
-}
-
-/// The provider's word that a session's text was accepted, whoever has it: from its list, from a receipt, or by a worker
-/// whose claim was over. Holds whatever is claimed at the time; an answer that was given stays as it is.
-pub async fn accepted(pool: &PgPool, id: Uuid, provider_message_id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "update sessions set status = 'sent', text_state = 'accepted', provider_message_id = $2, sent_at = now(),
-                lease_until = null, updated_at = now()
-          where id = $1 and status in ('sending', 'unknown') and provider_message_id is null",
-        id,
-        provider_message_id
     )
     .execute(pool)
     .await?;

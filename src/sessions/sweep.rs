@@ -37,49 +37,56 @@ pub async fn sweep(pool: PgPool, stop: CancellationToken) {
 
 /// Moves one batch on, by the index on `due_at`; answers how many rows it moved.
 async fn step(pool: &PgPool) -> Result<i64, sqlx::Error> {
-    let moved = sqlx::query!(
+    sqlx::query_scalar!(
         r#"
         with due as (
-            select id, group_id,
+            select id, group_id, status,
                    case when status <> 'sending' then 'settled'
                         when lease_until > now() then 'in hand'
                         -- The message that would have brought it to its end is lost, or late.
                         when text_state = 'waiting' and not unsettled then 'not texted'
                         else 'unsure' end as fate
               from sessions where key_held and due_at <= now() order by due_at limit $1 for update skip locked
+        ),
+        moved as (
+            update sessions s
+               set status = case due.fate
+                       when 'in hand' then s.status
+                       when 'not texted' then 'failed'
+                       when 'unsure' then case when s.joined_at is null then 'unknown' else 'joined' end
+                       else case when s.status in ('expired', 'ended') then s.status
+                                 when s.status = 'joined' then 'ended'
+                                 else 'expired' end end,
+                   text_state = case due.fate when 'not texted' then 'refused' when 'unsure' then 'unknown' else s.text_state end,
+                   error_code = case due.fate
+                       when 'not texted' then 'invite_expired' when 'unsure' then 'outcome_unknown' else s.error_code end,
+                   error = case due.fate when 'not texted' then $2 when 'unsure' then $3 else s.error end,
+                   ended_at = case when due.fate in ('in hand', 'unsure') or s.status in ('expired', 'ended') then s.ended_at
+                                   else now() end,
+                   key_held = due.fate <> 'not texted' and s.status not in ('expired', 'ended'),
+                   session_key = case when due.fate <> 'not texted' then s.session_key end,
+                   token = case when due.fate <> 'not texted' then s.token end,
+                   due_at = case
+                       when due.fate = 'in hand' then greatest(s.lease_until, now() + interval '1 second')
+                       when due.fate = 'unsure' then now() + make_interval(secs => $4)
+                       when due.fate = 'not texted' or s.status in ('expired', 'ended') then null
+                       else now() + make_interval(secs => coalesce(g.key_rest, 86400)) end,
+                   updated_at = now()
+              from due left join groups g on g.id = due.group_id
+             where s.id = any(array[due.id])
+            returning s.id, s.group_id, s.session_key, s.status, due.status as was
+        ),
+        told as (
+            insert into events (session_id, group_id, session_key, event)
+            select id, group_id, session_key, status from moved where status in ('expired', 'ended') and status <> was
         )
-        update sessions s
-           set status = case due.fate
-                   when 'in hand' then s.status
-                   when 'not texted' then 'failed'
-                   when 'unsure' then 'unknown'
-                   else case when s.status in ('expired', 'ended') then s.status
-                             when s.status = 'joined' then 'ended'
-                             else 'expired' end end,
-               text_state = case due.fate when 'not texted' then 'refused' when 'unsure' then 'unknown' else s.text_state end,
-               error_code = case due.fate
-                   when 'not texted' then 'invite_expired' when 'unsure' then 'outcome_unknown' else s.error_code end,
-               error = case due.fate when 'not texted' then $2 when 'unsure' then $3 else s.error end,
-               ended_at = case when due.fate in ('in hand', 'unsure') or s.status in ('expired', 'ended') then s.ended_at
-                               else now() end,
-               key_held = due.fate <> 'not texted' and s.status not in ('expired', 'ended'),
-               session_key = case when due.fate <> 'not texted' then s.session_key end,
-               token = case when due.fate <> 'not texted' then s.token end,
-               due_at = case
-                   when due.fate = 'in hand' then greatest(s.lease_until, now() + interval '1 second')
-                   when due.fate = 'unsure' then now() + make_interval(secs => $4)
-                   when due.fate = 'not texted' or s.status in ('expired', 'ended') then null
-                   else now() + make_interval(secs => coalesce(g.key_rest, 86400)) end,
-               updated_at = now()
-          from due left join groups g on g.id = due.group_id
-         where s.id = any(array[due.id])
+        select count(*) as "count!" from moved
         "#,
         BATCH,
         Json(too_late()) as Json<Refusal>,
         Json(unknown()) as Json<Refusal>,
         SEEN_AS_UNKNOWN.as_secs_f64(),
     )
-    .execute(pool)
-    .await?;
-    Ok(i64::try_from(moved.rows_affected()).unwrap_or(BATCH))
+    .fetch_one(pool)
+    .await
 }

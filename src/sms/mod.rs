@@ -5,6 +5,7 @@ mod client;
 mod lines;
 mod list;
 pub mod segments;
+pub mod signature;
 mod written;
 
 pub use answer::{Answer, Later};

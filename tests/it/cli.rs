@@ -3,9 +3,10 @@
 use crate::support::{Setup, World, run};
 use serde_json::Value;
 
-const COMMANDS: [&[&str]; 34] = [
+const COMMANDS: [&[&str]; 35] = [
     &[],
     &["worker"],
+    &["gateway"],
     &["migrate"],
     &["groups"],
     &["groups", "add"],

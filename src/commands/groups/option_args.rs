@@ -71,9 +71,12 @@ pub(super) struct OptionArgs {
     /// Invites of the group in a minute; '' or 0 for no limit [default: none]
     #[arg(long, value_name = "N", value_parser = per_minute)]
     per_minute: Option<Clearable<u32>>,
-    /// Where the visitor's page leads; '' for nowhere; not used yet
-    #[arg(long, value_name = "URL", value_parser = clearable(options::web_url))]
+    /// Where the visitor's page leads, with {key}, {token} and {group}; '' for nowhere
+    #[arg(long, value_name = "URL", value_parser = clearable(options::join_url))]
     join_url: Option<Clearable<String>>,
+    /// What the group's visitors know it by; '' for its number
+    #[arg(long, value_name = "NAME", value_parser = clearable(options::name))]
+    name: Option<Clearable<String>>,
 }
 
 impl OptionArgs {
@@ -93,6 +96,7 @@ impl OptionArgs {
         put(&mut to.per_country, self.per_country.map(|limit| limit.0));
         put(&mut to.per_minute, self.per_minute.map(|limit| limit.0));
         put(&mut to.join_url, self.join_url.map(|url| url.0));
+        put(&mut to.name, self.name.map(|name| name.0));
     }
 }
 

@@ -38,6 +38,7 @@ struct GroupView {
     per_country: Option<String>,
     per_minute: Option<u32>,
     join_url: Option<String>,
+    name: Option<String>,
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
@@ -146,6 +147,7 @@ fn rows(detail: &Detail) -> Vec<(&'static str, String)> {
         ("per country", or(&group.per_country, "no limit")),
         ("per minute", group.per_minute.map_or_else(|| "no limit".to_owned(), |limit| limit.to_string())),
         ("join url", or(&group.join_url, "none")),
+        ("name", or(&group.name, "none")),
         ("created", rfc3339(group.created_at)),
         ("changed", rfc3339(group.updated_at)),
         ("API keys", key_lines(&detail.api_keys)),
@@ -191,6 +193,7 @@ impl From<Stored> for GroupView {
             per_country: options.per_country.map(|limit| limit.to_string()),
             per_minute: options.per_minute,
             join_url: options.join_url,
+            name: options.name,
             created_at,
             updated_at,
         }

@@ -31,7 +31,7 @@ pub fn groupid(request: &Request<'_>, envelope: &Envelope) -> Result<GroupId, Re
         None => None,
         Some(raw) => Some(match text(raw) {
             Some(digits) => digits_of(&digits).ok_or_else(rule)?,
-            None => raw.get().parse().ok().and_then(GroupId::new).ok_or_else(rule)?,
+            None => whole(raw.get()).parse().ok().and_then(GroupId::new).ok_or_else(rule)?,
         }),
     };
     let mut named = body;
@@ -75,7 +75,7 @@ impl Request<'_> {
     }
 
     fn session_type(&self) -> Result<i32, Refusal> {
-        let raw = given(self.sessiontype).ok_or_else(|| missing("sessiontype"))?.get();
+        let raw = whole(given(self.sessiontype).ok_or_else(|| missing("sessiontype"))?.get());
         match raw.parse::<i32>() {
             Ok(number) if (0..=32_767).contains(&number) && !raw.starts_with('-') => Ok(number),
             _ => Err(invalid("sessiontype", "must be an integer from 0 to 32767")),
@@ -88,8 +88,11 @@ impl Request<'_> {
         match text(raw) {
             Some(written) if written.contains('\0') => Err(invalid("smsPhone", "must not hold U+0000")),
             Some(written) => Ok(written),
-            None if raw.get().bytes().all(|b| b.is_ascii_digit()) => Ok(Cow::Borrowed(raw.get())),
-            None => Err(invalid("smsPhone", rule)),
+            None => {
+                let digits = whole(raw.get());
+                let is_integer = digits.bytes().all(|b| b.is_ascii_digit());
+                if is_integer { Ok(Cow::Borrowed(digits)) } else { Err(invalid("smsPhone", rule)) }
+            }
         }
     }
 
@@ -135,6 +138,15 @@ impl Request<'_> {
 
 fn given(raw: Option<&RawValue>) -> Option<&RawValue> {
     raw.filter(|raw| raw.get() != "null")
+}
+
+/// A number without a fraction of zeros: to JSON, 72.0 is the integer 72 (JSON Schema, section 6.1.1), and some programs
+/// write it so.
+fn whole(number: &str) -> &str {
+    match number.split_once('.') {
+        Some((whole, fraction)) if fraction.bytes().all(|b| b == b'0') => whole,
+        _ => number,
+    }
 }
 
 fn path(name: &str) -> String {
@@ -188,6 +200,15 @@ fn is_resolution(json: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_integer_may_have_a_fraction_of_zeros() {
+        for (number, read) in
+            [("72", "72"), ("72.0", "72"), ("72.000", "72"), ("72.5", "72.5"), ("7.2e1", "7.2e1")]
+        {
+            assert_eq!(whole(number), read);
+        }
+    }
 
     proptest::proptest! {
         #[test]

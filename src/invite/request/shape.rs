@@ -18,6 +18,15 @@ pub fn parse(text: &str) -> Result<Request<'_>, String> {
     Ok(request)
 }
 
+/// The fields of any JSON object, each there once; in the same words.
+pub fn object(text: &str) -> Result<Vec<(Cow<'_, str>, &RawValue)>, String> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let fields =
+        de::Deserializer::deserialize_map(&mut reader, ParamsObject).map_err(|error| describe(&error))?;
+    reader.end().map_err(|error| describe(&error))?;
+    Ok(fields)
+}
+
 fn describe(error: &serde_json::Error) -> String {
     let said = error.to_string();
     let what = match error.classify() {

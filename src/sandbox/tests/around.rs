@@ -9,7 +9,7 @@ use url::form_urlencoded;
 
 use super::{DEADLINE, Sandbox, answer, bodies, until};
 use crate::sandbox::Settings;
-use crate::sandbox::callback::sign;
+use crate::sms::signature::sign;
 
 #[tokio::test]
 async fn tests_see_what_was_accepted_and_how_often() {

@@ -6,7 +6,7 @@ use lapin::{
     Channel, Connection, ConnectionProperties,
     options::{
         BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, BasicRejectOptions, ConfirmSelectOptions,
-        QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
+        ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
     },
     types::FieldTable,
 };
@@ -220,6 +220,8 @@ impl Drop for Broker {
                 let queue = self.queue(suffix);
                 let _ = channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await;
             }
+            let events = self.queue("events");
+            let _ = channel.exchange_delete(events.as_str().into(), ExchangeDeleteOptions::default()).await;
         });
     }
 }

@@ -4,7 +4,9 @@ mod broker;
 mod command;
 mod credentials;
 mod database;
+mod gateway;
 mod message;
+mod phone_home;
 mod provider;
 mod raw;
 mod tunnel;
@@ -15,7 +17,11 @@ pub use broker::{Broker, server as broker_server};
 pub use command::{Ran, program, run};
 pub use credentials::{claims, gjwt, gkey, gkey_until, now};
 pub use database::server as database_server;
+pub use gateway::{Answer, Gateway, SMS_INVITE, invite as http_invite, send, try_send};
 pub use message::{Message, Reply};
+pub use phone_home::{
+    at_home, at_home_quietly, at_home_under, receipt, status_path, webhook, webhook_signed,
+};
 pub use raw::publish_undecodable;
 pub use tunnel::Tunnel;
 pub use worker::Worker;

@@ -32,8 +32,13 @@ pub struct Worker {
 impl Worker {
     /// Starts one, whose log goes to `all` as well.
     pub fn spawn(environment: &[(String, String)], all: &Log) -> Self {
+        Self::spawn_as("worker", environment, all)
+    }
+
+    /// Another command that goes on until it is stopped.
+    pub fn spawn_as(command: &str, environment: &[(String, String)], all: &Log) -> Self {
         let mut child =
-            program(environment).arg("worker").stderr(Stdio::piped()).spawn().expect("a worker starts");
+            program(environment).arg(command).stderr(Stdio::piped()).spawn().expect("a worker starts");
         let stderr = BufReader::new(child.stderr.take().expect("standard error is piped"));
         let (log, all) = (Log::default(), all.clone());
         let own = log.clone();

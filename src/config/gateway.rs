@@ -1,0 +1,176 @@
+//! The gateway's flags and configuration.
+
+use super::{
+    BrokerArgs, BrokerConfig, DatabaseArgs, DatabaseConfig, PublicUrl, SecretsArgs,
+    args::{address, is_loopback},
+    read::{self, Faults, given},
+};
+use crate::{gateway::Network, group::seal::SecretsKey};
+use clap::Args;
+use secrecy::SecretString;
+use std::{net::SocketAddr, time::Duration};
+
+#[derive(Args, Clone, Debug, Default)]
+pub struct GatewayArgs {
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    #[command(flatten)]
+    pub broker: BrokerArgs,
+    #[command(flatten)]
+    pub secrets: SecretsArgs,
+    /// The Twilio-style provider of the workers: on loopback, PUBLIC_URL may be left out
+    #[arg(long, env = "SMS_BASE_URL", hide_env_values = true, value_name = "URL", help_heading = "Provider")]
+    pub sms_base_url: Option<String>,
+    /// The account's token, which signs the provider's webhooks; without it they are refused
+    #[arg(
+        long,
+        env = "TWILIO_AUTH_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN",
+        help_heading = "Provider"
+    )]
+    pub twilio_auth_token: Option<String>,
+    #[command(flatten)]
+    pub http: GatewayHttpArgs,
+}
+
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Gateway")]
+pub struct GatewayHttpArgs {
+    /// Where the gateway answers [default: 127.0.0.1:8080]
+    #[arg(long, env = "GATEWAY_ADDR", hide_env_values = true, value_name = "ADDR")]
+    pub gateway_addr: Option<String>,
+    /// How long an invite's reply is waited for; after that, the answer is 504 and the invite goes on [default: 30s]
+    #[arg(long, env = "GATEWAY_TIMEOUT", hide_env_values = true, value_name = "DURATION")]
+    pub gateway_timeout: Option<String>,
+    /// Requests in hand at most; more are answered 503 [default: 4096]
+    #[arg(long, env = "GATEWAY_CONCURRENCY", hide_env_values = true, value_name = "N")]
+    pub gateway_concurrency: Option<String>,
+    /// Invites that may wait in the queue; while there are more, new ones are answered 503 [default: 10000]
+    #[arg(long, env = "GATEWAY_BACKLOG", hide_env_values = true, value_name = "N")]
+    pub gateway_backlog: Option<String>,
+    /// Web pages that may ask from a browser: origins such as https://app.example, with commas, or * [default: none]
+    #[arg(long, env = "GATEWAY_CORS_ORIGINS", hide_env_values = true, value_name = "ORIGIN[,ORIGIN]")]
+    pub gateway_cors_origins: Option<String>,
+    /// Proxies whose X-Forwarded-For is believed: addresses or networks such as 10.0.0.0/8, with commas [default: none]
+    #[arg(long, env = "TRUSTED_PROXIES", hide_env_values = true, value_name = "ADDR[,ADDR]")]
+    pub trusted_proxies: Option<String>,
+    /// How long a stopping gateway finishes what it has in hand [default: 25s]
+    #[arg(long, env = "SHUTDOWN_GRACE", hide_env_values = true, value_name = "DURATION")]
+    pub shutdown_grace: Option<String>,
+}
+
+/// Everything that the gateway needs, checked whole.
+#[derive(Debug, Clone)]
+pub struct GatewayConfig {
+    pub database: DatabaseConfig,
+    pub broker: BrokerConfig,
+    pub secrets_key: SecretsKey,
+    pub public_url: PublicUrl,
+    pub twilio_auth_token: Option<SecretString>,
+    pub http: GatewayHttp,
+    pub shutdown_grace: Duration,
+}
+
+/// How requests are taken.
+#[derive(Debug, Clone)]
+pub struct GatewayHttp {
+    pub addr: SocketAddr,
+    pub timeout: Duration,
+    pub concurrency: usize,
+    pub backlog: u64,
+    pub cors_origins: Vec<String>,
+    pub trusted_proxies: Vec<Network>,
+}
+
+impl GatewayArgs {
+    /// The gateway's configuration, or every fault in it.
+    pub fn check(&self) -> Result<GatewayConfig, Faults> {
+        let mut faults = Faults::default();
+        let config = self.read(&mut faults);
+        faults.finish(config)
+    }
+
+    fn read(&self, faults: &mut Faults) -> Option<GatewayConfig> {
+        let database = self.database.check(faults);
+        let broker = self.broker.check(faults);
+        let provider =
+            faults.read("SMS_BASE_URL", self.sms_base_url.as_ref(), "https://api.twilio.com", read::base_url);
+        let local = given(self.sms_base_url.as_ref()).is_some_and(is_loopback);
+        let because = "links lead there; it may be left out only when SMS_BASE_URL is on loopback";
+        let public_url = self.secrets.check_public_url(faults, (!local).then_some(because));
+        let grace_within = read::duration_within(Duration::ZERO, Duration::from_hours(1));
+        let grace = faults.read("SHUTDOWN_GRACE", self.http.shutdown_grace.as_ref(), "25s", grace_within);
+        let secrets_key = self.secrets.check_key(faults);
+        let http = self.http.read(faults);
+        provider?;
+        Some(GatewayConfig {
+            database: database?,
+            broker: broker?,
+            secrets_key: secrets_key?,
+            public_url: public_url?,
+            twilio_auth_token: given(self.twilio_auth_token.as_ref()).map(SecretString::from),
+            http: http?,
+            shutdown_grace: grace?,
+        })
+    }
+}
+
+impl GatewayHttpArgs {
+    fn read(&self, faults: &mut Faults) -> Option<GatewayHttp> {
+        let addr = faults.read("GATEWAY_ADDR", self.gateway_addr.as_ref(), "127.0.0.1:8080", address("8080"));
+        let timeout_within = read::duration_within(Duration::from_millis(100), Duration::from_mins(10));
+        let timeout = faults.read("GATEWAY_TIMEOUT", self.gateway_timeout.as_ref(), "30s", timeout_within);
+        let raw = self.gateway_concurrency.as_ref();
+        let concurrency = faults.read("GATEWAY_CONCURRENCY", raw, "4096", read::whole(1, 65_535));
+        let raw = self.gateway_backlog.as_ref();
+        let backlog = faults.read("GATEWAY_BACKLOG", raw, "10000", read::whole(1, 1_000_000_000));
+        let raw = self.gateway_cors_origins.as_ref();
+        let cors_origins = faults.read("GATEWAY_CORS_ORIGINS", raw, "", listed(origin));
+        let raw = self.trusted_proxies.as_ref();
+        let trusted_proxies = faults.read("TRUSTED_PROXIES", raw, "", listed(Network::parse));
+        Some(GatewayHttp {
+            addr: addr?,
+            timeout: timeout?,
+            concurrency: usize::try_from(concurrency?).ok()?,
+            backlog: backlog?,
+            cors_origins: cors_origins?,
+            trusted_proxies: trusted_proxies?,
+        })
+    }
+}
+
+/// Several with commas; none is fine.
+fn listed<T>(one: impl Fn(&str) -> Result<T, String>) -> impl Fn(&str) -> Result<Vec<T>, String> {
+    move |text| text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(&one).collect()
+}
+
+/// As a browser writes it in `Origin`: scheme, host, and a port that is not the scheme's own.
+fn origin(text: &str) -> Result<String, String> {
+    if text == "*" {
+        return Ok(text.to_owned());
+    }
+    let wrong = || format!("{text:?} must be * or an origin such as https://app.example");
+    let url = url::Url::parse(text).map_err(|_| wrong())?;
+    let origin = url.origin().ascii_serialization();
+    let plain = matches!(url.scheme(), "http" | "https") && text.trim_end_matches('/') == origin;
+    plain.then_some(origin).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_as_browsers_write_them() {
+        let origins = listed(origin);
+        assert_eq!(
+            origins("https://a.example, http://b:8080/ ,").unwrap(),
+            ["https://a.example", "http://b:8080"]
+        );
+        assert!(origins("").unwrap().is_empty() && origins("*").is_ok());
+        for bad in ["a.example", "https://a.example/x", "ftp://a", "https://A.example", "null"] {
+            assert!(origins(bad).is_err(), "{bad}");
+        }
+    }
+}

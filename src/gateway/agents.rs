@@ -1,0 +1,262 @@
+//! What agents ask by a session's key: look it up, join it, end it.
+
+use super::{
+    Content, Gateway, Services,
+    caller::{self, answered, in_time},
+    openapi::responses::{OfEnds, OfJoins, OfLookUps},
+    problem::{Own, Problem},
+    query, routes,
+};
+use crate::{
+    credential::Caller,
+    invite::{reply::to_the_second, request},
+    refusal::{Code, Refusal},
+    sessions::{self, Ending, Live},
+};
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, Uri, header::CONTENT_TYPE},
+};
+use serde::Serialize;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+const SESSION_KEY: &str = "sessionKey";
+/// A session whose text is being handed over can mostly be ended a moment later.
+const SETTLES_WITHIN: Duration = Duration::from_secs(2);
+const LOOKS_EVERY: Duration = Duration::from_millis(100);
+
+/// A live session
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Session)]
+pub struct SessionBody {
+    session_id: Uuid,
+    #[schema(pattern = "^[0-9]{4,12}$", example = "123456")]
+    session_key: String,
+    #[schema(minimum = 1, example = 72)]
+    groupid: i64,
+    #[schema(example = "sent")]
+    status: Status,
+    #[schema(required, example = 1)]
+    sessiontype: Option<i32>,
+    #[schema(value_type = Object, example = json!({"camera": "back", "resolution": "352x288"}))]
+    session_params: serde_json::Value,
+    #[schema(format = "date-time", example = "2026-11-25T09:00:00Z")]
+    created_at: String,
+    /// When it is over if nobody has joined.
+    #[schema(required, format = "date-time", example = "2026-11-25T09:10:00Z")]
+    expires_at: Option<String>,
+    #[schema(required, format = "date-time")]
+    joined_at: Option<String>,
+}
+
+/// What a session's status is while it can be joined, and `ended` once it was
+#[derive(Serialize, ToSchema, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = Status)]
+enum Status {
+    Sending,
+    Sent,
+    Delivered,
+    Undelivered,
+    Unknown,
+    Joined,
+    Ended,
+}
+
+/// Which session
+#[derive(ToSchema)]
+#[schema(as = SessionKey)]
+#[expect(dead_code, reason = "the body is read field by field; this is what the documents say of it")]
+pub struct KeyBody {
+    #[schema(pattern = "^[0-9]{4,12}$", example = "123456", rename = "sessionKey")]
+    session_key: String,
+}
+
+impl From<Live> for SessionBody {
+    fn from(live: Live) -> Self {
+        let status = match live.status.as_str() {
+            "ended" => Status::Ended,
+            // Joined while its text is still under way, which is recorded in its own time.
+            _ if live.joined_at.is_some() => Status::Joined,
+            "sending" => Status::Sending,
+            "sent" => Status::Sent,
+            "delivered" => Status::Delivered,
+            "undelivered" => Status::Undelivered,
+            "joined" => Status::Joined,
+            _ => Status::Unknown,
+        };
+        Self {
+            session_id: live.id,
+            session_key: live.session_key,
+            groupid: live.group_id,
+            status,
+            sessiontype: live.session_type,
+            session_params: live.session_params,
+            created_at: to_the_second(live.created_at),
+            expires_at: live.expires_at.map(to_the_second),
+            joined_at: live.joined_at.map(to_the_second),
+        }
+    }
+}
+
+/// Looks a live session up
+///
+/// Wrong keys are counted, per user and per group; too many are answered 429.
+#[utoipa::path(get, path = routes::SESSION.shown, tag = "Sessions",
+    params(
+        ("groupid" = i64, Query, description = "The group that asks; the credential has to be its.", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 72),
+        ("sessionKey" = String, Query, description = "From the text.", pattern = "^[0-9]{4,12}$", example = "123456"),
+    ),
+    responses((status = 200, description = "The session.", body = SessionBody, content_type = "application/json"), OfLookUps),
+    security(("authorization" = []), ("gssnid" = [])))]
+pub async fn look_up(
+    State(gateway): State<Arc<Gateway>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Json<SessionBody>, Problem> {
+    let caller = caller::agent(&gateway, &headers, &uri).await?;
+    let key = key(query::value(uri.query(), SESSION_KEY)?)?;
+    let pool = &gateway.services()?.pool;
+    let looking = sessions::look_up(pool, caller.group.id, &key);
+    let found = guess(&gateway, &caller, looking, Option::is_none).await?;
+    found.map(|live| Json(live.into())).ok_or_else(not_found)
+}
+
+/// Marks a live session joined
+///
+/// Once or many times: whoever comes first is the one whose `joinedAt` counts. A joined session does not expire; it ends.
+#[utoipa::path(post, path = routes::JOIN.shown, tag = "Sessions",
+    params(
+        ("groupid" = i64, Query, description = "The group that asks; the credential has to be its.", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 72),
+    ),
+    request_body(content = KeyBody, content_type = "application/json"),
+    responses((status = 200, description = "The session, joined.", body = SessionBody, content_type = "application/json"), OfJoins),
+    security(("authorization" = []), ("gssnid" = [])))]
+pub async fn join(
+    State(gateway): State<Arc<Gateway>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Content, Problem>,
+) -> Result<Json<SessionBody>, Problem> {
+    let (caller, key) = asked(&gateway, &uri, &headers, body).await?;
+    let pool = &gateway.services()?.pool;
+    let joining = sessions::join(pool, caller.group.id, &key);
+    let joined = guess(&gateway, &caller, joining, Option::is_none).await?;
+    joined.map(|live| Json(live.into())).ok_or_else(not_found)
+}
+
+/// Ends a live session
+///
+/// Its key is not given out again for a day, or what the group has set.
+#[utoipa::path(post, path = routes::END.shown, tag = "Sessions",
+    params(
+        ("groupid" = i64, Query, description = "The group that asks; the credential has to be its.", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 72),
+    ),
+    request_body(content = KeyBody, content_type = "application/json"),
+    responses((status = 200, description = "The session, ended.", body = SessionBody, content_type = "application/json"), OfEnds),
+    security(("authorization" = []), ("gssnid" = [])))]
+pub async fn end(
+    State(gateway): State<Arc<Gateway>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Content, Problem>,
+) -> Result<Json<SessionBody>, Problem> {
+    let (caller, key) = asked(&gateway, &uri, &headers, body).await?;
+    let pool = &gateway.services()?.pool;
+    let (since, group) = (Instant::now(), caller.group.id);
+    let is_wrong = |ending: &Ending| matches!(ending, Ending::NotLive);
+    let mut ending = guess(&gateway, &caller, sessions::end(pool, group, &key), is_wrong).await?;
+    loop {
+        match ending {
+            Ending::Ended(live) => return Ok(Json(live.into())),
+            Ending::NotLive => return Err(not_found()),
+            Ending::NotSettled if since.elapsed() >= SETTLES_WITHIN => {
+                let message = "the session's text is on its way; end it in a moment";
+                return Err(Problem::new(Own::SessionNotSettled, message).retry_after(Duration::from_secs(1)));
+            }
+            Ending::NotSettled => {
+                tokio::time::sleep(LOOKS_EVERY).await;
+                ending = answered(in_time(sessions::end(pool, group, &key)).await?)?;
+            }
+        }
+    }
+}
+
+/// Shape, credential, group, fields: the order of the contract's section 7.
+async fn asked(
+    gateway: &Gateway,
+    uri: &Uri,
+    headers: &HeaderMap,
+    body: Result<Content, Problem>,
+) -> Result<(Caller, String), Problem> {
+    let body = body?.0;
+    let written = written_key(headers, &body)?;
+    let caller = caller::agent(gateway, headers, uri).await?;
+    Ok((caller, key(written?)?))
+}
+
+/// The field as it stands in the body: a fault of the whole comes first, one of the field is the inner result.
+fn written_key(headers: &HeaderMap, body: &[u8]) -> Result<Result<Option<String>, Refusal>, Refusal> {
+    let malformed = |message: String| Refusal::new(Code::RequestMalformed, message);
+    if headers.get_all(CONTENT_TYPE).iter().any(|given| !given.to_str().is_ok_and(request::is_json)) {
+        let message = "the Content-Type must be application/json, or unset".to_owned();
+        return Err(malformed(message).status(415));
+    }
+    let text = std::str::from_utf8(body)
+        .map_err(|error| malformed(format!("the body is not UTF-8 from byte {} on", error.valid_up_to())))?;
+    let fields =
+        request::object(text).map_err(|what| malformed(format!("the body is not a request: {what}")))?;
+    let given = fields.into_iter().find(|(name, _)| name == SESSION_KEY).map(|(_, raw)| raw.get());
+    Ok(match given {
+        None | Some("null") => Ok(None),
+        Some(raw) => serde_json::from_str(raw).map(Some).map_err(|_| wrong_key()),
+    })
+}
+
+fn key(given: Option<String>) -> Result<String, Refusal> {
+    let Some(key) = given else {
+        return Err(Refusal::new(Code::FieldMissing, "sessionKey is missing").field(SESSION_KEY));
+    };
+    let fits = (4..=12).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_digit());
+    if fits { Ok(key) } else { Err(wrong_key()) }
+}
+
+fn wrong_key() -> Refusal {
+    Refusal::new(Code::FieldInvalid, "sessionKey must be a string of 4 to 12 digits").field(SESSION_KEY)
+}
+
+fn not_found() -> Problem {
+    Problem::new(Own::SessionNotFound, "the group has no live session with this key")
+}
+
+/// Asks by a key, unless too many were wrong. So many as may guess at once can overshoot the limit, and no more.
+async fn guess<T>(
+    gateway: &Gateway,
+    caller: &Caller,
+    asking: impl Future<Output = Result<T, sqlx::Error>>,
+    is_wrong: impl Fn(&T) -> bool,
+) -> Result<T, Problem> {
+    let Services { guesses, .. } = gateway.services()?;
+    let (group, user) = (caller.group.id, &caller.requested_by);
+    let guessing = async {
+        let _place = gateway.guessing.acquire().await;
+        if let Err(after) = answered(guesses.allowed(group, user).await)? {
+            let mut refusal = Refusal::new(Code::RateLimited, "too many session keys were wrong");
+            refusal.retry_after_seconds = Some(after.as_secs().max(1));
+            return Err(refusal.into());
+        }
+        let answer = answered(asking.await)?;
+        if is_wrong(&answer) {
+            answered(guesses.was_wrong(group, user).await)?;
+        }
+        Ok(answer)
+    };
+    in_time(guessing).await?
+}

@@ -1,0 +1,69 @@
+//! `/healthz`, `/readyz` and `/metrics` of the gateway.
+
+use super::{Gateway, routes};
+use crate::health;
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// What readiness depends on.
+#[derive(Serialize, ToSchema)]
+pub struct Readiness {
+    ready: bool,
+    /// Whether invites can be published.
+    publishing: bool,
+    /// Whether the database answers.
+    database: bool,
+    /// Invites that wait in the queue.
+    #[schema(minimum = 0)]
+    backlog: Option<u64>,
+    /// In words, with what to do.
+    problems: Vec<String>,
+}
+
+/// 200 while the process lives
+#[utoipa::path(get, path = routes::HEALTHZ.shown, tag = "Operating", responses(
+    (status = 200, description = "The process lives.", body = String, content_type = "text/plain", example = "ok\n"),
+))]
+pub async fn healthz() -> Response {
+    "ok\n".into_response()
+}
+
+/// 200 while invites can be published and the database answers
+#[utoipa::path(get, path = routes::READYZ.shown, tag = "Operating", responses(
+    (status = 200, description = "It can do its work.", body = Readiness),
+    (status = 503, description = "It cannot; `problems` says why.", body = Readiness),
+))]
+pub async fn readyz(State(gateway): State<Arc<Gateway>>) -> Response {
+    let pool = gateway.services.get().map(|services| &services.pool);
+    let backlog = gateway.asking.get().and_then(crate::queue::Asking::backlog);
+    let readiness = readiness(health::answers(pool).await, backlog);
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(readiness)).into_response()
+}
+
+/// For Prometheus
+#[utoipa::path(get, path = routes::METRICS.shown, tag = "Operating", responses(
+    (status = 200, description = "Counters, gauges and histograms.", body = String, content_type = "text/plain"),
+))]
+pub async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
+    health::exposition(Some(&gateway.metrics)).into_response()
+}
+
+fn readiness(database: bool, backlog: Option<u64>) -> Readiness {
+    let mut problems = Vec::new();
+    if backlog.is_none() {
+        let what = "invites cannot be published: the broker is away, or holds publishers back; see the log";
+        problems.push(what.to_owned());
+    }
+    if !database {
+        problems.push(health::NO_DATABASE.to_owned());
+    }
+    Readiness { ready: problems.is_empty(), publishing: backlog.is_some(), database, backlog, problems }
+}

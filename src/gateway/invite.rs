@@ -1,0 +1,200 @@
+//! `POST …/smsInvite/`: the documented request, by way of the queue.
+
+use super::{
+    Gateway,
+    body::Content,
+    caller,
+    openapi::responses::OfInvites,
+    problem::{Own, Problem, Replied},
+    query, routes,
+};
+use crate::{
+    invite::{
+        Envelope,
+        door::Shaped,
+        envelope::{HeaderValue as Value, has_control},
+        reply::SentBody,
+        trace::TraceParent,
+    },
+    queue::{AskError, Name, Outgoing},
+    refusal::{Code, Refusal},
+};
+use axum::{
+    extract::State,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable},
+};
+use serde::Deserialize;
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+use uuid::Uuid;
+
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// In a refusal.
+const IDEMPOTENCY_KEY_SHOWN: &str = "Idempotency-Key";
+/// A short string of AMQP's holds no more.
+const LONGEST_KEY: usize = 255;
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Invites a visitor, by way of the queue
+///
+/// Waits for the worker's reply. When the connection is lost or no reply comes in time, the invite goes on; the same
+/// request with the same Idempotency-Key gets its answer.
+#[utoipa::path(post, path = routes::SMS_INVITE.shown, tag = "Invites",
+    params(
+        ("groupid" = i64, Query, description = "The group that asks; the credential has to be its.", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 72),
+        ("Idempotency-Key" = Option<String>, Header, description = "The invite's, the same for each repeat: at most 255 bytes without control characters.", max_length = 255, pattern = "^[!-~]*$"),
+    ),
+    request_body(content = ref("#/components/schemas/Invite"), content_type = "application/json"),
+    responses(
+        (status = 200, description = "The text was handed over to the provider.", body = SentBody, content_type = "application/json",
+         headers(("Idempotency-Key" = String, description = "The invite's, given or made."))),
+        OfInvites,
+    ),
+    security(("authorization" = []), ("gssnid" = [])))]
+pub async fn sms_invite(
+    State(gateway): State<Arc<Gateway>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Content, Problem>,
+) -> Response {
+    let key = match idempotency_key(&headers) {
+        Ok(Some(key)) => key,
+        Ok(None) => Uuid::new_v4().to_string(),
+        // Told to whoever proves to be a sender.
+        Err(refusal) => {
+            let admitted = admit(&gateway, &uri, &headers, body).await;
+            return admitted.err().unwrap_or_else(|| refusal.into()).into_response();
+        }
+    };
+    let answered = async {
+        let mut envelope = admit(&gateway, &uri, &headers, body).await?;
+        envelope.message_id = Some(key.clone());
+        ask(&gateway, envelope).await
+    };
+    let mut response = answered.await.into_response();
+    if let Ok(key) = HeaderValue::from_bytes(key.as_bytes()) {
+        response.headers_mut().insert(IDEMPOTENCY_KEY, key);
+    }
+    response
+}
+
+/// The request as the worker will see it, its shape, credential and group checked: what fails there leaves no row, and
+/// need not trouble the broker. The rest is the worker's to check.
+async fn admit(
+    gateway: &Gateway,
+    uri: &Uri,
+    headers: &HeaderMap,
+    body: Result<Content, Problem>,
+) -> Result<Envelope, Problem> {
+    let groupid = query::value(uri.query(), "groupid");
+    let mut envelope = caller::envelope(headers, groupid.clone().ok().flatten());
+    envelope.content_type = content_type(headers)?;
+    envelope.body = body?.0;
+    let shaped = Shaped::parse(&envelope)?;
+    caller::admit(gateway, &shaped, &envelope).await?;
+    groupid?;
+    Ok(envelope)
+}
+
+/// Publishes, and waits for the worker's word.
+async fn ask(gateway: &Gateway, envelope: Envelope) -> Result<Response, Problem> {
+    let asking = gateway.asking()?;
+    let message = Outgoing {
+        queue: gateway.names.requests.clone(),
+        properties: properties(&envelope),
+        body: envelope.body,
+        mandatory: true,
+        name: Name::Header,
+    };
+    match asking.ask(message, gateway.config.http.timeout).await {
+        Ok(reply) => answer(reply),
+        Err(AskError::NotPublished(why)) => {
+            Err(Problem::unavailable(format!("the invite was not taken: {why}")))
+        }
+        Err(AskError::NoReply) => Err(Problem::new(
+            Own::ReplyTimeout,
+            "no reply came in time; the invite goes on, and the same request with this Idempotency-Key asks for its reply",
+        )),
+    }
+}
+
+/// A sent invite's reply goes on as it is.
+fn answer(reply: Vec<u8>) -> Result<Response, Problem> {
+    #[derive(Deserialize)]
+    struct Status {
+        error: Option<Replied>,
+    }
+    match serde_json::from_slice(&reply) {
+        Ok(Status { error: None }) => Ok((StatusCode::OK, [(CONTENT_TYPE, JSON)], reply).into_response()),
+        Ok(Status { error: Some(error) }) => Err(Problem::replied(error)),
+        Err(error) => {
+            tracing::error!(%error, "a worker's reply cannot be read");
+            Err(Problem::internal())
+        }
+    }
+}
+
+/// What the door has looked at, in AMQP's terms. Credentials that differ were refused there, so one of each header stands
+/// for all.
+fn properties(envelope: &Envelope) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    for (name, written) in
+        [("authorization", "Authorization"), ("x-gssnid", "X-GSSNID"), ("groupid", "groupid")]
+    {
+        let given = envelope.headers(name).find_map(|value| match value {
+            Value::Text(text) if !text.trim().is_empty() || name == "groupid" => Some(text),
+            _ => None,
+        });
+        if let Some(text) = given {
+            headers.insert(written.into(), AMQPValue::LongString(text.as_str().into()));
+        }
+    }
+    if let Some(trace) = envelope.traceparent().map(TraceParent::child) {
+        headers.insert("traceparent".into(), AMQPValue::LongString(trace.to_string().into()));
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let properties = BasicProperties::default()
+        .with_delivery_mode(2)
+        .with_content_type("application/json".into())
+        .with_timestamp(now)
+        .with_headers(headers);
+    match &envelope.message_id {
+        Some(id) => properties.with_message_id(id.as_str().into()),
+        None => properties,
+    }
+}
+
+/// Nothing where nothing was said. What is no text is none that says JSON.
+fn content_type(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let mut given = headers.get_all(CONTENT_TYPE).iter();
+    let first = given.next().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    if given.next().is_some() {
+        return Err(Refusal::new(Code::RequestMalformed, "Content-Type is repeated"));
+    }
+    Ok(first)
+}
+
+/// The sender's key; an empty one is none.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let invalid = |rule: &str| {
+        let message = format!("{IDEMPOTENCY_KEY_SHOWN} {rule}");
+        Err(Refusal::new(Code::FieldInvalid, message).field(IDEMPOTENCY_KEY_SHOWN))
+    };
+    let mut given = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(first) = given.next() else { return Ok(None) };
+    if given.next().is_some() {
+        return invalid("is repeated");
+    }
+    match std::str::from_utf8(first.as_bytes()) {
+        Ok("") => Ok(None),
+        Ok(key) if key.len() <= LONGEST_KEY && !has_control(key) => Ok(Some(key.to_owned())),
+        _ => invalid("must have at most 255 bytes of UTF-8 and no control characters"),
+    }
+}

@@ -1,0 +1,75 @@
+//! The table of error codes.
+
+use crate::{gateway::Own, refusal::Code};
+use serde::Serialize;
+use std::fmt::Write as _;
+
+/// One code, as a problem carries it.
+#[derive(Debug, Clone, Serialize)]
+pub struct ErrorCode {
+    pub code: &'static str,
+    pub status: u16,
+    /// Whether sending the same request again is sensible.
+    pub retryable: bool,
+    pub meaning: &'static str,
+}
+
+/// Every code: those of an invite's reply, and the gateway's own.
+pub fn error_codes() -> Vec<ErrorCode> {
+    let of_replies = Code::ALL.into_iter().map(|code| ErrorCode {
+        code: code.as_str(),
+        status: code.http_status(),
+        retryable: code.is_retryable(),
+        meaning: meaning(code),
+    });
+    let own = Own::ALL.into_iter().map(|code| ErrorCode {
+        code: code.as_str(),
+        status: code.http_status(),
+        retryable: code.is_retryable(),
+        meaning: code.meaning(),
+    });
+    of_replies.chain(own).collect()
+}
+
+/// The same in Markdown.
+pub fn table() -> String {
+    let mut table = "| code | status | again? | when |\n|---|---|---|---|\n".to_owned();
+    for ErrorCode { code, status, retryable, meaning } in error_codes() {
+        let again = if retryable { "yes" } else { "no" };
+        // Writing to a string does not fail.
+        let _ = writeln!(table, "| `{code}` | {status} | {again} | {meaning} |");
+    }
+    table
+}
+
+const fn meaning(code: Code) -> &'static str {
+    match code {
+        Code::RequestMalformed => {
+            "The body is not UTF-8, not JSON, not an object, or repeats a field. 413 over 64 KiB, 415 for another content type."
+        }
+        Code::FieldMissing => "A required field or parameter is missing; `field` names it.",
+        Code::FieldInvalid => {
+            "A field, a parameter or the Idempotency-Key breaks its rule; `field` names it."
+        }
+        Code::CredentialMissing => "No credential.",
+        Code::CredentialAmbiguous => "Two credentials that differ.",
+        Code::CredentialMalformed => "The credential has the wrong shape.",
+        Code::CredentialInvalid => {
+            "Unknown group, user, key or token; revoked; a wrong signature; an expiry too far ahead."
+        }
+        Code::CredentialExpired => "The credential was good, and its time is over.",
+        Code::GroupMismatch => "The credential is another group's than groupid.",
+        Code::GroupDisabled => "The operator has switched the group off.",
+        Code::PhoneInvalid => "Nothing that can take a text.",
+        Code::PhoneNotAllowed => "The group or the provider does not text that country.",
+        Code::OptedOut => "The number has opted out of texts.",
+        Code::IdempotencyConflict => "The Idempotency-Key was used for an invite with another content.",
+        Code::RateLimited => "Too many texts to the number, invites of the group, or wrong session keys.",
+        Code::ProviderRejected => "The provider refused the text; `providerCode` says why.",
+        Code::ProviderUnavailable => "The provider takes no texts now.",
+        Code::ProviderMisconfigured => "The provider refuses the sender's number; the operator must mend it.",
+        Code::OutcomeUnknown => "A text may have gone out. Ask the visitor before you invite again.",
+        Code::InviteExpired => "It was too old when its turn came. Nobody was texted.",
+        Code::InternalError => "It could not be finished; the log says why.",
+    }
+}

@@ -1,0 +1,117 @@
+//! The gateway's addresses. They match in any case, with or without the last slash, and with or without the path of
+//! `PUBLIC_URL` before them; what a visitor's link holds keeps its case.
+
+/// One address: as the router knows it, and as the documents show it. A name in braces stands for one segment.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Route {
+    pub path: &'static str,
+    pub shown: &'static str,
+}
+
+const fn route(path: &'static str, shown: &'static str) -> Route {
+    Route { path, shown }
+}
+
+pub const SMS_INVITE: Route = route("/api/sessioninvitation/smsinvite", "/api/SessionInvitation/smsInvite/");
+pub const SESSION: Route = route("/api/sessioninvitation/session", "/api/SessionInvitation/session/");
+pub const JOIN: Route = route("/api/sessioninvitation/session/join", "/api/SessionInvitation/session/join/");
+pub const END: Route = route("/api/sessioninvitation/session/end", "/api/SessionInvitation/session/end/");
+pub const VISITOR: Route = route("/s/{token}", "/s/{token}");
+pub const TWILIO_STATUS: Route =
+    route("/webhooks/twilio/status/{sessionid}", "/webhooks/twilio/status/{sessionId}");
+pub const TWILIO_INBOUND: Route = route("/webhooks/twilio/inbound", "/webhooks/twilio/inbound");
+pub const OPENAPI: Route = route("/openapi.json", "/openapi.json");
+pub const DOCS: Route = route("/docs", "/docs");
+pub const HEALTHZ: Route = route("/healthz", "/healthz");
+pub const READYZ: Route = route("/readyz", "/readyz");
+pub const METRICS: Route = route("/metrics", "/metrics");
+
+/// Every address, the busiest first.
+pub const ALL: [&Route; 12] = [
+    &SMS_INVITE,
+    &SESSION,
+    &JOIN,
+    &END,
+    &VISITOR,
+    &TWILIO_STATUS,
+    &TWILIO_INBOUND,
+    &HEALTHZ,
+    &READYZ,
+    &METRICS,
+    &OPENAPI,
+    &DOCS,
+];
+
+/// The address that a path leads to, and the path as the router knows it. `prefix` is what `PUBLIC_URL` has before it.
+pub fn find(path: &str, prefix: &str) -> Option<(&'static Route, String)> {
+    let path = path.trim_end_matches('/');
+    let found = || ALL.into_iter().find_map(|route| Some((route, canonical(route.path, path)?)));
+    found().or_else(|| {
+        let (before, rest) = path.split_at_checked(prefix.len())?;
+        let is_prefix = !prefix.is_empty() && before.eq_ignore_ascii_case(prefix) && rest.starts_with('/');
+        is_prefix.then(|| find(rest, "")).flatten()
+    })
+}
+
+/// The path in the pattern's case, if it is one of its kind.
+fn canonical(pattern: &'static str, path: &str) -> Option<String> {
+    let (mut names, mut given) = (pattern.split('/'), path.split('/'));
+    let mut whole = String::with_capacity(path.len());
+    loop {
+        match (names.next(), given.next()) {
+            (None, None) => return Some(whole[1..].to_owned()),
+            (Some(name), Some(segment)) => {
+                whole.push('/');
+                if name.starts_with('{') && !segment.is_empty() {
+                    whole.push_str(segment);
+                } else if name.eq_ignore_ascii_case(segment) {
+                    whole.push_str(name);
+                } else {
+                    return None;
+                }
+            }
+            _ => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_match_in_any_case_and_with_any_slashes_at_the_end() {
+        for (path, known) in [
+            ("/api/SessionInvitation/smsInvite/", &SMS_INVITE),
+            ("/API/SESSIONINVITATION/SMSINVITE", &SMS_INVITE),
+            ("/api/sessioninvitation/session//", &SESSION),
+            ("/api/sessioninvitation/session/JOIN", &JOIN),
+            ("/OpenAPI.json", &OPENAPI),
+        ] {
+            assert_eq!(find(path, ""), Some((known, known.path.to_owned())), "{path}");
+        }
+        for path in
+            ["", "/", "//", "/api", "/api//sessioninvitation/session", "/s", "/s/", "/s/a/b", "/healthz/x"]
+        {
+            assert_eq!(find(path, ""), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_token_keeps_its_case() {
+        assert_eq!(find("/S/aB3/", "").unwrap().1, "/s/aB3");
+        let (route, path) = find("/WebHooks/Twilio/Status/0193-AB", "").unwrap();
+        assert_eq!((route, path.as_str()), (&TWILIO_STATUS, "/webhooks/twilio/status/0193-AB"));
+    }
+
+    #[test]
+    fn what_public_url_has_before_it_is_taken_off() {
+        for path in ["/invite/s/aB", "/Invite/s/aB/", "/s/aB"] {
+            assert_eq!(find(path, "/invite"), Some((&VISITOR, "/s/aB".to_owned())), "{path}");
+        }
+        assert_eq!(find("/s/s/aB", "/s").unwrap().1, "/s/aB");
+        assert_eq!(find("/invited/s/aB", "/invite"), None);
+        assert_eq!(find("/invite/invite/s/aB", "/invite"), None);
+        assert_eq!(find("/ä", "/invi"), None);
+    }
+}

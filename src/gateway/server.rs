@@ -1,0 +1,164 @@
+//! Connections: HTTP/1.1 and 1.0, many of them, each with little time to say what it wants.
+
+use super::{Gateway, front, router};
+use axum::{Router, body::Body, http::Request};
+use futures::future::BoxFuture;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::{
+    convert::Infallible,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// A request's head has to come whole within this, and the next one on a connection that is kept.
+const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// Bytes of a request's head; above that, and above the HTTP library's 100 headers, the answer is 431.
+const LARGEST_HEAD: usize = 32 * 1024;
+/// Connections at most; the next ones wait in the kernel.
+const MOST_CONNECTIONS: usize = 16_384;
+/// Descriptors that are not for connections: the database, the broker, the log.
+const OTHER_DESCRIPTORS: usize = 200;
+/// How long a connection without a request in hand may take to end once the gateway stops.
+const LEAVES_WITHIN: Duration = Duration::from_secs(1);
+/// Before the next connection is taken, when none can be.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The connections that are open.
+#[derive(Debug, Clone, Default)]
+pub struct Connections(TaskTracker);
+
+impl Connections {
+    /// Waits until all are closed, which they only do once the gateway stops.
+    pub async fn closed(&self) {
+        self.0.close();
+        self.0.wait().await;
+    }
+}
+
+/// Takes connections until `stop`. Afterwards requests in hand are answered, and the connections close.
+pub async fn serve(
+    gateway: Arc<Gateway>,
+    listener: TcpListener,
+    connections: Connections,
+    stop: CancellationToken,
+) {
+    let router = router(gateway.clone());
+    let places = Arc::new(Semaphore::new(most_connections()));
+    let mut told = false;
+    loop {
+        let next = async {
+            let place = places.clone().acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let Some((place, accepted)) = stop.run_until_cancelled(next).await else { return };
+        match accepted {
+            Ok((stream, peer)) => {
+                told = false;
+                let (gateway, router, stop) = (gateway.clone(), router.clone(), stop.clone());
+                connections.0.spawn(async move {
+                    let _place = place;
+                    converse(gateway, router, stream, peer, stop).await;
+                });
+            }
+            // Whoever hung up before being taken costs nobody else anything.
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                if !told {
+                    told = true;
+                    tracing::warn!(%error, "no connection can be taken; trying again until it works");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// One connection, to its end.
+async fn converse(
+    gateway: Arc<Gateway>,
+    router: Router,
+    stream: TcpStream,
+    peer: SocketAddr,
+    stop: CancellationToken,
+) {
+    // Answers are small and whole: there is nothing to wait for.
+    let _ = stream.set_nodelay(true);
+    let in_hand = Arc::new(AtomicUsize::new(0));
+    let counted = in_hand.clone();
+    let peer = peer.ip();
+    // Boxed, so that a connection without a request has no room for one about.
+    let service = service_fn(move |request| -> BoxFuture<'static, Result<_, Infallible>> {
+        let answering = Busy::begin(&counted);
+        Box::pin(answer(gateway.clone(), router.clone(), peer, request, answering))
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(LARGEST_HEAD);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        // An error is a client that went away, or was too slow: it is nobody's to mend.
+        _ = connection.as_mut() => return,
+        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    while tokio::time::timeout(LEAVES_WITHIN, connection.as_mut()).await.is_err() {
+        // Nobody waits for a request that is not there yet.
+        if in_hand.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+    }
+}
+
+async fn answer(
+    gateway: Arc<Gateway>,
+    router: Router,
+    peer: IpAddr,
+    request: Request<Incoming>,
+    _answering: Busy,
+) -> Result<axum::response::Response, Infallible> {
+    Ok(front::answer(gateway, router, peer, request.map(Body::new)).await)
+}
+
+/// A connection's request in hand.
+struct Busy(Arc<AtomicUsize>);
+
+impl Busy {
+    fn begin(in_hand: &Arc<AtomicUsize>) -> Self {
+        in_hand.fetch_add(1, Ordering::Relaxed);
+        Self(in_hand.clone())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// As many as the process may have files, once it has asked for as many as it can get.
+fn most_connections() -> usize {
+    let limits = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limits.maximum, maximum: limits.maximum };
+    let current = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limits.maximum,
+        Err(_) => limits.current,
+    };
+    let files = current.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
+    files.saturating_sub(OTHER_DESCRIPTORS).clamp(16, MOST_CONNECTIONS)
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}

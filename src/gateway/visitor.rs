@@ -1,0 +1,198 @@
+//! What a visitor's link opens: whom the session is with, its key in large digits, and a button that goes on. A page
+//! without script. It changes nothing, as whoever previews a link opens it too.
+
+use super::{
+    ClientAddress, Gateway,
+    caller::{answered, in_time},
+    misses::Misses,
+    page::escape,
+    problem::Problem,
+};
+use crate::{
+    group::{Group, GroupId, template::Values},
+    sessions::{self, Token, Visited},
+};
+use axum::{
+    extract::{Path, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use std::{borrow::Cow, fmt::Write as _, sync::Arc, time::Duration};
+
+const PAGE: &str = include_str!("visitor.html");
+/// A key with more digits than this is written smaller, so that it stays on one line.
+const LARGE_DIGITS: usize = 7;
+/// Until a server that is away is worth asking again, in seconds.
+const SOON: u64 = 5;
+
+/// The page of `/s/{token}`.
+pub async fn page(
+    State(gateway): State<Arc<Gateway>>,
+    ClientAddress(address): ClientAddress,
+    token: Result<Path<String>, axum::extract::rejection::PathRejection>,
+) -> Response {
+    if let Err(after) = gateway.misses.allowed(address) {
+        return show(StatusCode::TOO_MANY_REQUESTS, &Page::Slower, Some(after));
+    }
+    // What cannot be a token is not asked for.
+    let token = token.ok().map(|Path(token)| token).filter(|token| is_token(token));
+    let found = match &token {
+        Some(token) => find(&gateway, token).await,
+        None => Ok(None),
+    };
+    match found {
+        Ok(Some(visited)) => visit(&gateway, &visited, &token.unwrap_or_default()),
+        Ok(None) => {
+            gateway.misses.missed(address);
+            show(StatusCode::NOT_FOUND, &Page::Unknown, None)
+        }
+        Err(_) => show(StatusCode::SERVICE_UNAVAILABLE, &Page::Away, Some(Duration::from_secs(SOON))),
+    }
+}
+
+fn is_token(text: &str) -> bool {
+    text.len() == Token::LENGTH && text.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
+async fn find(gateway: &Gateway, token: &str) -> Result<Option<Visited>, Problem> {
+    let pool = &gateway.services()?.pool;
+    answered(in_time(sessions::visit(pool, token)).await?)
+}
+
+fn visit(gateway: &Gateway, visited: &Visited, token: &str) -> Response {
+    let directory = gateway.services().ok().map(|services| services.directory.snapshot());
+    let id = GroupId::new(visited.group_id);
+    let group = directory.as_ref().zip(id).and_then(|(directory, id)| directory.group(id));
+    let with = name(group.map(AsRef::as_ref), visited.group_id);
+    if !visited.is_live {
+        return show(StatusCode::GONE, &Page::Over { with }, None);
+    }
+    let join = group.zip(id).and_then(|(group, id)| {
+        let values = Values { key: &visited.session_key, token, group: id };
+        group.join.as_ref().map(|join| join.render(&values))
+    });
+    show(StatusCode::OK, &Page::Live { with, key: &visited.session_key, join }, None)
+}
+
+/// What its visitors know the group by.
+fn name(group: Option<&Group>, id: i64) -> Cow<'_, str> {
+    let name = group.and_then(|group| group.options.name.as_deref());
+    name.map_or_else(|| format!("group {id}").into(), Cow::Borrowed)
+}
+
+enum Page<'a> {
+    Live { with: Cow<'a, str>, key: &'a str, join: Option<String> },
+    Over { with: Cow<'a, str> },
+    Unknown,
+    Slower,
+    Away,
+}
+
+impl Page<'_> {
+    fn title(&self) -> &'static str {
+        match self {
+            Self::Live { .. } => "Your session",
+            Self::Over { .. } => "This session is over",
+            Self::Unknown => "No session here",
+            Self::Slower => "One moment, please",
+            Self::Away => "We will be right back",
+        }
+    }
+
+    fn main(&self) -> String {
+        let title = self.title();
+        match self {
+            Self::Live { with, key, join } => {
+                let (with, key) = (escape(with), escape(key));
+                let long = if key.len() > LARGE_DIGITS { " long" } else { "" };
+                let spoken = key.chars().map(String::from).collect::<Vec<_>>().join(" ");
+                let mut main = format!(
+                    "<h1>{title}</h1>\n<p>with <strong>{with}</strong></p>\n\
+                     <p class=\"key{long}\" role=\"img\" aria-label=\"Session code {spoken}\">{key}</p>\n\
+                     <p class=\"soft\">Your session code. Give it to the agent if you are asked for it.</p>"
+                );
+                if let Some(join) = join {
+                    // Writing to a string does not fail.
+                    let _ = write!(
+                        main,
+                        "\n<a class=\"go\" href=\"{}\" rel=\"noreferrer\">Join the session</a>",
+                        escape(join)
+                    );
+                }
+                main
+            }
+            Self::Over { with } => {
+                let with = escape(with);
+                format!(
+                    "<h1>{title}</h1>\n<p>Its time is up, or it was ended.</p>\n\
+                     <p class=\"soft\">If you still need help, please ask {with} for a new link.</p>"
+                )
+            }
+            Self::Unknown => format!(
+                "<h1>{title}</h1>\n<p>This link does not lead to a session. It may be old, or not have come through whole.</p>\n\
+                 <p class=\"soft\">Please open it from the message again, or ask for a new one.</p>"
+            ),
+            Self::Slower => format!(
+                "<h1>{title}</h1>\n<p>Too many links were tried from here. Please open yours again in a few minutes.</p>"
+            ),
+            Self::Away => format!(
+                "<h1>{title}</h1>\n<p>We cannot look your session up at this moment. Please try again shortly.</p>"
+            ),
+        }
+    }
+}
+
+fn show(status: StatusCode, page: &Page<'_>, retry_after: Option<Duration>) -> Response {
+    let nonce = format!("{:032x}", rand::random::<u128>());
+    let policy = format!(
+        "default-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    );
+    let html = PAGE
+        .replace("{{nonce}}", &nonce)
+        .replace("{{title}}", page.title())
+        .replace("{{main}}", &page.main());
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8".to_owned()),
+        (header::CONTENT_SECURITY_POLICY, policy),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
+        // The address holds the token: no other site is to see it, and nobody is to keep it.
+        (header::REFERRER_POLICY, "no-referrer".to_owned()),
+        (header::CACHE_CONTROL, "no-store".to_owned()),
+    ];
+    let mut response = (status, headers, html).into_response();
+    if let Some(after) = retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, after.as_secs().max(1).into());
+    }
+    response
+}
+
+/// How many wrong links one address may open.
+pub fn misses() -> Misses {
+    Misses::new(30, Duration::from_mins(10))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_operators_wrote_is_text_and_no_markup() {
+        let page = Page::Live {
+            with: "<b>\"Ann\" & 'Bob'".into(),
+            key: "012345",
+            join: Some("https://x.example/?a=1&b=\"".to_owned()),
+        };
+        let main = page.main();
+        assert!(main.contains("&lt;b&gt;&quot;Ann&quot; &amp; &#39;Bob&#39;"), "{main}");
+        assert!(main.contains("href=\"https://x.example/?a=1&amp;b=&quot;\""), "{main}");
+        assert!(main.contains("aria-label=\"Session code 0 1 2 3 4 5\">012345<"), "{main}");
+    }
+
+    #[test]
+    fn only_what_may_be_a_token_is_asked_for() {
+        assert!(is_token("aB3aB3aB3aB3aB3a"));
+        for other in ["", "aB3aB3aB3aB3aB3", "aB3aB3aB3aB3aB3a1", "aB3aB3aB3aB3aB3-", "aB3aB3aB3aB3aBé"] {
+            assert!(!is_token(other), "{other}");
+        }
+    }
+}

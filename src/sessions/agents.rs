@@ -1,0 +1,133 @@
+//! What an agent does with a session key: looks its session up, joins it, ends it.
+//!
+//! Each is one statement that holds the row while it decides, so two agents at once are both told the truth.
+
+use crate::group::GroupId;
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// A live session as an agent sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Live {
+    pub id: Uuid,
+    pub group_id: i64,
+    pub session_key: String,
+    pub status: String,
+    pub session_type: Option<i32>,
+    pub session_params: serde_json::Value,
+    pub created_at: OffsetDateTime,
+    pub expires_at: Option<OffsetDateTime>,
+    pub joined_at: Option<OffsetDateTime>,
+}
+
+/// What became of the wish to end a session.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ending {
+    Ended(Live),
+    /// Its text is being handed over this moment: nothing can be said of it yet. Worth asking again soon.
+    NotSettled,
+    NotLive,
+}
+
+/// The live session that holds the key in its group.
+pub async fn look_up(pool: &PgPool, group: GroupId, key: &str) -> Result<Option<Live>, sqlx::Error> {
+    sqlx::query_as!(
+        Live,
+        r#"
+        select id, group_id, session_key as "session_key!", status, session_type, session_params, created_at, expires_at,
+               joined_at
+          from sessions
+         where group_id = $1 and session_key = $2 and key_held
+           and (status = 'joined' or (status in ('sending', 'sent', 'delivered', 'undelivered', 'unknown')
+                                      and (expires_at > now() or joined_at is not null)))
+        "#,
+        group.get(),
+        key,
+    )
+    .fetch_optional(pool)
+    .await
+}
+
+/// Marks a live session joined, once or many times; `None` when none holds the key. A joined session does not expire: it
+/// ends, at the latest after the group's `--session-max`.
+///
+/// One whose text is being handed over keeps `sending` until that is recorded, and is joined by `joined_at` until then.
+pub async fn join(pool: &PgPool, group: GroupId, key: &str) -> Result<Option<Live>, sqlx::Error> {
+    sqlx::query_as!(
+        Live,
+        r#"
+        with found as materialized (
+            select id, joined_at from sessions
+             where group_id = $1 and session_key = $2 and key_held
+               and (status = 'joined' or (status in ('sending', 'sent', 'delivered', 'undelivered', 'unknown')
+                                          and (expires_at > now() or joined_at is not null)))
+               for update
+        ),
+        joined as (
+            update sessions s
+               set status = case when s.status = 'sending' then s.status else 'joined' end,
+                   joined_at = coalesce(s.joined_at, now()),
+                   due_at = case when s.joined_at is null
+                                 then now() + make_interval(secs => coalesce((select g.session_max from groups g where g.id = $1), 43200))
+                                 else s.due_at end,
+                   updated_at = case when s.joined_at is null then now() else s.updated_at end
+              from found
+             where s.id = any(array[found.id])
+            returning s.id, s.group_id, s.session_key, s.status, s.session_type, s.session_params, s.created_at, s.expires_at,
+                      s.joined_at, found.joined_at is null as first
+        ),
+        told as (
+            insert into events (session_id, group_id, session_key, event)
+            select id, group_id, session_key, 'joined' from joined where first
+        )
+        select id, group_id, session_key as "session_key!", status, session_type, session_params, created_at, expires_at,
+               joined_at
+          from joined
+        "#,
+        group.get(),
+        key,
+    )
+    .fetch_optional(pool)
+    .await
+}
+
+/// Ends a live session: its key rests for the group's `--key-rest`, and is free after that.
+pub async fn end(pool: &PgPool, group: GroupId, key: &str) -> Result<Ending, sqlx::Error> {
+    let ended = sqlx::query_as!(
+        Live,
+        r#"
+        with found as materialized (
+            select id from sessions
+             where group_id = $1 and session_key = $2 and key_held
+               and (status = 'joined' or (status in ('sent', 'delivered', 'undelivered', 'unknown') and expires_at > now()))
+               for update
+        ),
+        ended as (
+            update sessions s
+               set status = 'ended', ended_at = now(), updated_at = now(),
+                   due_at = now() + make_interval(secs => coalesce((select g.key_rest from groups g where g.id = $1), 86400))
+              from found
+             where s.id = any(array[found.id])
+            returning s.id, s.group_id, s.session_key, s.status, s.session_type, s.session_params, s.created_at, s.expires_at,
+                      s.joined_at
+        ),
+        told as (
+            insert into events (session_id, group_id, session_key, event)
+            select id, group_id, session_key, 'ended' from ended
+        )
+        select id, group_id, session_key as "session_key!", status, session_type, session_params, created_at, expires_at,
+               joined_at
+          from ended
+        "#,
+        group.get(),
+        key,
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(match ended {
+        Some(session) => Ending::Ended(session),
+        None if look_up(pool, group, key).await?.is_some() => Ending::NotSettled,
+        None => Ending::NotLive,
+    })
+}

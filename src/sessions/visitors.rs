@@ -1,0 +1,29 @@
+//! What the visitor's page shows of a session, by the token of its link.
+
+use sqlx::PgPool;
+
+/// A session as its visitor sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Visited {
+    pub group_id: i64,
+    pub session_key: String,
+    /// Whether an agent can join it, or has.
+    pub is_live: bool,
+}
+
+/// The session whose link this is, for as long as it holds its key.
+pub async fn visit(pool: &PgPool, token: &str) -> Result<Option<Visited>, sqlx::Error> {
+    sqlx::query_as!(
+        Visited,
+        r#"
+        select group_id, session_key as "session_key!",
+               coalesce(status = 'joined' or (status in ('sending', 'sent', 'delivered', 'undelivered', 'unknown')
+                                              and (expires_at > now() or joined_at is not null)), false) as "is_live!"
+          from sessions
+         where token = $1 and key_held
+        "#,
+        token,
+    )
+    .fetch_optional(pool)
+    .await
+}

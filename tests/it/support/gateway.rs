@@ -1,0 +1,139 @@
+//! A gateway process, and HTTP clients of it: one that behaves, and one that writes bytes.
+
+use super::{DEADLINE, World, worker::Worker};
+use serde_json::Value;
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+/// The path of the contract's section 1.
+pub const SMS_INVITE: &str = "/api/SessionInvitation/smsInvite/?groupid=72";
+
+/// Stopped by whoever started it, or killed when it is dropped.
+pub struct Gateway {
+    pub process: Worker,
+    /// Such as `127.0.0.1:49152`.
+    pub address: String,
+    client: reqwest::Client,
+}
+
+/// What was answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().expect("a header is text"))
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The body of a success.
+    #[track_caller]
+    pub fn ok(&self) -> Value {
+        assert_eq!(self.status, 200, "{self:?}");
+        assert_eq!(self.header("content-type"), Some("application/json"), "{self:?}");
+        self.json()
+    }
+
+    /// The problem of a refusal with this status and code.
+    #[track_caller]
+    pub fn problem(&self, status: u16, code: &str) -> Value {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
+        let problem = self.json();
+        assert_eq!(problem["code"], code, "{problem}");
+        assert_eq!(problem["status"], status, "{problem}");
+        assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{problem}");
+        assert_eq!(problem["requestId"].as_str(), self.header("x-request-id"), "{problem}");
+        assert_eq!(self.header("www-authenticate"), (status == 401).then_some("Bearer"), "{self:?}");
+        if matches!(status, 429 | 503) {
+            assert!(self.header("retry-after").is_some(), "{self:?}");
+        }
+        problem
+    }
+}
+
+impl World {
+    /// A gateway in the world's environment with changes, ready.
+    pub async fn start_gateway(&self, changes: &[(&str, &str)]) -> Gateway {
+        let mut gateway = self.spawn_gateway(changes).await;
+        gateway.process.ready().await;
+        gateway
+    }
+
+    /// The same, perhaps not ready yet.
+    pub async fn spawn_gateway(&self, changes: &[(&str, &str)]) -> Gateway {
+        let all: Vec<_> = [("GATEWAY_ADDR", "127.0.0.1:0")].iter().chain(changes).copied().collect();
+        let process = Worker::spawn_as("gateway", &self.environment(&all), &self.log);
+        let address = process.address().await;
+        let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE * 2).build();
+        Gateway { process, address, client: client.expect("an HTTP client") }
+    }
+}
+
+impl Gateway {
+    pub fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
+        let method = method.parse().expect("a method");
+        self.client.request(method, format!("http://{}{path}", self.address))
+    }
+
+    /// The documented request, of the world's group.
+    pub fn invite(&self, world: &World) -> reqwest::RequestBuilder {
+        self.invite_with(world, &invite())
+    }
+
+    /// The same with another body.
+    pub fn invite_with(&self, world: &World, body: &Value) -> reqwest::RequestBuilder {
+        self.request("POST", SMS_INVITE)
+            .header("Authorization", world.credential())
+            .header("Content-Type", "application/json")
+            .body(body.to_string())
+    }
+
+    /// Writes these bytes, and reads what comes until the gateway closes the connection.
+    pub fn raw(&self, bytes: impl AsRef<[u8]>) -> String {
+        let mut stream = self.connect();
+        stream.write_all(bytes.as_ref()).expect("the gateway reads");
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8(answer).expect("UTF-8 is answered")
+    }
+
+    /// A connection on which nothing was said yet.
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.address).expect("the gateway listens");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a time-out can be set");
+        stream
+    }
+}
+
+/// The body of the contract's section 1.
+pub fn invite() -> Value {
+    serde_json::json!({
+        "sessiontype": 1,
+        "smsPhone": "111-000-0000",
+        "sessionParams": {"camera": "back", "resolution": "352x288"},
+    })
+}
+
+/// Sends a request, and reads its answer.
+pub async fn send(request: reqwest::RequestBuilder) -> Answer {
+    try_send(request).await.unwrap_or_else(|error| panic!("the gateway answers: {error:?}"))
+}
+
+/// The same of a gateway that may be gone.
+pub async fn try_send(request: reqwest::RequestBuilder) -> reqwest::Result<Answer> {
+    let response = request.send().await?;
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    Ok(Answer { status, headers, body: response.text().await? })
+}

@@ -1,0 +1,102 @@
+//! What a visitor's link opens. What a browser makes of it, `tests/browser` looks at.
+
+use crate::support::{Answer, Gateway, Setup, World, at_home, send};
+use serde_json::json;
+
+fn get(gateway: &Gateway, path: &str) -> reqwest::RequestBuilder {
+    gateway.request("GET", path)
+}
+
+/// A page whose headers keep the token in its address to itself.
+#[track_caller]
+fn assert_page(answer: &Answer, status: u16, says: &str) {
+    assert_eq!(answer.status, status, "{answer:?}");
+    assert!(answer.body.starts_with("<!doctype html>") && answer.body.contains(says), "{}", answer.body);
+    assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"));
+    assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+    let policy = answer.header("content-security-policy").expect("a policy");
+    assert!(policy.starts_with("default-src 'none'") && !policy.contains("script-src"), "{policy}");
+    assert!(!answer.body.contains("<script") && !answer.body.contains("{{"), "{}", answer.body);
+}
+
+async fn link(world: &World) -> String {
+    let body = world.provider.text().await["body"].as_str().expect("a text").to_owned();
+    let at = body.find("/s/").expect("a link");
+    body[at..at + 19].to_owned()
+}
+
+#[tokio::test]
+async fn the_link_in_the_text_opens_the_session_and_changes_nothing() {
+    let group =
+        ["--name", "Joe's <Green> & Co", "--join-url", "https://join.example/{group}?k={key}&t={token}"];
+    let (world, mut gateway) = at_home(Setup::default().group(&group)).await;
+    world.provider.set(json!({"deliver": "none"})).await;
+    let reply = send(gateway.invite(&world)).await.ok();
+    assert!(reply["invitationText"].as_str().unwrap().contains(&gateway.address));
+    let link = link(&world).await;
+    let (token, key) = (&link[3..], reply["sessionKey"].as_str().unwrap());
+    crate::support::until("the first receipt is noted", || async {
+        (world.database.session().await["sent_at"].is_string()).then_some(())
+    })
+    .await;
+    let before = world.database.session().await;
+    for _ in 0..3 {
+        let answer = send(get(&gateway, &link)).await;
+        assert_page(&answer, 200, &format!(">{key}<"));
+        assert!(answer.body.contains("Joe&#39;s &lt;Green&gt; &amp; Co"), "{}", answer.body);
+        let button = format!("href=\"https://join.example/72?k={key}&amp;t={token}\"");
+        assert!(answer.body.contains(&button), "{}", answer.body);
+    }
+    let head = send(gateway.request("HEAD", &format!("/S/{token}/"))).await;
+    assert_eq!((head.status, head.body.as_str()), (200, ""));
+    send(gateway.request("POST", &link)).await.problem(405, "method_not_allowed");
+    assert_eq!(world.database.session().await, before);
+    assert!(gateway.process.stop().success());
+}
+
+#[tokio::test]
+async fn a_group_without_a_name_is_its_number_and_without_a_join_url_there_is_no_button() {
+    let (world, mut gateway) = at_home(Setup::default()).await;
+    send(gateway.invite(&world)).await.ok();
+    let answer = send(get(&gateway, &link(&world).await)).await;
+    assert_page(&answer, 200, "group 72");
+    assert!(!answer.body.contains("<a "), "{}", answer.body);
+    assert!(gateway.process.stop().success());
+}
+
+#[tokio::test]
+async fn a_session_that_is_over_or_was_never_there_is_told_kindly() {
+    let (world, mut gateway) = at_home(Setup::default().group(&["--name", "Ann"])).await;
+    send(gateway.invite(&world)).await.ok();
+    let link = link(&world).await;
+    world.database.execute("update sessions set expires_at = now()").await;
+    let over = send(get(&gateway, &link)).await;
+    assert_page(&over, 410, "This session is over");
+    assert!(over.body.contains("ask Ann for a new link"), "{}", over.body);
+    world.database.execute("update sessions set status = 'ended', key_held = false, due_at = null").await;
+    assert_page(&send(get(&gateway, &link)).await, 404, "No session here");
+    for other in ["/s/aB3aB3aB3aB3aB3a", "/s/x", "/s/%00", "/s/%ff", "/s/aB3aB3aB3aB3aB3%27"] {
+        assert_page(&send(get(&gateway, other)).await, 404, "No session here");
+    }
+    assert!(gateway.process.stop().success());
+}
+
+#[tokio::test]
+async fn whoever_tries_many_links_has_to_wait_and_others_do_not() {
+    let (world, mut gateway) = at_home(Setup::default().set("TRUSTED_PROXIES", "127.0.0.0/8")).await;
+    send(gateway.invite(&world)).await.ok();
+    let link = link(&world).await;
+    let from =
+        |address: &'static str, path: &str| send(get(&gateway, path).header("X-Forwarded-For", address));
+    for _ in 0..30 {
+        assert_page(&from("203.0.113.7", "/s/aB3aB3aB3aB3aB3a").await, 404, "No session here");
+    }
+    // Even a right one tells nothing now.
+    let slower = from("203.0.113.7", &link).await;
+    assert_page(&slower, 429, "One moment, please");
+    assert!(slower.header("retry-after").is_some_and(|after| after.parse::<u64>().is_ok()));
+    assert_page(&from("203.0.113.8", &link).await, 200, "Your session");
+    assert!(gateway.process.stop().success());
+}
