@@ -40,7 +40,8 @@ create table optouts (
     created_at          timestamptz not null default now(),
     primary key (phone_hash, sender)
 );
-create index optouts_newest on optouts (created_at, phone_hash, sender);
+-- By nothing else: the look-up by hash must have no second index to choose.
+create index optouts_newest on optouts (created_at);
 
 comment on table optouts is 'Who wants no texts, by whom they would come from. The numbers themselves stand nowhere here.';
 comment on column optouts.phone_hash is 'HMAC-SHA256 of the number in E.164, under optout_key.';

@@ -31,9 +31,16 @@ sandbox_listens() {
 export_settings() {
     export QUEUE_PREFIX=$1 SECRETS_KEY=$2
     export SMS_BASE_URL=$SANDBOX_URL TWILIO_ACCOUNT_SID=ACdemo TWILIO_AUTH_TOKEN=demo SMS_FROM=+15005550006
-    unset TWILIO_API_KEY TWILIO_API_SECRET SMS_MESSAGING_SERVICE_SID PUBLIC_URL
+    unset TWILIO_API_KEY TWILIO_API_SECRET SMS_MESSAGING_SERVICE_SID
     HTTP_ADDR=127.0.0.1:$(free_port)
-    export HTTP_ADDR
+    GATEWAY_ADDR=127.0.0.1:$(free_port)
+    # Links lead to the gateway, and so do the sandbox's receipts.
+    export HTTP_ADDR GATEWAY_ADDR PUBLIC_URL=http://$GATEWAY_ADDR
+}
+
+start_gateway() {
+    start gateway env --chdir=/ "$(program)" gateway
+    wait_for 30 "$RUN_DIR/gateway.log" http_get "${GATEWAY_ADDR##*:}" /readyz >/dev/null || fail "the gateway did not become ready"
 }
 
 start_worker() {

@@ -20,8 +20,9 @@ command_up() {
     step "SMS provider: the sandbox" start_sandbox
     export_settings "$UP_PREFIX" "$(kept_key)"
     step "Worker, until http://$HTTP_ADDR/readyz says 200" start_worker
+    step "Gateway, until $PUBLIC_URL/readyz says 200" start_gateway
     say ""
-    say "Up. Inbox: $SANDBOX_URL/   readiness: http://$HTTP_ADDR/readyz   logs: .dev/up/*.log"
+    say "Up. Inbox: $SANDBOX_URL/   gateway: $PUBLIC_URL/docs   readiness: http://$HTTP_ADDR/readyz   logs: .dev/up/*.log"
     say "For your shell:"
     print_exports
     say "Then, for example (the ports change with each ./dev up: export again after it):"
@@ -65,7 +66,7 @@ kept_key() {
 
 print_exports() {
     local name
-    for name in DATABASE_URL AMQP_URL QUEUE_PREFIX SECRETS_KEY SMS_BASE_URL TWILIO_ACCOUNT_SID TWILIO_AUTH_TOKEN SMS_FROM; do
+    for name in DATABASE_URL AMQP_URL QUEUE_PREFIX SECRETS_KEY SMS_BASE_URL TWILIO_ACCOUNT_SID TWILIO_AUTH_TOKEN SMS_FROM PUBLIC_URL; do
         printf '    export %s=%q\n' "$name" "${!name}"
     done
 }

@@ -181,3 +181,17 @@ impl Refusal {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_wait_is_told_in_whole_seconds_and_never_as_none() {
+        for (millis, seconds) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (3_599_400, 3_600)] {
+            let refusal = Refusal::new(Code::RateLimited, "x").retry_after(Duration::from_millis(millis));
+            assert_eq!(refusal.retry_after_seconds, Some(seconds), "{millis}");
+        }
+    }
+}

@@ -137,7 +137,7 @@ async fn opted_out(ctx: &Context, group: &Group, session: &Session) {
         Ok(true) => metrics::opted_out(),
         Ok(false) => {}
         Err(error) => {
-            tracing::warn!(session = %session.id, error = %error.summary(), "an opt-out is not recorded")
+            tracing::warn!(session = %session.id, error = %error.summary(), "an opt-out is not recorded");
         }
     }
 }

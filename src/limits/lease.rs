@@ -131,14 +131,12 @@ impl Leases {
 
     fn bucket(&self, name: &str, size: Size) -> Arc<Bucket> {
         let mut buckets = self.buckets();
-        let bucket = match buckets.get(name) {
-            Some(bucket) => bucket.clone(),
-            None => {
-                let bucket = Arc::new(Bucket::new(name, size));
-                buckets.insert(name.to_owned(), bucket.clone());
-                bucket
-            }
-        };
+        let known = buckets.get(name).cloned();
+        let bucket = known.unwrap_or_else(|| {
+            let new = Arc::new(Bucket::new(name, size));
+            buckets.insert(name.to_owned(), new.clone());
+            new
+        });
         bucket.is_of(size);
         bucket
     }

@@ -33,18 +33,17 @@ impl Passing for Unusable {
 
 /// Of several who make one at once, one is first, and the others take its.
 pub(super) async fn read_or_make(pool: &PgPool, secrets: &SecretsKey) -> Result<HmacKey, Unusable> {
-    let sealed = match read(pool).await? {
-        Some(sealed) => sealed,
-        None => {
-            let made = SecretString::from(BASE64_STANDARD.encode(rand::random::<[u8; 32]>()));
-            sqlx::query!(
-                "insert into optout_key (sealed) values ($1) on conflict do nothing",
-                secrets.seal_shared(Shared::OptoutKey, &made)
-            )
-            .execute(pool)
-            .await?;
-            read(pool).await?.ok_or(sqlx::Error::RowNotFound)?
-        }
+    let sealed = if let Some(sealed) = read(pool).await? {
+        sealed
+    } else {
+        let made = SecretString::from(BASE64_STANDARD.encode(rand::random::<[u8; 32]>()));
+        sqlx::query!(
+            "insert into optout_key (sealed) values ($1) on conflict do nothing",
+            secrets.seal_shared(Shared::OptoutKey, &made)
+        )
+        .execute(pool)
+        .await?;
+        read(pool).await?.ok_or(sqlx::Error::RowNotFound)?
     };
     let opened = secrets.open_shared(Shared::OptoutKey, &sealed).ok_or(Unusable::WrongSecretsKey)?;
     if opened.by_older {

@@ -111,7 +111,7 @@ mod tests {
         let now = SystemTime::now();
         let bound = first_id(now, Duration::from_hours(1));
         let made = |ago: Duration| {
-            let at = now.duration_since(UNIX_EPOCH).unwrap() - ago;
+            let at = now.duration_since(UNIX_EPOCH).unwrap().checked_sub(ago).unwrap();
             Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, at.as_secs(), at.subsec_nanos()))
         };
         assert!(bound < Uuid::now_v7() && bound < made(Duration::from_mins(74)));

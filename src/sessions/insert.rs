@@ -148,3 +148,107 @@ impl Statement for Insert {
         Ok(rows.iter().map(|row| answers.get(&row.id).copied().unwrap_or(Inserted::Not)).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        group::{GroupId, options::RateLimit, tests::with_database},
+        sessions::{
+            About, Asked, Gate,
+            row::{Begun, Content},
+        },
+    };
+    use std::time::{Duration, Instant};
+
+    const INSERT: Insert =
+        Insert { lease: Lease { ends: Duration::from_secs(20), settle: Duration::from_secs(30) } };
+
+    fn row(n: usize, phone: &str, at_most: u32) -> NewRow {
+        NewRow {
+            id: Uuid::now_v7(),
+            about: About {
+                group: GroupId::new(72).expect("a group's id"),
+                requested_by: "gkey:12345".to_owned(),
+                message_id: Some(format!("m{n}")),
+                correlation_id: None,
+                request_sha256: [0; 32],
+                redelivered: false,
+                received: Instant::now(),
+                deadline: None,
+                own_limit: None,
+            },
+            asked: Asked {
+                session_type: Some(1),
+                phone: Some(phone.to_owned()),
+                session_params: "{}".to_owned(),
+            },
+            owns_message_id: true,
+            content: Content::Begun(Begun {
+                key: format!("{n:06}"),
+                token: format!("token{n}"),
+                text: "a text".to_owned(),
+                ttl: Duration::from_mins(10),
+                gate: Gate {
+                    sender: "+15005550006".into(),
+                    phone_hash: [7; 32],
+                    per_number: (at_most > 0)
+                        .then_some(RateLimit { count: at_most, window: Duration::from_hours(1) }),
+                },
+            }),
+        }
+    }
+
+    fn told(answers: &[Inserted]) -> String {
+        let letter = |answer: &Inserted| match answer {
+            Inserted::Written(_) => 'w',
+            Inserted::Gated(Gated::Crowded) => 'c',
+            Inserted::Gated(Gated::TooMany { .. }) => 't',
+            Inserted::Gated(Gated::OptedOut) => 'o',
+            Inserted::Not => 'n',
+        };
+        answers.iter().map(letter).collect()
+    }
+
+    #[tokio::test]
+    async fn of_one_statement_as_many_begin_as_there_is_room_for_and_it_is_safe_to_repeat() {
+        with_database(|pool| async move {
+            let mut line = pool.acquire().await.unwrap();
+            let rows: Vec<_> = (0..5).map(|n| row(n, "+12015550100", 3)).collect();
+            assert_eq!(told(&INSERT.run(&mut line, &rows).await.unwrap()), "wwwcc");
+            // As after a lost connection: each finds that it is there, as soon as it is asked about alone.
+            assert_eq!(told(&INSERT.run(&mut line, &rows).await.unwrap()), "ncctt");
+            for (own, expected) in rows.iter().zip(["n", "n", "n", "t", "t"]) {
+                assert_eq!(told(&INSERT.run(&mut line, std::slice::from_ref(own)).await.unwrap()), expected);
+            }
+            // Whoever has no limit, or another number, is not counted against.
+            let others = [row(10, "+12015550100", 0), row(11, "+12015550101", 3)];
+            assert_eq!(told(&INSERT.run(&mut line, &others).await.unwrap()), "ww");
+            let last = row(12, "+12015550100", 5);
+            assert_eq!(told(&INSERT.run(&mut line, std::slice::from_ref(&last)).await.unwrap()), "w");
+            let after = INSERT.run(&mut line, &[row(13, "+12015550100", 5)]).await.unwrap();
+            let [Inserted::Gated(Gated::TooMany { after })] = after[..] else { panic!("{after:?}") };
+            assert!(after > Duration::from_secs(3_590) && after <= Duration::from_hours(1), "{after:?}");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn an_opt_out_counts_for_its_sender_or_for_any_and_before_the_limit() {
+        with_database(|pool| async move {
+            let mut line = pool.acquire().await.unwrap();
+            for (sender, expected) in [("MG1", "w"), ("+15005550006", "o"), ("*", "o")] {
+                sqlx::query("delete from optouts").execute(&mut *line).await.unwrap();
+                sqlx::query("insert into optouts (phone_hash, sender, last_digits, source) values ($1, $2, '00', 'command')")
+                    .bind([7_u8; 32].as_slice())
+                    .bind(sender)
+                    .execute(&mut *line)
+                    .await
+                    .unwrap();
+                let rows = [row(0, "+12015550100", 1)];
+                assert_eq!(told(&INSERT.run(&mut line, &rows).await.unwrap()), expected, "{sender}");
+            }
+        })
+        .await;
+    }
+}

@@ -1,6 +1,6 @@
 //! The contract's section 12: help, exit codes, tables for people and JSON for programs.
 
-use crate::support::{World, run};
+use crate::support::{Setup, World, run};
 use serde_json::Value;
 
 const COMMANDS: [&[&str]; 35] = [
@@ -116,7 +116,7 @@ fn settled_word(word: &str) -> String {
 
 #[tokio::test]
 async fn tables_and_objects_read_as_they_did() {
-    let world = World::start().await;
+    let world = Setup::default().group(&["--per-number", "10/1h"]).start().await;
     world.run(&["addresses", "add", "Joe.Example", "--group", "72", "--user", "12345"]).ok();
     let send =
         ["send", "--group", "72", "--phone", "111-000-0000", "--camera", "back", "--message-id", "order-17"];
@@ -156,6 +156,9 @@ async fn every_listing_is_json_for_programs() {
         (&["addresses", "add", "a.b", "--group", "72", "--user", "1", "--json"], "/address"),
         (&["addresses", "list", "--json"], "/0/address"),
         (&["addresses", "remove", "a.b", "--json"], "/removed"),
+        (&["optouts", "add", "111-000-0000", "--json"], "/added"),
+        (&["optouts", "list", "--json"], "/0/lastDigits"),
+        (&["optouts", "remove", "111-000-0000", "--json"], "/removed"),
     ] {
         let printed = world.run(args).json();
         assert!(printed.pointer(expected).is_some_and(|value| *value != Value::Null), "{args:?}: {printed}");

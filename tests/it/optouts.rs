@@ -87,8 +87,8 @@ async fn a_file_is_imported_whole_or_not_at_all() {
     assert_eq!(world.database.value::<i64>("select count(*) from optouts").await, 0);
     world.invite(&world.request()).await.sent();
 
-    let many: String = (0..3_000).map(|n| format!("201555{n:04}\n")).collect();
-    let done = import(&format!("{many}111-000-0000,*\n"), &["--json"]);
+    let many: Vec<_> = (0..3_000).map(|n| format!("201555{n:04}")).collect();
+    let done = import(&format!("{}\n111-000-0000,*\n", many.join("\n")), &["--json"]);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let done: serde_json::Value = serde_json::from_slice(&done.stdout).expect("JSON");
     assert_eq!(done, json!({"read": 3_001, "added": 3_001}));
