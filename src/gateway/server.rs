@@ -104,7 +104,11 @@ async fn converse(
         Box::pin(answer(gateway.clone(), router.clone(), peer, request, answering))
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(LARGEST_HEAD);
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WITHIN)
+        .max_header_size(LARGEST_HEAD)
+        .max_buf_size(LARGEST_HEAD);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     tokio::select! {
