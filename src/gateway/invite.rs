@@ -9,6 +9,7 @@ use super::{
     query, routes,
 };
 use crate::{
+    failpoint,
     invite::{
         Envelope,
         door::Shaped,
@@ -106,6 +107,7 @@ async fn admit(
 /// Publishes, and waits for the worker's word.
 async fn ask(gateway: &Gateway, envelope: Envelope) -> Result<Response, Problem> {
     let asking = gateway.asking()?;
+    failpoint::hit_by("asked", envelope.message_id.as_deref());
     let message = Outgoing {
         queue: gateway.names.requests.clone(),
         properties: properties(&envelope),

@@ -218,3 +218,22 @@ async fn the_path_of_public_url_may_be_there_or_not() {
     send(gateway.request("GET", "/invited/healthz")).await.problem(404, "not_found");
     assert!(gateway.process.stop().success());
 }
+
+#[tokio::test]
+async fn a_clients_address_is_what_trusted_proxies_say_and_nobody_else() {
+    let world = World::start().await;
+    let wrong = "/s/abcdefgh12345678";
+    for (trusted, believed) in [("127.0.0.0/8, 10.0.0.0/8", true), ("10.0.0.0/8", false)] {
+        let mut gateway = world.start_gateway(&[("TRUSTED_PROXIES", trusted)]).await;
+        let from = |address: &str| send(gateway.request("GET", wrong).header("X-Forwarded-For", address));
+        // Wrong links are limited by address.
+        until("one address is stopped", || async {
+            (from("6.6.6.6, 192.0.2.1, 10.0.0.9").await.status == 429).then_some(())
+        })
+        .await;
+        let other = if believed { 404 } else { 429 };
+        assert_eq!(from("192.0.2.1, 192.0.2.2, 10.0.0.9").await.status, other, "{trusted}");
+        assert_eq!(from("7.7.7.7, 192.0.2.1").await.status, 429, "what stands left of it does not count");
+        assert!(gateway.process.stop().success());
+    }
+}
