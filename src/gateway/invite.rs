@@ -3,7 +3,7 @@
 use super::{
     Gateway,
     body::Content,
-    caller,
+    caller, front,
     openapi::responses::OfInvites,
     problem::{Own, Problem, Replied},
     query, routes,
@@ -34,7 +34,6 @@ use std::{
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
-use uuid::Uuid;
 
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// In a refusal.
@@ -67,7 +66,7 @@ pub async fn sms_invite(
 ) -> Response {
     let key = match idempotency_key(&headers) {
         Ok(Some(key)) => key,
-        Ok(None) => Uuid::new_v4().to_string(),
+        Ok(None) => front::new_id().to_string(),
         // Told to whoever proves to be a sender.
         Err(refusal) => {
             let admitted = admit(&gateway, &uri, &headers, body).await;

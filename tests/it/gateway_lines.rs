@@ -237,3 +237,26 @@ async fn a_clients_address_is_what_trusted_proxies_say_and_nobody_else() {
         assert!(gateway.process.stop().success());
     }
 }
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_answers_is_hung_up_on() {
+    let world = World::start().await;
+    let mut gateway = world.start_gateway(&[]).await;
+    let size = send(gateway.request("GET", "/openapi.json")).await.body.len();
+    let mut stream = gateway.connect();
+    let asked = 400;
+    let ask = "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n".repeat(asked);
+    stream.write_all(ask.as_bytes()).unwrap();
+    let begun = Instant::now();
+    // More is asked now and then, until there is nobody to ask.
+    until("it is hung up on", || {
+        let gone = stream.write_all(b"GET /").is_err();
+        async move { gone.then_some(()) }
+    })
+    .await;
+    assert!(begun.elapsed() >= Duration::from_secs(9), "{:?}", begun.elapsed());
+    let mut read = Vec::new();
+    let _ = stream.read_to_end(&mut read);
+    assert!(read.len() < asked * size, "all is answered");
+    assert!(gateway.process.stop().success());
+}
