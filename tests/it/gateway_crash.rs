@@ -1,7 +1,7 @@
 //! kill -9 of the gateway and of the worker, under load: whoever asks again by the same key loses nothing, and nobody is
 //! texted twice.
 
-use crate::support::{Http, Setup, World, http_invite, try_send, until};
+use crate::support::{Http, Setup, World, http_invite, send, try_send, until};
 use futures::future::join_all;
 use serde_json::{Value, json};
 use std::{
@@ -90,4 +90,17 @@ async fn a_worker_that_is_killed_loses_no_invite_and_doubles_no_text() {
     let (answers, mut worker) = tokio::join!(asking, killing);
     judge(&world, &answers).await;
     assert!(gateway.process.stop().success() && worker.stop().success());
+}
+
+#[tokio::test]
+async fn a_panic_costs_its_own_request_only() {
+    let world = World::start().await;
+    world.expect_error("panicked");
+    let mut gateway = world.start_gateway(&[("SESSION_INVITE_FAILPOINT", "asked:panic:=broken")]).await;
+    let broken = send(gateway.invite(&world).header("Idempotency-Key", "broken")).await;
+    broken.problem(500, "internal_error");
+    send(gateway.invite(&world).header("Idempotency-Key", "good")).await.ok();
+    let metrics = send(gateway.request("GET", "/metrics")).await.body;
+    assert!(metrics.contains("session_invite_http_requests_in_hand 1\n"), "{metrics}");
+    assert!(gateway.process.stop().success());
 }

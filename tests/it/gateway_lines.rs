@@ -218,3 +218,45 @@ async fn the_path_of_public_url_may_be_there_or_not() {
     send(gateway.request("GET", "/invited/healthz")).await.problem(404, "not_found");
     assert!(gateway.process.stop().success());
 }
+
+#[tokio::test]
+async fn a_clients_address_is_what_trusted_proxies_say_and_nobody_else() {
+    let world = World::start().await;
+    let wrong = "/s/abcdefgh12345678";
+    for (trusted, believed) in [("127.0.0.0/8, 10.0.0.0/8", true), ("10.0.0.0/8", false)] {
+        let mut gateway = world.start_gateway(&[("TRUSTED_PROXIES", trusted)]).await;
+        let from = |address: &str| send(gateway.request("GET", wrong).header("X-Forwarded-For", address));
+        // Wrong links are limited by address.
+        until("one address is stopped", || async {
+            (from("6.6.6.6, 192.0.2.1, 10.0.0.9").await.status == 429).then_some(())
+        })
+        .await;
+        let other = if believed { 404 } else { 429 };
+        assert_eq!(from("192.0.2.1, 192.0.2.2, 10.0.0.9").await.status, other, "{trusted}");
+        assert_eq!(from("7.7.7.7, 192.0.2.1").await.status, 429, "what stands left of it does not count");
+        assert!(gateway.process.stop().success());
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_answers_is_hung_up_on() {
+    let world = World::start().await;
+    let mut gateway = world.start_gateway(&[]).await;
+    let size = send(gateway.request("GET", "/openapi.json")).await.body.len();
+    let mut stream = gateway.connect();
+    let asked = 400;
+    let ask = "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n".repeat(asked);
+    stream.write_all(ask.as_bytes()).unwrap();
+    let begun = Instant::now();
+    // More is asked now and then, until there is nobody to ask.
+    until("it is hung up on", || {
+        let gone = stream.write_all(b"GET /").is_err();
+        async move { gone.then_some(()) }
+    })
+    .await;
+    assert!(begun.elapsed() >= Duration::from_secs(9), "{:?}", begun.elapsed());
+    let mut read = Vec::new();
+    let _ = stream.read_to_end(&mut read);
+    assert!(read.len() < asked * size, "all is answered");
+    assert!(gateway.process.stop().success());
+}
