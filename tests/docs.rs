@@ -193,7 +193,8 @@ fn the_schema_refuses_what_the_worker_refuses_by_its_fields() {
 }
 
 fn all(names: &Names) -> BTreeSet<String> {
-    let fixed = [&names.requests, &names.replies, &names.dropped, &names.dead, &names.unreadable, &names.events];
+    let fixed =
+        [&names.requests, &names.replies, &names.dropped, &names.dead, &names.unreadable, &names.events];
     fixed.into_iter().chain(names.retries.iter().map(|(_, name)| name)).cloned().collect()
 }
 
