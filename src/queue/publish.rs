@@ -315,6 +315,8 @@ impl Line {
                     // All of them are handed to the client before any is waited for: they leave in one write.
                     confirms.extend(jobs.drain(..).map(|job| publish(open, job)));
                 }
+                // An idle line is replaced too: whoever waits for a reply on it has to ask again.
+                () = open.gone.cancelled() => works = false,
             }
         }
         // What is confirmed by now is confirmed; the rest is published again.
