@@ -125,6 +125,8 @@ fn finish(mut response: Response, id: Uuid) -> Response {
 fn tell(span: &Span, method: &Method, status: StatusCode, took: Duration) {
     let (status, ms) = (status.as_u16(), took.as_millis());
     span.in_scope(|| match status {
+        // What is away is told once, by whoever waits for it, and not with each request.
+        503 => tracing::debug!(%method, status, ms, "answered"),
         500.. => tracing::warn!(%method, status, ms, "answered"),
         200..300 if *method == Method::POST => tracing::info!(%method, status, ms, "answered"),
         _ => tracing::debug!(%method, status, ms, "answered"),
