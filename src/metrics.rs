@@ -336,5 +336,6 @@ pub fn answered_http(route: &'static str, status: u16, since: Instant) {
 
 /// One more in hand, or one less.
 pub fn http_in_hand(change: f64) {
-    gauge!(REQUESTS_IN_HAND).increment(change);
+    static IN_HAND: LazyLock<Gauge> = LazyLock::new(|| gauge!(REQUESTS_IN_HAND));
+    IN_HAND.increment(change);
 }

@@ -193,12 +193,13 @@ fn the_schema_refuses_what_the_worker_refuses_by_its_fields() {
 }
 
 fn all(names: &Names) -> BTreeSet<String> {
-    let fixed = [&names.requests, &names.replies, &names.dropped, &names.dead, &names.unreadable];
+    let fixed =
+        [&names.requests, &names.replies, &names.dropped, &names.dead, &names.unreadable, &names.events];
     fixed.into_iter().chain(names.retries.iter().map(|(_, name)| name)).cloned().collect()
 }
 
 #[test]
-fn the_asyncapi_document_has_every_queue_and_its_schemas_are_there() {
+fn the_asyncapi_document_has_every_queue_and_the_exchange_and_its_schemas_are_there() {
     let document = read_json("docs/asyncapi.json");
     assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
     let channels = document["channels"].as_object().unwrap().values();
@@ -226,7 +227,7 @@ fn collect_references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
 }
 
 #[test]
-fn the_readme_names_every_queue() {
+fn the_readme_names_every_queue_and_the_exchange() {
     let readme = read("README.md");
     for name in all(&Names::new("")) {
         assert!(readme.contains(&format!("`{name}`")), "README.md does not name {name}");

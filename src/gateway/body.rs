@@ -25,16 +25,12 @@ impl<S: Sync> FromRequest<S> for Content {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        match tokio::time::timeout(COMES_WITHIN, read(request.into_body())).await {
-            Ok(read) => read.map(Self),
-            Err(_) => {
-                let seconds = COMES_WITHIN.as_secs();
-                Err(Problem::new(
-                    Own::RequestTimeout,
-                    format!("the body did not come whole within {seconds} s"),
-                ))
-            }
-        }
+        let reading = tokio::time::timeout(COMES_WITHIN, read(request.into_body()));
+        let late = |_| {
+            let seconds = COMES_WITHIN.as_secs();
+            Problem::new(Own::RequestTimeout, format!("the body did not come whole within {seconds} s"))
+        };
+        reading.await.map_err(late)?.map(Self)
     }
 }
 

@@ -39,7 +39,7 @@ pub struct AsAsked(pub PathAndQuery);
 /// Answers one request. Dropped with its connection, it takes back nothing that it has published.
 pub async fn answer(gateway: Arc<Gateway>, router: Router, peer: IpAddr, request: Request<Body>) -> Response {
     let since = Instant::now();
-    let id = Uuid::new_v4();
+    let id = new_id();
     let (route, mut request) = find(&gateway, request);
     let name = route.map_or("none", |route| route.shown);
     let method = request.method().clone();
@@ -63,6 +63,11 @@ pub async fn answer(gateway: Arc<Gateway>, router: Router, peer: IpAddr, request
         tell(&span, &method, response.status(), since.elapsed());
     }
     response
+}
+
+/// A random id (version 4), without a system call for each.
+pub fn new_id() -> Uuid {
+    uuid::Builder::from_random_bytes(rand::random()).into_uuid()
 }
 
 /// The matched route, and the request with its path as the router knows it.

@@ -3,12 +3,13 @@
 use super::{
     Gateway,
     body::Content,
-    caller,
+    caller, front,
     openapi::responses::OfInvites,
     problem::{Own, Problem, Replied},
     query, routes,
 };
 use crate::{
+    failpoint,
     invite::{
         Envelope,
         door::Shaped,
@@ -33,7 +34,6 @@ use std::{
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
-use uuid::Uuid;
 
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// In a refusal.
@@ -66,7 +66,7 @@ pub async fn sms_invite(
 ) -> Response {
     let key = match idempotency_key(&headers) {
         Ok(Some(key)) => key,
-        Ok(None) => Uuid::new_v4().to_string(),
+        Ok(None) => front::new_id().to_string(),
         // Told to whoever proves to be a sender.
         Err(refusal) => {
             let admitted = admit(&gateway, &uri, &headers, body).await;
@@ -106,6 +106,7 @@ async fn admit(
 /// Publishes, and waits for the worker's word.
 async fn ask(gateway: &Gateway, envelope: Envelope) -> Result<Response, Problem> {
     let asking = gateway.asking()?;
+    failpoint::hit_by("asked", envelope.message_id.as_deref());
     let message = Outgoing {
         queue: gateway.names.requests.clone(),
         properties: properties(&envelope),

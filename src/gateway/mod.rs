@@ -18,6 +18,7 @@ mod problem;
 mod query;
 pub mod routes;
 mod server;
+mod stall;
 mod visitor;
 mod webhooks;
 

@@ -1,6 +1,6 @@
 //! Connections: HTTP/1.1 and 1.0, many of them, each with little time to say what it wants.
 
-use super::{Gateway, front, router};
+use super::{Gateway, front, router, stall::Stalling};
 use axum::{Router, body::Body, http::Request};
 use futures::future::BoxFuture;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -104,8 +104,12 @@ async fn converse(
         Box::pin(answer(gateway.clone(), router.clone(), peer, request, answering))
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(LARGEST_HEAD);
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WITHIN)
+        .max_header_size(LARGEST_HEAD)
+        .max_buf_size(LARGEST_HEAD);
+    let connection = builder.serve_connection(TokioIo::new(Stalling::new(stream)), service);
     tokio::pin!(connection);
     tokio::select! {
         // An error is a client that went away, or was too slow: it is nobody's to mend.

@@ -40,6 +40,14 @@ async fn listen(world: &World, key: &str) -> Arc<Mutex<Vec<(String, Value)>>> {
     heard
 }
 
+/// As docs/schemas says it.
+fn assert_valid(event: &Value) {
+    let schema = include_str!("../../docs/schemas/event.schema.json");
+    let schema: Value = serde_json::from_str(schema).expect("JSON");
+    let validator = jsonschema::options().should_validate_formats(true).build(&schema).expect("a schema");
+    assert!(validator.is_valid(event), "{event}");
+}
+
 fn keys(heard: &Arc<Mutex<Vec<(String, Value)>>>) -> Vec<String> {
     heard.lock().expect("no reader panics").iter().map(|(key, _)| key.clone()).collect()
 }
@@ -79,6 +87,7 @@ async fn a_sessions_way_is_told_step_by_step() {
             (&reply["sessionId"], &json!(72), &reply["sessionKey"])
         );
         assert_eq!(event["status"].as_str(), key.strip_prefix("session."));
+        assert_valid(event);
         let at = event["at"].as_str().unwrap();
         assert!(at.len() == 20 && at.ends_with('Z'), "{at}");
         assert_eq!(event.as_object().unwrap().len(), 5);

@@ -1,13 +1,14 @@
 //! What the gateway does when the workers, the broker or the database are away, or too much waits.
 
-use crate::support::{Answer, Gateway, Setup, Tunnel, World, broker_server, http_invite, send, until};
+use crate::support::{Answer, Gateway, Setup, Tunnel, World, broker_server, http_invite, send, try_send, until};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-/// Asks until the answer has this status: what is away is noticed in its own time.
+/// Asks until the answer has this status: what is away is noticed in its own time, and what was published until then
+/// waits for it to come back.
 async fn until_answered(gateway: &Gateway, world: &World, status: u16) -> Answer {
     until(&format!("the answer is {status}"), || async {
-        let answer = send(gateway.invite(world)).await;
+        let answer = try_send(gateway.invite(world).timeout(Duration::from_secs(2))).await.ok()?;
         (answer.status == status).then_some(answer)
     })
     .await

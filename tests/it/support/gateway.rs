@@ -14,9 +14,21 @@ pub const SMS_INVITE: &str = "/api/SessionInvitation/smsInvite/?groupid=72";
 /// Stopped by whoever started it, or killed when it is dropped.
 pub struct Gateway {
     pub process: Worker,
+    http: Http,
+}
+
+/// Clients of whatever listens there.
+pub struct Http {
     /// Such as `127.0.0.1:49152`.
     pub address: String,
     client: reqwest::Client,
+}
+
+impl std::ops::Deref for Gateway {
+    type Target = Http;
+    fn deref(&self) -> &Http {
+        &self.http
+    }
 }
 
 /// What was answered.
@@ -75,13 +87,17 @@ impl World {
     pub async fn spawn_gateway(&self, changes: &[(&str, &str)]) -> Gateway {
         let all: Vec<_> = [("GATEWAY_ADDR", "127.0.0.1:0")].iter().chain(changes).copied().collect();
         let process = Worker::spawn_as("gateway", &self.environment(&all), &self.log);
-        let address = process.address().await;
-        let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE * 2).build();
-        Gateway { process, address, client: client.expect("an HTTP client") }
+        let http = Http::at(&process.address().await);
+        Gateway { process, http }
     }
 }
 
-impl Gateway {
+impl Http {
+    pub fn at(address: &str) -> Self {
+        let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE * 4).build();
+        Self { address: address.to_owned(), client: client.expect("an HTTP client") }
+    }
+
     pub fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
         let method = method.parse().expect("a method");
         self.client.request(method, format!("http://{}{path}", self.address))

@@ -17,7 +17,7 @@ pub use broker::{Broker, server as broker_server};
 pub use command::{Ran, program, run};
 pub use credentials::{claims, gjwt, gkey, gkey_until, now};
 pub use database::server as database_server;
-pub use gateway::{Answer, Gateway, SMS_INVITE, invite as http_invite, send, try_send};
+pub use gateway::{Answer, Gateway, Http, SMS_INVITE, invite as http_invite, send, try_send};
 pub use message::{Message, Reply};
 pub use phone_home::{
     at_home, at_home_quietly, at_home_under, receipt, status_path, webhook, webhook_signed,
