@@ -30,6 +30,8 @@ command_bench() {
     name=bench-$(random_word)
     make_database "session_invite_${name/-/_}" database >&2
     note_queues queues "session-invite-$name"
+    # A connection for each request in hand over HTTP.
+    ulimit -Sn "$(ulimit -Hn)"
     export BENCH_RUN_DIR=$RUN_DIR BENCH_REPORTS=$DEV_DIR QUEUE_PREFIX=session-invite-$name
     run_driver bench "$driver" "${driver_args[@]}"
 }

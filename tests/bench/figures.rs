@@ -14,16 +14,21 @@ pub struct Measure {
     pub cpu: Cpu,
     /// The largest resident memory of one worker, in MiB.
     pub peak_mib: f64,
+    /// The gateway's; 0 without one.
+    #[serde(default)]
+    pub gateway_mib: f64,
 }
 
 /// Microseconds of CPU for each invite; `None` for a server whose process cannot be seen from here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cpu {
+    #[serde(default)]
+    pub gateway: Option<f64>,
     pub worker: Option<f64>,
     pub postgres: Option<f64>,
     pub broker: Option<f64>,
     pub provider: Option<f64>,
-    /// The benchmark's own publisher and reader of replies.
+    /// The benchmark's own publisher and reader of replies, or its HTTP client.
     pub publisher: Option<f64>,
     /// All that the machine did, interrupts and other processes among it.
     pub machine: Option<f64>,
@@ -72,6 +77,7 @@ impl Measure {
             p99_ms: of(|round| round.p99_ms)?,
             max_ms: of(|round| round.max_ms)?,
             cpu: Cpu {
+                gateway: cpu(|cpu| cpu.gateway),
                 worker: cpu(|cpu| cpu.worker),
                 postgres: cpu(|cpu| cpu.postgres),
                 broker: cpu(|cpu| cpu.broker),
@@ -80,6 +86,7 @@ impl Measure {
                 machine: cpu(|cpu| cpu.machine),
             },
             peak_mib: rounds.iter().map(|round| round.peak_mib).fold(0.0, f64::max),
+            gateway_mib: rounds.iter().map(|round| round.gateway_mib).fold(0.0, f64::max),
         })
     }
 }

@@ -2,13 +2,17 @@
 
 #![expect(dead_code, reason = "the benchmark itself uses the rest")]
 
+mod answer;
 mod block;
 mod figures;
+mod outcome;
 mod part;
 mod svg;
 
+use answer::{Answer, parse};
 use block::between;
 use figures::{Cpu, Measure, median, quantile, ratio, short, whole};
+use outcome::Outcome;
 use std::time::Duration;
 use svg::{Anchor, Drawing, escape, step};
 
@@ -50,11 +54,13 @@ fn rounds_give_the_median_of_each_figure_and_the_worst_memory() {
         max_ms: 3.0,
         cpu: Cpu { worker, ..Cpu::default() },
         peak_mib,
+        gateway_mib: peak_mib / 2.0,
     };
     let rounds = [round(10.0, Some(90.0), 40.0), round(30.0, None, 60.0), round(20.0, Some(80.0), 50.0)];
     let found = Measure::of_rounds(&rounds).expect("there are rounds");
     assert_eq!((found.per_second, found.cpu.worker, found.cpu.postgres), (20.0, Some(85.0), None));
     assert!(found.peak_mib > 59.9, "{}", found.peak_mib);
+    assert!((29.9..30.1).contains(&found.gateway_mib), "{}", found.gateway_mib);
     assert_eq!(Measure::of_rounds(&[]), None);
 }
 
@@ -93,4 +99,48 @@ fn figures_replace_what_stands_between_the_two_comments() {
     assert_eq!(written, format!("before\n{begin}\n\nnew\n\n{end}\nafter\n"));
     assert_eq!(between(&written, "new").as_ref(), Some(&written));
     assert_eq!(between("no place", "new"), None);
+}
+
+#[test]
+fn an_answer_is_whole_when_its_body_is() {
+    let text = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nx-request-id: 7\r\n\r\nbody";
+    for end in 0..text.len() {
+        assert_eq!(parse(&text[..end]), Ok(None), "{end}");
+    }
+    assert_eq!(parse(text), Ok(Some(Answer { status: 200, body: b"body", keeps: true })));
+    let last = b"HTTP/1.1 503 Service Unavailable\r\nconnection: Close\r\ncontent-length:0\r\n\r\n";
+    assert_eq!(parse(last), Ok(Some(Answer { status: 503, body: b"", keeps: false })));
+}
+
+#[test]
+fn what_is_no_answer_or_more_than_one_is_an_error() {
+    for wrong in [
+        "HTTP/1.1 200 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 two\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nab",
+    ] {
+        assert!(parse(wrong.as_bytes()).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_failed_request_is_told_and_does_not_count_as_answered() {
+    let failures = [("503 unavailable", 2), ("504 reply_timeout", 1)];
+    let outcome = Outcome {
+        asked: 10,
+        answered: 6,
+        failures: failures.map(|(kind, times)| (kind.to_owned(), times)).into(),
+        took: Duration::from_secs(2),
+        ..Outcome::default()
+    };
+    assert_eq!(
+        outcome.wrongs(),
+        [
+            "1 of 10 invites without a reply",
+            "2 of 10 requests failed: 503 unavailable",
+            "1 of 10 requests failed: 504 reply_timeout"
+        ]
+    );
+    assert!((outcome.measure().per_second - 3.0).abs() < 1e-9);
 }

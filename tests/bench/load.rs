@@ -1,10 +1,6 @@
 //! Publishes invites and takes their replies: as many at a time as a window lets, or so many a second whatever comes back.
 
-use crate::{
-    broker, credentials,
-    figures::{Cpu, Measure, milliseconds, quantile},
-    part::WINDOW,
-};
+use crate::{broker, credentials, outcome::Outcome, part::WINDOW};
 use futures::StreamExt;
 use lapin::{
     BasicProperties, Channel, Connection, Consumer, PublisherConfirm,
@@ -15,7 +11,6 @@ use lapin::{
 use serde::Deserialize;
 use std::{
     cell::Cell,
-    collections::BTreeMap,
     time::{Duration, Instant},
 };
 use tokio::{
@@ -36,21 +31,6 @@ pub struct Upstream {
     replies: Consumer,
     reply_queue: String,
     authorization: String,
-}
-
-/// What came back.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    asked: u32,
-    answered: u32,
-    repeated: u32,
-    /// Replies that no invite of this load asked for.
-    strays: u32,
-    /// What the replies said instead of `sent`.
-    others: BTreeMap<String, u32>,
-    /// Of each answered invite, from when it should have been published; in order of length.
-    latencies: Vec<Duration>,
-    took: Duration,
 }
 
 #[derive(Deserialize)]
@@ -217,40 +197,4 @@ async fn collect(replies: &mut Consumer, load: &Load) -> lapin::Result<Outcome> 
         }
     }
     Ok(outcome)
-}
-
-impl Outcome {
-    pub fn answered(&self) -> u32 {
-        self.answered
-    }
-
-    /// What must not happen, however slow it is.
-    pub fn wrongs(&self) -> Vec<String> {
-        let mut wrongs = Vec::new();
-        let mut count = |count: u32, what: &str| {
-            if count > 0 {
-                wrongs.push(format!("{count} of {} {what}", self.asked));
-            }
-        };
-        count(self.asked - self.answered, "invites without a reply");
-        count(self.repeated, "replies came again");
-        count(self.strays, "replies that nobody asked for");
-        for (reply, times) in self.others.iter().take(3) {
-            count(*times, &format!("replies say {reply}"));
-        }
-        count(self.others.values().skip(3).sum(), "replies say other such things");
-        wrongs
-    }
-
-    /// Throughput and latencies; CPU and memory are for others to know.
-    pub fn measure(&self) -> Measure {
-        Measure {
-            per_second: f64::from(self.answered) / self.took.as_secs_f64().max(1e-9),
-            p50_ms: milliseconds(quantile(&self.latencies, 500)),
-            p99_ms: milliseconds(quantile(&self.latencies, 990)),
-            max_ms: milliseconds(quantile(&self.latencies, 1_000)),
-            cpu: Cpu::default(),
-            peak_mib: 0.0,
-        }
-    }
 }

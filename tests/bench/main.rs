@@ -2,20 +2,26 @@
 //! machine's time goes meanwhile.
 //!
 //! A program of its own, which `./dev bench` starts; it returns at once when something else does. It starts itself
-//! again as the provider and as the floor, so that each has a process whose CPU can be read.
+//! again as the provider, as the floor and as a crowd of connections, so that each has a process whose CPU can be read.
 
+mod answer;
 mod block;
 mod broker;
 #[path = "../it/support/credentials.rs"]
 #[expect(dead_code, reason = "invites here have login keys of an hour")]
 mod credentials;
+mod crowd;
 mod database;
 mod figures;
 mod floor;
+mod front;
+mod http;
 mod load;
 mod machine;
 mod measure;
 mod options;
+mod outcome;
+mod over_http;
 mod part;
 mod plan;
 mod plot;
@@ -40,6 +46,7 @@ fn main() -> ExitCode {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[1..] {
         [floor::ROLE, url, queue] => runtime.block_on(floor::run(url, queue)),
         [provider::ROLE, latency_ms] => runtime.block_on(provider::run(latency_ms)),
+        [crowd::ROLE, gateway, idle, slow] => runtime.block_on(crowd::run(gateway, idle, slow)),
         // nextest asks every target for its tests; this one has none.
         _ if std::env::var_os("BENCH_RUN_DIR").is_none() => ExitCode::SUCCESS,
         _ => {

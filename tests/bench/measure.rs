@@ -5,9 +5,12 @@ use crate::{
     database::Database,
     figures::{Cpu, Measure},
     floor,
+    front::Front,
+    http::Client,
     load::{GROUP, Upstream},
     machine::Servers,
     options::{Options, Surroundings},
+    outcome::Outcome,
     part::{Part, Scenario, Subject},
     process,
     processes::Process,
@@ -39,8 +42,17 @@ pub struct Found {
     pub wrongs: Vec<String>,
 }
 
+/// How invites get to whoever answers them.
+struct Way {
+    upstream: Upstream,
+    queue: String,
+    /// By HTTP where it is there.
+    client: Option<Client>,
+}
+
 /// CPU times so far.
 struct Clocks {
+    gateway: Option<Duration>,
     subject: Duration,
     postgres: Option<Duration>,
     broker: Option<Duration>,
@@ -78,8 +90,9 @@ impl Bench {
 
     pub async fn measure(&mut self, scenario: &Scenario) -> Result<Found, String> {
         self.database.fill(scenario.rows).await.map_err(|error| error.to_string())?;
-        let amqp = |error: lapin::Error| format!("RabbitMQ: {error}");
-        let mut upstream = Upstream::connect(&self.surroundings.broker, &self.api_key).await.map_err(amqp)?;
+        let upstream = Upstream::connect(&self.surroundings.broker, &self.api_key)
+            .await
+            .map_err(|error| amqp(&error))?;
         let latency = scenario.provider_ms.to_string();
         let mut provider =
             Process::start_role(&[provider::ROLE, &latency], &self.surroundings.run.join("provider.log"))?;
@@ -87,30 +100,47 @@ impl Bench {
         let queue = self.queue(scenario.subject);
         let subjects = self.start(scenario, &upstream, &provider_url).await?;
         broker::consumed_by(&upstream.connection, &queue, scenario.workers).await?;
+        let (front, client) = match scenario.subject {
+            Subject::Gateway => {
+                let mut command = self.program(&["gateway"]);
+                command.env("SMS_BASE_URL", &provider_url);
+                let (front, client) =
+                    Front::start(command, scenario, &self.api_key, &self.surroundings.run).await?;
+                (Some(front), Some(client))
+            }
+            Subject::Floor | Subject::Worker => (None, None),
+        };
+        let mut way = Way { upstream, queue, client };
 
-        let warm_up = upstream.load(&queue, WARM_UP.min(scenario.invites), None).await.map_err(amqp)?;
-        let profiler = self.profiler(scenario, &subjects)?;
-        let before = self.clocks(&subjects, &provider);
-        let outcome = upstream.load(&queue, scenario.invites, scenario.rate).await.map_err(amqp)?;
-        let after = self.clocks(&subjects, &provider);
+        let warm_up = way.load(WARM_UP.min(scenario.invites), None).await?;
+        let profiler = self.profiler(scenario, front.as_ref().map_or(subjects[0].pid(), Front::pid))?;
+        let before = self.clocks(front.as_ref(), &subjects, &provider);
+        let outcome = way.load(scenario.invites, scenario.rate).await?;
+        let after = self.clocks(front.as_ref(), &subjects, &provider);
         if let Some(profiler) = profiler {
             // It ends by the signal, once it has written what it has.
             let _ = profiler.stop().await;
         }
 
         let mut measure = outcome.measure();
-        measure.cpu = after.since(&before, outcome.answered());
+        measure.cpu = after.since(&before, outcome.answered);
         let peaks = subjects.iter().filter_map(|subject| process::peak(subject.pid()));
         measure.peak_mib = peaks.map(mebibytes).fold(0.0, f64::max);
+        measure.gateway_mib = front.as_ref().and_then(Front::peak).map_or(0.0, mebibytes);
         let mut wrongs = [warm_up.wrongs(), outcome.wrongs()].concat();
-        if scenario.subject == Subject::Worker {
+        if scenario.subject != Subject::Floor {
             let texts = provider::accepted(&provider_url).await?;
-            let answered = u64::from(warm_up.answered() + outcome.answered());
+            let answered = u64::from(warm_up.answered + outcome.answered);
             if texts != answered {
                 wrongs.push(format!("{texts} texts for {answered} invites with a reply"));
             }
         }
-        wrongs.extend(self.end(scenario.subject, subjects, &upstream).await?);
+        // Its connections close, so that the gateway need not wait for them.
+        way.client = None;
+        if let Some(front) = front {
+            wrongs.extend(front.stop().await.err().map(|why| format!("the gateway: {why}")));
+        }
+        wrongs.extend(self.end(scenario.subject, subjects, &way.upstream).await?);
         Ok(Found { measure, wrongs })
     }
 
@@ -168,18 +198,19 @@ impl Bench {
     }
 
     /// By frame pointers, which the program has to be built with.
-    fn profiler(&self, scenario: &Scenario, subjects: &[Process]) -> Result<Option<Process>, String> {
+    fn profiler(&self, scenario: &Scenario, pid: u32) -> Result<Option<Process>, String> {
         if !self.profile || scenario.subject == Subject::Floor {
             return Ok(None);
         }
-        let (pid, data) = (subjects[0].pid().to_string(), self.surroundings.profile());
+        let (pid, data) = (pid.to_string(), self.surroundings.profile());
         let mut command = Command::new("perf");
         command.args(["record", "--freq", "999", "--call-graph", "fp", "--pid", &pid, "--output"]).arg(data);
         Process::start(command.stdout(Stdio::null()), &self.surroundings.run.join("perf.log")).map(Some)
     }
 
-    fn clocks(&self, subjects: &[Process], provider: &Process) -> Clocks {
+    fn clocks(&self, front: Option<&Front>, subjects: &[Process], provider: &Process) -> Clocks {
         Clocks {
+            gateway: front.map(|front| usage::cpu(front.pid())),
             subject: subjects.iter().map(|subject| usage::cpu(subject.pid())).sum(),
             postgres: self.servers.postgres.map(usage::cpu),
             broker: self.servers.broker.map(usage::cpu),
@@ -205,6 +236,15 @@ impl Bench {
     }
 }
 
+impl Way {
+    async fn load(&mut self, invites: u32, rate: Option<u32>) -> Result<Outcome, String> {
+        match &mut self.client {
+            Some(client) => Ok(client.load(invites, rate).await),
+            None => self.upstream.load(&self.queue, invites, rate).await.map_err(|error| amqp(&error)),
+        }
+    }
+}
+
 impl Clocks {
     fn since(&self, before: &Self, invites: u32) -> Cpu {
         let each = |after: Duration, before: Duration| {
@@ -212,6 +252,7 @@ impl Clocks {
         };
         let each_of = |after: Option<Duration>, before: Option<Duration>| each(after?, before?);
         Cpu {
+            gateway: each_of(self.gateway, before.gateway),
             worker: each(self.subject, before.subject),
             postgres: each_of(self.postgres, before.postgres),
             broker: each_of(self.broker, before.broker),
@@ -220,6 +261,10 @@ impl Clocks {
             machine: each(self.machine, before.machine),
         }
     }
+}
+
+fn amqp(error: &lapin::Error) -> String {
+    format!("RabbitMQ: {error}")
 }
 
 fn mebibytes(kibibytes: u64) -> f64 {

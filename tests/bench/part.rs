@@ -16,6 +16,8 @@ pub enum Part {
     Growth,
     /// As fast as it goes, with two and with four workers on one queue
     ScaleOut,
+    /// Over HTTP, beside the queue alone: as fast as it goes, at fixed rates, and among idle and slow connections
+    Gateway,
 }
 
 /// Who answers.
@@ -25,6 +27,8 @@ pub enum Subject {
     /// Takes a message, publishes a reply, waits for its confirm, acknowledges. Nothing else.
     Floor,
     Worker,
+    /// A gateway, and the worker behind it.
+    Gateway,
 }
 
 /// One measurement's conditions.
@@ -40,6 +44,12 @@ pub struct Scenario {
     pub provider_ms: u32,
     /// Old sessions in the table.
     pub rows: u32,
+    /// Connections to the gateway that ask for nothing.
+    #[serde(default)]
+    pub idle: u32,
+    /// Connections to the gateway that never end their request.
+    #[serde(default)]
+    pub slow: u32,
 }
 
 /// Unanswered invites at most, where there is no rate.
@@ -50,15 +60,17 @@ impl Scenario {
     pub fn title(&self) -> String {
         let who = match (self.subject, self.part) {
             (Subject::Floor, _) => "floor".to_owned(),
+            (Subject::Worker, Part::Gateway) => "queue alone".to_owned(),
+            (Subject::Gateway, _) => "over HTTP".to_owned(),
             (Subject::Worker, Part::SlowProvider) => format!("provider takes {} ms", self.provider_ms),
             (Subject::Worker, Part::Growth) => format!("{} old rows", thousands(self.rows)),
             (Subject::Worker, _) if self.workers == 1 => "one worker".to_owned(),
             (Subject::Worker, _) => format!("{} workers", self.workers),
         };
-        match self.rate {
-            Some(rate) => format!("{who}, {}/s", thousands(rate)),
-            None => who,
-        }
+        let rate = self.rate.map(|rate| format!(", {}/s", thousands(rate)));
+        let (idle, slow) = (thousands(self.idle), thousands(self.slow));
+        let crowd = (self.idle + self.slow > 0).then(|| format!(", beside {idle} idle and {slow} slow ones"));
+        [who, rate.unwrap_or_default(), crowd.unwrap_or_default()].concat()
     }
 }
 

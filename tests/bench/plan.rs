@@ -16,6 +16,12 @@ const INVITES: u32 = 20_000;
 const INVITES_OF_FLOOR: u32 = 50_000;
 const INVITES_OF_SLOW_PROVIDER: u32 = 15_000;
 const SLOW_PROVIDER_MS: u32 = 100;
+/// Over HTTP: what the gateway is held to at half of its throughput, and that throughput.
+const HTTP_RATES: [u32; 2] = [1_000, 2_000];
+/// Longer than the ten seconds after which the gateway closes a connection that says nothing.
+const HTTP_RATE_FOR: u32 = 12;
+const IDLE: u32 = 1_000;
+const SLOW: u32 = 200;
 const MORE_WORKERS: [u32; 2] = [2, 4];
 
 /// A round, and what of it goes on beside old rows: filling the table takes minutes, so all its rounds come last.
@@ -34,6 +40,8 @@ pub fn plan(options: &Options) -> Plan {
         workers: 1,
         provider_ms: 0,
         rows: 0,
+        idle: 0,
+        slow: 0,
     };
     let (floor, worker) = (plain(Subject::Floor, INVITES_OF_FLOOR), plain(Subject::Worker, INVITES));
     let mut plan = Plan { round: Vec::new(), beside_old_rows: Vec::new() };
@@ -64,8 +72,23 @@ pub fn plan(options: &Options) -> Plan {
             }
         }
     }
+    if options.runs(Part::Gateway) {
+        plan.round.extend(over_http(options, &worker));
+    }
     if options.runs(Part::Growth) {
         plan.beside_old_rows.push(Scenario { part: Part::Growth, rows: options.rows(), ..worker });
     }
     plan
+}
+
+/// Each beside the queue alone; the last beside a crowd.
+fn over_http(options: &Options, worker: &Scenario) -> Vec<Scenario> {
+    let queue = |rate: Option<u32>| {
+        let invites = options.invites.or(rate.map(|rate| rate * HTTP_RATE_FOR)).unwrap_or(worker.invites);
+        Scenario { part: Part::Gateway, invites, rate, ..worker.clone() }
+    };
+    let http = |rate| Scenario { subject: Subject::Gateway, ..queue(rate) };
+    let rates = [None].into_iter().chain(HTTP_RATES.map(Some));
+    let crowded = Scenario { idle: IDLE, slow: SLOW, ..http(Some(HTTP_RATES[0])) };
+    rates.flat_map(|rate| [queue(rate), http(rate)]).chain([crowded]).collect()
 }

@@ -3,6 +3,7 @@
 use crate::{
     figures::{Cpu, Finding, Measure, or_dash, ratio, short, whole},
     machine::Machine,
+    over_http,
     part::{Part, Subject, WINDOW, thousands},
 };
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
@@ -38,7 +39,7 @@ pub struct AtRate<'a> {
 impl Run {
     /// As fast as it goes: the floor first, then one worker, then the rest.
     pub fn fastest(&self) -> impl Iterator<Item = &Finding> {
-        self.findings.iter().filter(|finding| finding.scenario.rate.is_none())
+        self.findings.iter().filter(|it| it.scenario.rate.is_none() && it.scenario.part != Part::Gateway)
     }
 
     pub fn floor(&self) -> Option<&Measure> {
@@ -51,12 +52,13 @@ impl Run {
     }
 
     pub fn rates(&self) -> Vec<AtRate<'_>> {
+        let latencies = || self.findings.iter().filter(|it| it.scenario.part == Part::Latency);
         let of = |subject, rate| {
-            let mut same = self.findings.iter().filter(|it| it.scenario.rate == Some(rate));
+            let mut same = latencies().filter(|it| it.scenario.rate == Some(rate));
             same.find(|it| it.scenario.subject == subject).map(|it| &it.measure)
         };
-        let rates = self.findings.iter().filter(|it| it.scenario.subject == Subject::Worker);
-        rates
+        latencies()
+            .filter(|it| it.scenario.subject == Subject::Worker)
             .filter_map(|it| it.scenario.rate)
             .filter_map(|rate| {
                 Some(AtRate { rate, floor: of(Subject::Floor, rate)?, worker: of(Subject::Worker, rate)? })
@@ -67,12 +69,15 @@ impl Run {
     /// For a terminal.
     pub fn tables(&self) -> String {
         let mut text = format!("{}\n{}\n", self.machine.describe(), self.how());
-        for grid in [self.throughput(), self.latency()].iter().filter(|grid| !grid.rows.is_empty()) {
+        for grid in [self.throughput(), self.latency(), over_http::grid(self)]
+            .iter()
+            .filter(|grid| !grid.rows.is_empty())
+        {
             let _ = write!(text, "\n{}\n", grid.plain());
         }
         let _ = write!(
             text,
-            "\nCPU in µs per invite; `all` is the whole machine's. The floor's `worker` is the bare consumer."
+            "\nCPU in µs per invite; `all` is the whole machine's. The floor's `worker` is the bare consumer. Memory is the peak."
         );
         text
     }
@@ -80,11 +85,12 @@ impl Run {
     /// For docs/PERFORMANCE.md.
     pub fn markdown(&self) -> String {
         format!(
-            "{}.\n{}\n\n{}\n{}",
+            "{}.\n{}\n\n{}\n{}\n{}",
             self.machine.describe(),
             self.how(),
             self.throughput().markdown(),
-            self.latency().markdown()
+            self.latency().markdown(),
+            over_http::grid(self).markdown()
         )
     }
 
