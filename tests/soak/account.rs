@@ -4,6 +4,7 @@
 use crate::{
     agree::{Rows, holds_its_id, name, row, told, unexpected},
     book::{DeadLetter, Entry},
+    events::{Event, were_told},
     invite::{Invite, Kind},
 };
 use serde::Deserialize;
@@ -29,6 +30,8 @@ pub struct Evidence {
     pub dead: Vec<DeadLetter>,
     pub texts: Vec<Accepted>,
     pub rows: Vec<Value>,
+    /// In the order in which they came.
+    pub events: Vec<Event>,
 }
 
 /// What is wrong.
@@ -54,10 +57,12 @@ pub enum Wrong {
     BegunTwice,
     /// A reply or a text of nobody's.
     Stray,
+    /// A step of a session without its event, or events in another order.
+    Untold,
 }
 
 impl Wrong {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Lost,
         Self::Doubled,
         Self::Conflict,
@@ -68,6 +73,7 @@ impl Wrong {
         Self::Surplus,
         Self::BegunTwice,
         Self::Stray,
+        Self::Untold,
     ];
 
     /// Whether it breaks a promise.
@@ -87,6 +93,7 @@ impl Wrong {
             Self::Surplus => "refusals with two rows",
             Self::BegunTwice => "without an id, begun twice",
             Self::Stray => "strays",
+            Self::Untold => "events that were not told",
         }
     }
 }
@@ -105,6 +112,8 @@ pub struct Anomaly {
 pub struct Account {
     pub published: usize,
     pub answered: usize,
+    /// Those of them that were asked for over HTTP.
+    pub over_http: usize,
     /// Messages under which invites were published, and the replies to them.
     pub messages: usize,
     pub replies: usize,
@@ -114,6 +123,9 @@ pub struct Account {
     pub outcomes: BTreeMap<String, usize>,
     pub texts: usize,
     pub dead_expected: usize,
+    /// Events that came, and those of them that had come before.
+    pub events: usize,
+    pub events_repeated: usize,
     pub anomalies: Vec<Anomaly>,
 }
 
@@ -145,6 +157,7 @@ pub fn account(evidence: &Evidence) -> Account {
         }
     }
     strays(&mut account, evidence);
+    were_told(&mut account, &evidence.rows, &evidence.events);
     account
 }
 
@@ -182,6 +195,7 @@ fn invite_is(
         return;
     }
     account.answered += 1;
+    account.over_http += usize::from(invite.over_http);
     let mut held = BTreeSet::new();
     for (publish, body) in &replies {
         let other = entry.publishes[*publish].phone != invite.phone;

@@ -7,12 +7,14 @@ mod agree;
 mod book;
 #[path = "../it/support/credentials.rs"]
 mod credentials;
+mod events;
 mod invite;
 mod options;
 
 use account::{Accepted, Account, Evidence, Wrong, account};
 use book::{DeadLetter, Entry, Heard, Publish};
 use clap::Parser;
+use events::Event;
 use invite::{Invite, Kind};
 use options::Options;
 use serde_json::{Value, json};
@@ -38,6 +40,7 @@ fn case(kind: Kind) -> Case {
             dead: Vec::new(),
             texts: Vec::new(),
             rows: Vec::new(),
+            events: Vec::new(),
         },
         invite,
     };
@@ -288,4 +291,33 @@ fn without_an_id_a_second_session_is_a_kind_of_its_own() {
     // Three texts are not that.
     twice.text("SM3");
     twice.is(&[Wrong::Doubled, Wrong::Conflict, Wrong::Row]);
+}
+
+#[test]
+fn a_step_without_its_event_is_untold_and_so_are_steps_in_another_order() {
+    let mut case = case(Kind::Plain);
+    case.evidence.rows[0]["sent_at"] = "2026-11-25T05:00:00Z".into();
+    case.evidence.rows[0]["delivered_at"] = "2026-11-25T05:00:01Z".into();
+    case.evidence.rows[0]["status"] = "delivered".into();
+    let event = |status: &str| {
+        Event::read(json!({"sessionId": "s", "status": status}).to_string().as_bytes()).expect("an event")
+    };
+    case.is(&[Wrong::Untold]);
+    case.evidence.events = vec![event("sent")];
+    case.is(&[Wrong::Untold]);
+    case.evidence.events = vec![event("delivered"), event("sent")];
+    case.is(&[Wrong::Untold]);
+    // A batch that was published again.
+    case.evidence.events = vec![event("sent"), event("sent"), event("delivered"), event("sent")];
+    case.is(&[]);
+    assert_eq!((case.account().events, case.account().events_repeated), (4, 2));
+}
+
+#[test]
+fn what_a_receipt_settled_after_the_answer_is_well() {
+    let mut case = case(Kind::Plain);
+    case.told(&error("failed", "outcome_unknown"));
+    case.evidence.rows[0]["error"] = json!({"code": "outcome_unknown"});
+    case.evidence.rows[0]["status"] = "delivered".into();
+    case.is(&[]);
 }

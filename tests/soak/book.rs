@@ -1,5 +1,6 @@
 //! The publishers' own logs: what was published, what the broker confirmed, and what was answered.
 
+use crate::events::Event;
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard},
@@ -58,6 +59,7 @@ pub struct Loose {
     /// Replies with a correlation id that nobody used.
     pub strays: Vec<String>,
     pub dead: Vec<DeadLetter>,
+    pub events: Vec<Event>,
     /// What the publishers met that they should not have.
     pub complaints: BTreeMap<String, u64>,
 }
@@ -83,6 +85,11 @@ impl Book {
         entry.publishes.len() - 1
     }
 
+    /// Whether it was not published yet.
+    pub fn is_new(&self, invite: usize) -> bool {
+        lock(&self.entries)[invite].publishes.is_empty()
+    }
+
     pub fn confirmed(&self, invite: usize, publish: usize) {
         lock(&self.entries)[invite].publishes[publish].confirmed = Some(OffsetDateTime::now_utc());
     }
@@ -102,6 +109,10 @@ impl Book {
 
     pub fn dead_letter(&self, letter: DeadLetter) {
         lock(&self.loose).dead.push(letter);
+    }
+
+    pub fn event(&self, event: Event) {
+        lock(&self.loose).events.push(event);
     }
 
     /// Counts something that should not be.

@@ -1,11 +1,16 @@
 //! The broker from the outside: taking answers and dead letters, and counting what is left.
 
-use crate::book::{Book, DeadLetter};
+use crate::{
+    book::{Book, DeadLetter},
+    events::Event,
+};
 use futures::StreamExt;
 use lapin::{
-    Channel, Connection, ConnectionProperties,
+    Channel, Connection, ConnectionProperties, ExchangeKind,
     message::Delivery,
-    options::{BasicAckOptions, BasicConsumeOptions, QueueDeclareOptions},
+    options::{
+        BasicAckOptions, BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    },
     types::{AMQPValue, FieldTable},
 };
 use std::{sync::Arc, time::Duration};
@@ -16,6 +21,17 @@ pub const PREFIX: &str = "soak";
 pub const AGAIN: Duration = Duration::from_millis(50);
 /// How long the broker may take for anything.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Bound to all events, from before the first.
+pub const EVENTS: &str = "soak-upstream-events";
+
+/// What comes to a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    Replies,
+    DeadLetters,
+    Events,
+}
 
 /// One of the worker's queues.
 pub fn queue(suffix: &str) -> String {
@@ -44,33 +60,57 @@ pub async fn declare(url: &str, queue: &str) -> Option<()> {
     Some(())
 }
 
+/// The exchange, as the worker declares it, and a queue that outlives the broker's restarts.
+pub async fn bind_events(url: &str) -> Option<()> {
+    declare(url, EVENTS).await?;
+    let connection = connect(url, "events").await?;
+    let channel = connection.create_channel().await.ok()?;
+    let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    let exchange = queue("events");
+    let exchange = exchange.as_str();
+    channel
+        .exchange_declare(exchange.into(), ExchangeKind::Topic, durable, FieldTable::default())
+        .await
+        .ok()?;
+    let (bound, key) = (QueueBindOptions::default(), "session.#".into());
+    channel.queue_bind(EVENTS.into(), exchange.into(), key, bound, FieldTable::default()).await.ok()?;
+    let _ = connection.close(200, "done".into()).await;
+    Some(())
+}
+
 /// Takes what comes to a queue into the book, for as long as the driver lives.
-pub async fn follow(url: String, queue: String, dead: bool, book: Arc<Book>) {
+pub async fn follow(url: String, queue: String, what: What, book: Arc<Book>) {
     loop {
         // An error is a lost connection: what was not acknowledged comes again.
-        let _ = follow_once(&url, &queue, dead, &book).await;
+        let _ = follow_once(&url, &queue, what, &book).await;
         sleep(AGAIN).await;
     }
 }
 
-async fn follow_once(url: &str, queue: &str, dead: bool, book: &Book) -> Option<()> {
+async fn follow_once(url: &str, queue: &str, what: What, book: &Book) -> Option<()> {
     let connection = connect(url, "answers").await?;
     let channel = timeout(PATIENCE, connection.create_channel()).await.ok()?.ok()?;
     let consuming =
         channel.basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default());
     let mut deliveries = timeout(PATIENCE, consuming).await.ok()?.ok()?;
     while let Some(Ok(delivery)) = deliveries.next().await {
-        note(&delivery, dead, book);
+        note(&delivery, what, book);
         // On a dying connection an acknowledgement may never end.
         timeout(PATIENCE, delivery.acker.ack(BasicAckOptions::default())).await.ok()?.ok()?;
     }
     None
 }
 
-fn note(delivery: &Delivery, dead: bool, book: &Book) {
+fn note(delivery: &Delivery, what: What, book: &Book) {
+    if what == What::Events {
+        return match Event::read(&delivery.data) {
+            Some(event) => book.event(event),
+            None => book.complain("an event that cannot be read"),
+        };
+    }
     let correlation =
         delivery.properties.correlation_id().as_ref().map(ToString::to_string).unwrap_or_default();
-    if !dead {
+    if what == What::Replies {
         return book.heard(&correlation, delivery.data.clone(), false);
     }
     let header = |name: &str| match delivery.properties.headers().as_ref()?.inner().get(name)? {

@@ -22,6 +22,9 @@ pub struct Done {
     pub terms: u64,
     pub stops: u64,
     pub long_stops: u64,
+    pub gateway_kills: u64,
+    pub gateway_terms: u64,
+    pub gateway_stops: u64,
     /// To the broker, the database and the provider.
     pub cuts: [u64; 3],
     pub stalls: [u64; 3],
@@ -50,6 +53,7 @@ pub struct Outage {
 pub struct Chaos {
     pub surroundings: Surroundings,
     pub workers: Vec<Arc<Place>>,
+    pub gateways: Vec<Arc<Place>>,
     /// One end of each server at a time.
     broker: tokio::sync::Mutex<()>,
     database: tokio::sync::Mutex<()>,
@@ -57,10 +61,11 @@ pub struct Chaos {
 }
 
 impl Chaos {
-    pub fn new(surroundings: Surroundings, workers: Vec<Arc<Place>>) -> Self {
+    pub fn new(surroundings: Surroundings, workers: Vec<Arc<Place>>, gateways: Vec<Arc<Place>>) -> Self {
         Self {
             surroundings,
             workers,
+            gateways,
             broker: tokio::sync::Mutex::default(),
             database: tokio::sync::Mutex::default(),
             done: Mutex::default(),
@@ -109,7 +114,23 @@ impl Chaos {
                 self.done().long_stops += u64::from(length > Duration::from_secs(10));
                 self.workers[worker].freeze(length).await;
             }
+            Event::KillGateway(gateway) => {
+                self.gateways[gateway].kill();
+                self.done().gateway_kills += 1;
+            }
+            Event::TermGateway(gateway) => {
+                self.gateways[gateway].term().await;
+                self.done().gateway_terms += 1;
+            }
+            Event::StopGateway(gateway, length) => {
+                self.done().gateway_stops += 1;
+                self.gateways[gateway].freeze(length).await;
+            }
             Event::Cut(server, whose) => {
+                // What hits all workers hits the gateways too.
+                if whose.is_none() {
+                    self.gateways.iter().for_each(|gateway| gateway.cut(server));
+                }
                 for (index, worker) in self.workers.iter().enumerate() {
                     if whose.is_none_or(|one| one == index) {
                         worker.cut(server);

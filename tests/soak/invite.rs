@@ -68,6 +68,8 @@ pub struct Invite {
     pub pause: Duration,
     /// The front camera, or the back one.
     pub front: bool,
+    /// Whether it is asked for over HTTP first; repeats of it come by the queue.
+    pub over_http: bool,
 }
 
 /// The same ones for the same seed, in the order of their times. Half of them come in crowds, each just before a fault,
@@ -103,6 +105,7 @@ pub fn invites(options: &Options, seed: u64, faults: &[Duration]) -> Vec<Invite>
                 jwt: rng.random_bool(0.15),
                 pause: Duration::from_millis(rng.random_range(0..3_000)),
                 front: rng.random_bool(0.5),
+                over_http: rng.random_bool(0.15) && !matches!(kind, Kind::Anonymous | Kind::Orphan),
             }
         })
         .collect()

@@ -5,11 +5,13 @@
 
 mod account;
 mod agree;
+mod ask;
 mod book;
 mod broker;
 mod chaos;
 #[path = "../it/support/credentials.rs"]
 mod credentials;
+mod events;
 mod invite;
 mod options;
 mod plan;

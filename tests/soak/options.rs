@@ -30,6 +30,9 @@ pub struct Options {
     /// `kill -9` of a worker, so many times [default: 8 a minute]
     #[arg(long)]
     pub kills: Option<u64>,
+    /// `kill -9` of a gateway, so many times [default: 6 a minute]
+    #[arg(long)]
+    pub gateway_kills: Option<u64>,
     /// SIGTERM to a worker, which has to end well [default: 2 a minute]
     #[arg(long)]
     pub terms: Option<u64>,

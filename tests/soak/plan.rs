@@ -4,6 +4,9 @@ use crate::options::Options;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::time::Duration;
 
+/// Gateway processes.
+pub const GATEWAYS: usize = 2;
+
 /// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
@@ -13,6 +16,10 @@ pub enum Event {
     Term(usize),
     /// SIGSTOP, and SIGCONT after this long.
     Stop(usize, Duration),
+    /// The same three, to the gateway of this index.
+    KillGateway(usize),
+    TermGateway(usize),
+    StopGateway(usize, Duration),
     /// Every line of this worker to that server, or of all workers.
     Cut(Server, Option<usize>),
     /// This worker's lines to that server carry nothing for so long.
@@ -72,6 +79,16 @@ pub fn events(options: &Options, seed: u64) -> Vec<(Duration, Event)> {
             anywhere(&mut rng),
             Event::Stop(rng.random_range(0..workers), Duration::from_millis(millis)),
         ));
+    }
+    for _ in 0..count(options.gateway_kills, 6.0) {
+        plan.push((anywhere(&mut rng), Event::KillGateway(rng.random_range(0..GATEWAYS))));
+    }
+    for _ in 0..count(options.terms, 2.0) {
+        plan.push((anywhere(&mut rng), Event::TermGateway(rng.random_range(0..GATEWAYS))));
+    }
+    for _ in 0..count(options.stops, 2.0) {
+        let length = Duration::from_millis(rng.random_range(1_000..6_000));
+        plan.push((anywhere(&mut rng), Event::StopGateway(rng.random_range(0..GATEWAYS), length)));
     }
     for server in [Server::Broker, Server::Database, Server::Provider] {
         for _ in 0..count(options.cuts, 4.0) {

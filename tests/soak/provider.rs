@@ -39,7 +39,7 @@ impl Provider {
         let account = Account { sid: ACCOUNT.to_owned(), auth_token: auth_token.clone().into() };
         let faults = if honest { Faults::default() } else { changes(&faults()) };
         let settings =
-            Settings { account: Some(account), faults, callbacks: false, keep: usize::MAX, seed: Some(seed) };
+            Settings { account: Some(account), faults, callbacks: true, keep: usize::MAX, seed: Some(seed) };
         tokio::spawn(serve(listener, settings, future::pending()));
         let client = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
         Self { url, auth_token, client }

@@ -2,6 +2,7 @@
 
 use crate::{
     agree::holds_its_id,
+    ask::Gateways,
     book::{Book, correlation},
     broker::{self, AGAIN},
     invite::{Invite, Kind, Secrets},
@@ -31,6 +32,7 @@ pub struct Upstream {
     pub url: String,
     pub book: Arc<Book>,
     pub secrets: Arc<Secrets>,
+    pub gateways: Gateways,
     /// Invites that may be without an answer.
     pub window: Arc<Semaphore>,
 }
@@ -98,6 +100,9 @@ impl Publisher {
     /// Publishes until a message is confirmed, and gives which; what is confirmed has to be answered. An invite without
     /// an id is published once: a second message would be a second invite.
     async fn publish(&self, invite: &Invite, phone: &str) -> Option<usize> {
+        if invite.over_http && self.upstream.book.is_new(invite.index) {
+            return Some(self.ask(invite, phone).await);
+        }
         let reply_to = if invite.kind == Kind::Orphan { Some(NOWHERE) } else { self.reply_to.as_deref() };
         loop {
             let line = self.line().await;
@@ -118,6 +123,16 @@ impl Publisher {
             }
             sleep(AGAIN).await;
         }
+    }
+
+    /// The same over HTTP, until it is answered.
+    async fn ask(&self, invite: &Invite, phone: &str) -> usize {
+        let book = &self.upstream.book;
+        let publish = book.publishing(invite.index, phone);
+        let reply = self.upstream.gateways.ask(invite, &invite.body(phone, &self.upstream.secrets)).await;
+        book.confirmed(invite.index, publish);
+        book.heard(&correlation(invite.index, publish), reply, false);
+        publish
     }
 
     /// The open connection, or a new one, however long that takes.

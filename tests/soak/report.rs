@@ -98,6 +98,7 @@ impl Findings {
             account.answered,
             format!("{} replies, {rate:.0}/s over {took} s", account.replies),
         );
+        table.row("  over HTTP", account.over_http, "");
         for (outcome, count) in &account.outcomes {
             table.row(&format!("  {outcome}"), *count, "");
         }
@@ -123,9 +124,14 @@ impl Findings {
             self.unreadable,
             format!("{} sent", done.undecodable + done.perhaps_undecodable),
         );
-        table.row("kill -9", done.kills, "");
-        table.row("SIGTERM", done.terms, "");
-        table.row("SIGSTOP", done.stops, format!("{} of them longer than a lease", done.long_stops));
+        table.row("events", account.events, format!("{} of them again", account.events_repeated));
+        table.row("kill -9", done.kills, format!("and {} of gateways", done.gateway_kills));
+        table.row("SIGTERM", done.terms, format!("and {} to gateways", done.gateway_terms));
+        let long = format!(
+            "{} of them longer than a lease; and {} to gateways",
+            done.long_stops, done.gateway_stops
+        );
+        table.row("SIGSTOP", done.stops, long);
         for (name, counts) in [("cuts", done.cuts), ("stalls", done.stalls)] {
             let of = |server| counts[server as usize];
             let (broker, database) = (of(Server::Broker), of(Server::Database));

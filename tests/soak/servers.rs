@@ -15,6 +15,8 @@ use tokio::{
 use url::Url;
 
 const AGAIN: Duration = Duration::from_millis(20);
+/// How long the outbox may take to be empty once all is well.
+const EMPTY_WITHIN: Duration = Duration::from_secs(30);
 const UP_WITHIN: Duration = Duration::from_secs(90);
 
 /// `name` is `rabbitmq` or `postgres`, `what` is `stop`, `crash` or `start`.
@@ -88,4 +90,19 @@ pub async fn rows(url: &str) -> Result<Vec<serde_json::Value>, sqlx::Error> {
     let mut own = PgConnection::connect(url).await?;
     let sql = "select to_jsonb(s) - 'token' - 'request_sha256' from sessions s order by id";
     sqlx::query(sql).fetch_all(&mut own).await?.iter().map(|row| row.try_get(0)).collect()
+}
+
+/// Waits until no event waits to be published; whether it came to that.
+pub async fn outbox_is_empty(url: &str) -> bool {
+    let empty = async {
+        while outbox(url).await.ok() != Some(0) {
+            sleep(AGAIN).await;
+        }
+    };
+    timeout(EMPTY_WITHIN, empty).await.is_ok()
+}
+
+async fn outbox(url: &str) -> Result<i64, sqlx::Error> {
+    let mut own = PgConnection::connect(url).await?;
+    sqlx::query_scalar("select count(*) from events").fetch_one(&mut own).await
 }

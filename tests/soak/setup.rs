@@ -4,11 +4,13 @@ use crate::{
     broker,
     invite::{GROUPS, Secrets},
     options::{Options, Surroundings},
+    plan::GATEWAYS,
     provider::{ACCOUNT, Provider},
     workers::{GRACE, Place, Places},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use std::{
+    net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -27,8 +29,12 @@ pub fn environment(
     options: &Options,
     surroundings: &Surroundings,
     provider: &Provider,
+    gateway: &str,
 ) -> Vec<(String, String)> {
+    let public = format!("http://{gateway}");
     let own = [
+        // Receipts go to the first gateway, whether it is there or not.
+        ("PUBLIC_URL", public.as_str()),
         ("DATABASE_URL", surroundings.database.as_str()),
         ("DATABASE_MAX_CONNECTIONS", "4"),
         ("AMQP_URL", &surroundings.broker),
@@ -72,6 +78,35 @@ pub fn prepare(surroundings: &Surroundings, environment: &[(String, String)], se
     }
 }
 
+/// Addresses for gateways, that nothing listens on yet.
+pub fn addresses() -> Vec<String> {
+    // All are held until all are known, so that they differ.
+    let held = [(); GATEWAYS].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    held.iter().map(|listener| listener.local_addr().expect("an address").to_string()).collect()
+}
+
+/// The same for the gateways, each at an address of its own.
+pub async fn start_gateways(
+    places: &Places,
+    addresses: &[String],
+    surroundings: &Surroundings,
+    provider: &Provider,
+    environment: &[(String, String)],
+    logs: &Path,
+) {
+    for (index, address) in addresses.iter().enumerate() {
+        let own = [("GATEWAY_ADDR", address.as_str()), ("GATEWAY_TIMEOUT", "20s")];
+        let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let environment = environment.iter().cloned().chain(own).collect();
+        let logs = PathBuf::from(logs);
+        let place = Place::new(index, "gateway", surroundings, &provider.url, environment, logs).await;
+        let place = place.expect("a tunnel has a port");
+        place.start();
+        tokio::spawn(place.clone().watch());
+        places.add(place);
+    }
+}
+
 /// The first process in each place.
 pub async fn start_workers(
     workers: &Places,
@@ -83,7 +118,7 @@ pub async fn start_workers(
 ) {
     for index in 0..usize::from(options.workers) {
         let (environment, logs) = (environment.to_vec(), PathBuf::from(logs));
-        let place = Place::new(index, surroundings, &provider.url, environment, logs).await;
+        let place = Place::new(index, "worker", surroundings, &provider.url, environment, logs).await;
         let place = place.expect("a tunnel has a port");
         place.start();
         tokio::spawn(place.clone().watch());

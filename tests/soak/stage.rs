@@ -2,8 +2,9 @@
 
 use crate::{
     account::{Evidence, account},
+    ask::Gateways,
     book::Book,
-    broker,
+    broker::{self, What},
     chaos::Chaos,
     invite::{self, Invite},
     options::{Options, Surroundings},
@@ -47,9 +48,12 @@ pub async fn run(options: Options, surroundings: Surroundings, workers: &Places)
 
     let provider = Provider::start(seed, options.honest_provider).await;
     let secrets = setup::secrets();
-    let environment = setup::environment(&options, &surroundings, &provider);
+    let addresses = setup::addresses();
+    let environment = setup::environment(&options, &surroundings, &provider, &addresses[0]);
     setup::prepare(&surroundings, &environment, &secrets);
+    broker::bind_events(&surroundings.broker).await.expect("a queue for events");
     setup::start_workers(workers, &options, &surroundings, &provider, &environment, &logs).await;
+    setup::start_gateways(workers, &addresses, &surroundings, &provider, &environment, &logs).await;
     let places = workers.all();
     let mut trouble = Vec::new();
     wait_until_ready(&places, &mut trouble).await;
@@ -65,10 +69,11 @@ pub async fn run(options: Options, surroundings: Surroundings, workers: &Places)
         url: surroundings.broker.clone(),
         book: book.clone(),
         secrets: Arc::new(secrets),
+        gateways: Gateways::new(addresses),
         window: Arc::new(Semaphore::new(options.window.into())),
     };
     let mut publishers = publishers(&options, &upstream, &invites);
-    let chaos = Arc::new(Chaos::new(surroundings.clone(), places.clone()));
+    let chaos = Arc::new(Chaos::new(surroundings.clone(), workers.of("worker"), workers.of("gateway")));
     let telling = tokio::spawn(tell_progress(book.clone(), chaos.clone(), begun));
 
     chaos.clone().run(plan).await;
@@ -84,6 +89,9 @@ pub async fn run(options: Options, surroundings: Surroundings, workers: &Places)
     telling.abort();
 
     wait_until_ready(&places, &mut trouble).await;
+    if !servers::outbox_is_empty(&surroundings.database).await {
+        trouble.push("there are events in the outbox that nobody publishes".to_owned());
+    }
     let done = chaos.summary();
     wait_until_empty(&surroundings, done.undecodable).await;
     for place in &places {
@@ -103,6 +111,7 @@ pub async fn run(options: Options, surroundings: Surroundings, workers: &Places)
         dead: loose.dead,
         texts: provider.inbox().await,
         rows: rows.expect("the sessions can be read"),
+        events: loose.events,
     };
     let findings = Findings {
         seed,
@@ -186,9 +195,13 @@ async fn follow_replies(options: &Options, surroundings: &Surroundings, book: &A
                 own
             }
         };
-        tokio::spawn(broker::follow(surroundings.broker.clone(), queue, false, book.clone()));
+        tokio::spawn(broker::follow(surroundings.broker.clone(), queue, What::Replies, book.clone()));
     }
-    tokio::spawn(broker::follow(surroundings.broker.clone(), broker::queue("dead"), true, book.clone()));
+    for (queue, what) in
+        [(broker::queue("dead"), What::DeadLetters), (broker::EVENTS.to_owned(), What::Events)]
+    {
+        tokio::spawn(broker::follow(surroundings.broker.clone(), queue, what, book.clone()));
+    }
 }
 
 fn publishers(options: &Options, upstream: &Upstream, invites: &[Invite]) -> JoinSet<()> {

@@ -1,4 +1,4 @@
-//! The worker processes: started, killed, frozen, watched.
+//! The processes of the program, workers and gateways: started, killed, frozen, watched.
 
 use crate::{
     options::Surroundings,
@@ -26,9 +26,11 @@ const SIGTERM: i32 = 15;
 const YOUNG: Duration = Duration::from_secs(2);
 pub const GRACE: &str = "5s";
 
-/// The place of one worker: its processes follow each other there.
+/// The place of one worker or gateway: its processes follow each other there.
 pub struct Place {
     index: usize,
+    /// `worker` or `gateway`.
+    command: &'static str,
     program: PathBuf,
     environment: Vec<(String, String)>,
     logs: PathBuf,
@@ -48,6 +50,11 @@ impl Places {
 
     pub fn all(&self) -> Vec<Arc<Place>> {
         self.0.lock().expect("nobody panics over a worker").clone()
+    }
+
+    /// Those of one command.
+    pub fn of(&self, command: &str) -> Vec<Arc<Place>> {
+        self.all().into_iter().filter(|place| place.command == command).collect()
     }
 }
 
@@ -71,6 +78,7 @@ impl Place {
     /// With tunnels to the servers; `environment` is all but their URLs.
     pub async fn new(
         index: usize,
+        command: &'static str,
         surroundings: &Surroundings,
         provider: &str,
         mut environment: Vec<(String, String)>,
@@ -85,7 +93,8 @@ impl Place {
             environment.insert(0, (name.to_owned(), tunnel.url.clone()));
         }
         let (program, undo) = (surroundings.program.clone(), surroundings.run.join("undo"));
-        let place = Self { index, program, environment, logs, undo, tunnels, state: Mutex::default() };
+        let place =
+            Self { index, command, program, environment, logs, undo, tunnels, state: Mutex::default() };
         Ok(Arc::new(place))
     }
 
@@ -94,7 +103,7 @@ impl Place {
     }
 
     fn log(&self, generation: u32) -> PathBuf {
-        self.logs.join(format!("worker-{}-{generation}.log", self.index))
+        self.logs.join(format!("{}-{}-{generation}.log", self.command, self.index))
     }
 
     /// Starts a process in an environment that holds the settings and nothing else, away from any `.env` file.
@@ -107,7 +116,7 @@ impl Place {
         state.generation += 1;
         let log = File::create(self.log(state.generation)).expect("a log can be written");
         let child = Command::new(&self.program)
-            .arg("worker")
+            .arg(self.command)
             .env_clear()
             .envs(self.environment.iter().cloned())
             .current_dir("/")
@@ -144,7 +153,8 @@ impl Place {
                     continue;
                 }
                 state.faults.push(format!(
-                    "worker {} ended unasked with {status} ({})",
+                    "{} {} ended unasked with {status} ({})",
+                    self.command,
                     self.index,
                     self.log(generation).display()
                 ));
@@ -209,7 +219,8 @@ impl Place {
                 let died_young = young && status.signal() == Some(SIGTERM);
                 if !status.success() && !died_young {
                     state.faults.push(format!(
-                        "worker {} ended with {status} after SIGTERM ({})",
+                        "{} {} ended with {status} after SIGTERM ({})",
+                        self.command,
                         self.index,
                         self.log(generation).display()
                     ));
@@ -223,7 +234,8 @@ impl Place {
             }
         }
         self.state().faults.push(format!(
-            "worker {} does not end within {ENDS_WITHIN:?} of SIGTERM ({})",
+            "{} {} does not end within {ENDS_WITHIN:?} of SIGTERM ({})",
+            self.command,
             self.index,
             self.log(generation).display()
         ));
