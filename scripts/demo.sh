@@ -2,7 +2,7 @@
 
 DEMO_GROUP=72
 # The request of the service that this one stands in for.
-DEMO_PATH=/api/SessionInvitation/smsInvite/?groupid=$DEMO_GROUP
+DEMO_PATH="/api/SessionInvitation/smsInvite/?groupid=$DEMO_GROUP"
 
 command_demo() {
     local name begun

@@ -119,6 +119,7 @@ fn lines(row: &Row) -> Vec<(&'static str, String)> {
         ("created", to_the_second(row.created_at)),
         ("sent", time(row.sent_at)),
         ("delivered", time(row.delivered_at)),
+        ("undelivered", time(row.undelivered_at)),
         ("joined", time(row.joined_at)),
         ("ended", time(row.ended_at)),
         ("expires", time(row.expires_at)),

@@ -3,6 +3,7 @@
 use super::{
     AgeLimits, BrokerConfig, DatabaseConfig, ProviderConfig, PublicUrl, Sender, WhenUnsure, WorkerConfig,
     read::{self, Faults, given},
+    sender::number_or_name,
 };
 use crate::{group::seal::SecretsKey, queue::ReplyToAllow};
 use clap::Args;
@@ -88,15 +89,6 @@ pub struct ProviderArgs {
     /// resend [default: look]
     #[arg(long, env = "SMS_WHEN_UNSURE", hide_env_values = true, value_name = "WHAT")]
     pub sms_when_unsure: Option<String>,
-}
-
-/// The worker's sender, for a command that only needs its name.
-#[derive(Args, Clone, Debug, Default)]
-pub struct OwnSenderArgs {
-    #[arg(long, env = "SMS_FROM", hide = true)]
-    sms_from: Option<String>,
-    #[arg(long, env = "SMS_MESSAGING_SERVICE_SID", hide = true)]
-    sms_messaging_service_sid: Option<String>,
 }
 
 #[derive(Args, Clone, Debug, Default)]
@@ -261,7 +253,7 @@ impl ProviderArgs {
         let service = given(self.sms_messaging_service_sid.as_ref());
         match (given(self.sms_from.as_ref()), service) {
             (Some(_), None) => {
-                faults.read("SMS_FROM", self.sms_from.as_ref(), "", sender).map(Sender::Number)
+                faults.read("SMS_FROM", self.sms_from.as_ref(), "", number_or_name).map(Sender::Number)
             }
             (None, Some(sid)) if sid.starts_with("MG") && sid.bytes().all(|b| b.is_ascii_alphanumeric()) => {
                 Some(Sender::MessagingService(sid.to_owned()))
@@ -316,21 +308,6 @@ impl ProviderArgs {
             settle: settle?,
             when_unsure: unsure?,
         })
-    }
-}
-
-impl OwnSenderArgs {
-    /// `None` if neither is set.
-    pub fn check(&self) -> Result<Option<String>, Faults> {
-        let mut faults = Faults::default();
-        let named =
-            [("SMS_FROM", &self.sms_from), ("SMS_MESSAGING_SERVICE_SID", &self.sms_messaging_service_sid)];
-        let set = named.into_iter().find(|(_, raw)| given(raw.as_ref()).is_some());
-        let sender = match set {
-            Some((name, raw)) => faults.read(name, raw.as_ref(), "", sender_name).map(Some),
-            None => Some(None),
-        };
-        faults.finish(sender)
     }
 }
 
@@ -414,27 +391,6 @@ fn queue_prefix(text: &str) -> Result<String, String> {
         return Err("must not begin with `amq.`, which the broker keeps for itself".to_owned());
     }
     Ok(text.to_owned())
-}
-
-/// A number in E.164, a short code, or an alphanumeric sender id
-/// (<https://www.twilio.com/docs/glossary/what-alphanumeric-sender-id>).
-fn sender(text: &str) -> Result<String, String> {
-    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
-    let id = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b' ');
-    let fits = match text.strip_prefix('+') {
-        Some(number) => (7..=15).contains(&number.len()) && digits(number),
-        None if text.bytes().all(|b| b.is_ascii_digit()) => (3..=8).contains(&text.len()) && digits(text),
-        None => text.len() <= 11 && id(text),
-    };
-    let rule =
-        "must be a number such as +15550001111, a short code, or a name of at most 11 letters and digits";
-    if fits { Ok(text.to_owned()) } else { Err(format!("{text:?} {rule}")) }
-}
-
-/// A sender as the tables of limits and opt-outs name it: a number or name, a messaging service, or `*` for any.
-pub fn sender_name(text: &str) -> Result<String, String> {
-    let service = text.starts_with("MG") && text.bytes().all(|b| b.is_ascii_alphanumeric());
-    if text == "*" || service { Ok(text.to_owned()) } else { sender(text) }
 }
 
 fn when_unsure(text: &str) -> Result<WhenUnsure, String> {

@@ -4,13 +4,12 @@
 mod args;
 mod gateway;
 mod read;
+mod sender;
 
-pub use args::{
-    BrokerArgs, DatabaseArgs, HttpAddrArgs, LogArgs, OwnSenderArgs, ProviderArgs, SecretsArgs, WorkerArgs,
-    sender_name,
-};
+pub use args::{BrokerArgs, DatabaseArgs, HttpAddrArgs, LogArgs, ProviderArgs, SecretsArgs, WorkerArgs};
 pub use gateway::{GatewayArgs, GatewayConfig, GatewayHttp};
 pub use read::Faults;
+pub use sender::{OwnSenderArgs, sender_name};
 
 use crate::{group::seal::SecretsKey, queue::ReplyToAllow};
 use secrecy::SecretString;

@@ -32,6 +32,10 @@ use uuid::Uuid;
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// In a request's extensions: its id, under which the log has it. That of an invite is its row's `correlation_id`.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestId(pub Uuid);
+
 /// In a request's extensions: path and query as they were asked for, before the path was matched.
 #[derive(Debug, Clone)]
 pub struct AsAsked(pub PathAndQuery);
@@ -46,6 +50,7 @@ pub async fn answer(gateway: Arc<Gateway>, router: Router, peer: IpAddr, request
     let counted = InHand::begin(&gateway.in_hand);
     let address = client::address(peer, request.headers(), &gateway.config.http.trusted_proxies);
     request.extensions_mut().insert(address);
+    request.extensions_mut().insert(RequestId(id));
     let trace =
         request.headers().get("traceparent").and_then(|value| TraceParent::parse(value.to_str().ok()?));
     let trace = trace.map(|trace| tracing::field::display(trace.trace_id()));
@@ -125,6 +130,8 @@ fn finish(mut response: Response, id: Uuid) -> Response {
 fn tell(span: &Span, method: &Method, status: StatusCode, took: Duration) {
     let (status, ms) = (status.as_u16(), took.as_millis());
     span.in_scope(|| match status {
+        // What is away is told once, by whoever waits for it, and not with each request.
+        503 => tracing::debug!(%method, status, ms, "answered"),
         500.. => tracing::warn!(%method, status, ms, "answered"),
         200..300 if *method == Method::POST => tracing::info!(%method, status, ms, "answered"),
         _ => tracing::debug!(%method, status, ms, "answered"),

@@ -3,7 +3,8 @@
 use super::{
     Gateway,
     body::Content,
-    caller, front,
+    caller,
+    front::{self, RequestId},
     openapi::responses::OfInvites,
     problem::{Own, Problem, Replied},
     query, routes,
@@ -21,6 +22,7 @@ use crate::{
     refusal::{Code, Refusal},
 };
 use axum::{
+    Extension,
     extract::State,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
@@ -34,6 +36,8 @@ use std::{
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
+
+use uuid::Uuid;
 
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// In a refusal.
@@ -60,6 +64,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
     security(("authorization" = []), ("gssnid" = [])))]
 pub async fn sms_invite(
     State(gateway): State<Arc<Gateway>>,
+    Extension(RequestId(id)): Extension<RequestId>,
     uri: Uri,
     headers: HeaderMap,
     body: Result<Content, Problem>,
@@ -76,7 +81,7 @@ pub async fn sms_invite(
     let answered = async {
         let mut envelope = admit(&gateway, &uri, &headers, body).await?;
         envelope.message_id = Some(key.clone());
-        ask(&gateway, envelope).await
+        ask(&gateway, id, envelope).await
     };
     let mut response = answered.await.into_response();
     if let Ok(key) = HeaderValue::from_bytes(key.as_bytes()) {
@@ -104,7 +109,7 @@ async fn admit(
 }
 
 /// Publishes, and waits for the worker's word.
-async fn ask(gateway: &Gateway, envelope: Envelope) -> Result<Response, Problem> {
+async fn ask(gateway: &Gateway, id: Uuid, envelope: Envelope) -> Result<Response, Problem> {
     let asking = gateway.asking()?;
     failpoint::hit_by("asked", envelope.message_id.as_deref());
     let message = Outgoing {
@@ -114,7 +119,7 @@ async fn ask(gateway: &Gateway, envelope: Envelope) -> Result<Response, Problem>
         mandatory: true,
         name: Name::Header,
     };
-    match asking.ask(message, gateway.config.http.timeout).await {
+    match asking.ask(id, message, gateway.config.http.timeout).await {
         Ok(reply) => answer(reply),
         Err(AskError::NotPublished(why)) => {
             Err(Problem::unavailable(format!("the invite was not taken: {why}")))

@@ -1,7 +1,7 @@
 //! The gateway: the HTTP request that invites replace, by way of the queue; look-ups for agents; what visitors open; and
 //! the provider's webhooks (contract, section 13).
 //!
-//! [`server`] has the connections, [`front`] what all requests have in common, and the rest is a file for each subject.
+//! `server` has the connections, `front` what all requests have in common, and the rest is a file for each subject.
 
 mod agents;
 mod body;

@@ -29,7 +29,8 @@ GSSNID (a website session id), or the header `X-GSSNID` with such an id alone. E
 first answer, and nobody is texted twice. Without one the gateway makes one, and returns it. An answer that is lost, or \
 that did not come in time, can so be asked for again.
 
-**Errors** are problem details (RFC 9457). `code` is for programs, and may have further values with later releases:
+**Errors** are problem details (RFC 9457). `code` is for programs: the table of codes has them all; later releases may \
+have more.
 
 ";
 

@@ -92,7 +92,7 @@ impl Own {
     }
 }
 
-/// An answer that is no success. [`Problem::write`] makes its body, once the request's id is known.
+/// An answer that is no success. `Problem::write` makes its body, once the request's id is known.
 #[derive(Debug, Clone)]
 pub struct Problem {
     status: StatusCode,

@@ -1,6 +1,8 @@
 //! The gateway's addresses. They match in any case, with or without the last slash, and with or without the path of
 //! `PUBLIC_URL` before them; what a visitor's link holds keeps its case.
 
+use std::borrow::Cow;
+
 /// One address: as the router knows it, and as the documents show it. A name in braces stands for one segment.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Route {
@@ -44,13 +46,34 @@ pub const ALL: [&Route; 12] = [
 
 /// The address that a path leads to, and the path as the router knows it. `prefix` is what `PUBLIC_URL` has before it.
 pub fn find(path: &str, prefix: &str) -> Option<(&'static Route, String)> {
-    let path = path.trim_end_matches('/');
+    // An unreserved character may be written in two ways (RFC 3986, section 2.3).
+    let plain = decoded(path);
+    let path = plain.trim_end_matches('/');
     let found = || ALL.into_iter().find_map(|route| Some((route, canonical(route.path, path)?)));
     found().or_else(|| {
         let (before, rest) = path.split_at_checked(prefix.len())?;
         let is_prefix = !prefix.is_empty() && before.eq_ignore_ascii_case(prefix) && rest.starts_with('/');
         is_prefix.then(|| find(rest, "")).flatten()
     })
+}
+
+/// The path with those characters as themselves that need not be encoded.
+fn decoded(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') {
+        return Cow::Borrowed(path);
+    }
+    let mut plain = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(at) = rest.find('%') {
+        plain.push_str(&rest[..at]);
+        let code = rest.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let unreserved = |c: &char| c.is_ascii_alphanumeric() || "-._~".contains(*c);
+        let (c, length) = code.map(char::from).filter(unreserved).map_or(('%', 1), |c| (c, 3));
+        plain.push(c);
+        rest = &rest[at + length..];
+    }
+    plain.push_str(rest);
+    Cow::Owned(plain)
 }
 
 /// The path in the pattern's case, if it is one of its kind.
@@ -87,6 +110,7 @@ mod tests {
             ("/api/sessioninvitation/session//", &SESSION),
             ("/api/sessioninvitation/session/JOIN", &JOIN),
             ("/OpenAPI.json", &OPENAPI),
+            ("/%61pi/Session%49nvitation/%73%4DsInvite/", &SMS_INVITE),
         ] {
             assert_eq!(find(path, ""), Some((known, known.path.to_owned())), "{path}");
         }
@@ -95,6 +119,13 @@ mod tests {
         {
             assert_eq!(find(path, ""), None, "{path}");
         }
+    }
+
+    #[test]
+    fn what_has_to_be_encoded_stays_so() {
+        assert_eq!(find("/s/%61B%2F%zz%e9%", "").unwrap().1, "/s/aB%2F%zz%e9%");
+        assert_eq!(find("/s%2Fx", ""), None);
+        assert_eq!(find("/openapi%2", ""), None);
     }
 
     #[test]

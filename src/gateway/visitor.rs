@@ -15,11 +15,12 @@ use crate::{
 use axum::{
     extract::{Path, State},
     http::{StatusCode, header},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use std::{borrow::Cow, fmt::Write as _, sync::Arc, time::Duration};
 
 const PAGE: &str = include_str!("visitor.html");
+const STYLE: &str = include_str!("visitor.css");
 /// A key with more digits than this is written smaller, so that it stays on one line.
 const LARGE_DIGITS: usize = 7;
 /// Until a server that is away is worth asking again, in seconds.
@@ -143,23 +144,9 @@ impl Page<'_> {
 }
 
 fn show(status: StatusCode, page: &Page<'_>, retry_after: Option<Duration>) -> Response {
-    let nonce = format!("{:032x}", rand::random::<u128>());
-    let policy = format!(
-        "default-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    );
-    let html = PAGE
-        .replace("{{nonce}}", &nonce)
-        .replace("{{title}}", page.title())
-        .replace("{{main}}", &page.main());
-    let headers = [
-        (header::CONTENT_TYPE, "text/html; charset=utf-8".to_owned()),
-        (header::CONTENT_SECURITY_POLICY, policy),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
-        // The address holds the token: no other site is to see it, and nobody is to keep it.
-        (header::REFERRER_POLICY, "no-referrer".to_owned()),
-        (header::CACHE_CONTROL, "no-store".to_owned()),
-    ];
-    let mut response = (status, headers, html).into_response();
+    let html =
+        PAGE.replace("{{style}}", STYLE).replace("{{title}}", page.title()).replace("{{main}}", &page.main());
+    let mut response = super::page::page(status, STYLE, html);
     if let Some(after) = retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, after.as_secs().max(1).into());
     }

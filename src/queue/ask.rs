@@ -76,12 +76,12 @@ impl Asking {
     /// message asks for it again.
     ///
     /// A request that was taken goes out even when the caller stops waiting.
-    pub async fn ask(&self, mut message: Outgoing, within: Duration) -> Result<Vec<u8>, AskError> {
+    ///
+    /// `id` is the question's own, and becomes its correlation id.
+    pub async fn ask(&self, id: Uuid, mut message: Outgoing, within: Duration) -> Result<Vec<u8>, AskError> {
         if self.backlog().is_none() {
             return Err(AskError::NotPublished("the broker is away"));
         }
-        // Random, without a system call for each.
-        let id = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
         let correlation = id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned();
         message.properties =
             message.properties.with_reply_to(DIRECT_REPLY_TO.into()).with_correlation_id(correlation.into());

@@ -36,6 +36,8 @@ pub struct Row {
     #[serde(with = "time::serde::rfc3339::option")]
     pub delivered_at: Option<OffsetDateTime>,
     #[serde(with = "time::serde::rfc3339::option")]
+    pub undelivered_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339::option")]
     pub joined_at: Option<OffsetDateTime>,
     #[serde(with = "time::serde::rfc3339::option")]
     pub ended_at: Option<OffsetDateTime>,
@@ -60,7 +62,7 @@ pub async fn list(pool: &PgPool, filter: &Filter) -> Result<Vec<Row>, sqlx::Erro
         Row,
         "select id, group_id, session_key, status, session_type, session_params, phone, invitation_text, requested_by,
                 message_id, correlation_id, attempts, text_state, looks, lease_until, provider_message_id, error_code, error, created_at, sent_at,
-                delivered_at, joined_at, ended_at, expires_at, updated_at
+                delivered_at, undelivered_at, joined_at, ended_at, expires_at, updated_at
            from sessions
           where ($1::bigint is null or group_id = $1) and ($2::text is null or status = $2)
             and ($3::text is null or message_id = $3)
@@ -79,7 +81,7 @@ pub async fn show(pool: &PgPool, id: Uuid) -> Result<Option<Row>, sqlx::Error> {
         Row,
         "select id, group_id, session_key, status, session_type, session_params, phone, invitation_text, requested_by,
                 message_id, correlation_id, attempts, text_state, looks, lease_until, provider_message_id, error_code, error, created_at, sent_at,
-                delivered_at, joined_at, ended_at, expires_at, updated_at
+                delivered_at, undelivered_at, joined_at, ended_at, expires_at, updated_at
            from sessions where id = $1",
         id
     )
@@ -93,7 +95,7 @@ pub async fn by_key(pool: &PgPool, group: GroupId, key: &str) -> Result<Option<R
         Row,
         "select id, group_id, session_key, status, session_type, session_params, phone, invitation_text, requested_by,
                 message_id, correlation_id, attempts, text_state, looks, lease_until, provider_message_id, error_code, error, created_at, sent_at,
-                delivered_at, joined_at, ended_at, expires_at, updated_at
+                delivered_at, undelivered_at, joined_at, ended_at, expires_at, updated_at
            from sessions
           where id = (select id from live_sessions where group_id = $1 and session_key = $2)",
         group.get(),

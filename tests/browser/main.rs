@@ -91,12 +91,10 @@ async fn it_can_be_read_in_the_dark_and_when_there_is_no_session() {
     let browser = Browser::start(Phone::Dark).await;
     browser.open(&link).await;
     assert_readable(&browser).await;
-    browser.picture("visitor-page-dark").await;
     world.database.execute("update sessions set expires_at = now()").await;
     browser.open(&link).await;
     assert_eq!(browser.text("h1").await, "This session is over");
     assert_readable(&browser).await;
-    browser.picture("visitor-page-over").await;
     browser.open(&format!("http://{}/s/nosuchlink", gateway.address)).await;
     assert_eq!(browser.text("h1").await, "No session here");
     assert_readable(&browser).await;

@@ -71,6 +71,9 @@ async fn a_repeat_by_its_idempotency_key_brings_the_same_answer_and_no_second_te
     assert_eq!(conflict.problem(409, "idempotency_conflict")["field"], "Idempotency-Key");
     // Without a key, the gateway makes one, by which its answer can be asked for again.
     let made = send(gateway.invite(&world)).await;
+    // An operator finds the row by the id that the answer and the log have.
+    let row = "select correlation_id from sessions order by created_at desc limit 1";
+    assert_eq!(made.header("x-request-id"), Some(world.database.value::<String>(row).await.as_str()));
     let key = made.header("idempotency-key").unwrap();
     assert_eq!(send(gateway.invite(&world).header("Idempotency-Key", key)).await.ok(), made.ok());
     assert_eq!(world.provider.texts().await.len(), 2);

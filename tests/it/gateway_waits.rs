@@ -1,6 +1,8 @@
 //! What the gateway does when the workers, the broker or the database are away, or too much waits.
 
-use crate::support::{Answer, Gateway, Setup, Tunnel, World, broker_server, http_invite, send, try_send, until};
+use crate::support::{
+    Answer, Gateway, Setup, Tunnel, World, broker_server, http_invite, send, try_send, until,
+};
 use serde_json::json;
 use std::time::{Duration, Instant};
 

@@ -36,6 +36,7 @@ mod sessions;
 mod set_aside;
 mod shutdown;
 mod startup;
+mod states;
 mod support;
 mod topology;
 mod visitor;

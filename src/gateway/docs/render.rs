@@ -14,10 +14,9 @@ pub fn html(document: &Value, style: &str, prefix: &str) -> String {
     let mut page = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
          content=\"width=device-width,initial-scale=1\"><title>{title}</title><style>{style}</style></head><body><main>\
-         <h1>{title} <span class=\"dim\">{version}</span></h1>{}<p>For programs: <a href=\"{}/openapi.json\">openapi.json</a>.</p>{}",
+         <h1>{title} <span class=\"dim\">{version}</span></h1>{}<p>For programs: <a href=\"{}/openapi.json\">openapi.json</a>.</p>",
         paragraphs(prose),
         escape(prefix),
-        codes(document),
     );
     let tags: Vec<&Value> = document["tags"].as_array().into_iter().flatten().collect();
     page.push_str("<nav aria-label=\"Contents\"><h2>Contents</h2><ul>");
@@ -25,7 +24,7 @@ pub fn html(document: &Value, style: &str, prefix: &str) -> String {
         let summary = escape(text(&operation["summary"]));
         let _ = write!(page, "<li><a href=\"#{}\">{summary}</a></li>", anchor(method, path));
     }
-    page.push_str("</ul></nav>");
+    page.push_str("<li><a href=\"#codes\">Error codes</a></li></ul></nav>");
     for tag in tags {
         let name = text(&tag["name"]);
         let _ = write!(page, "<h2>{}</h2><p>{}</p>", escape(name), inline(text(&tag["description"])));
@@ -33,6 +32,8 @@ pub fn html(document: &Value, style: &str, prefix: &str) -> String {
             article(&mut page, document, path, method, operation);
         }
     }
+    page.push_str("<h2 id=\"codes\">Error codes</h2>");
+    page.push_str(&codes(document));
     page.push_str("</main></body></html>");
     page
 }
