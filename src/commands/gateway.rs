@@ -16,7 +16,6 @@ use crate::{
 };
 use anyhow::Context;
 use std::{sync::Arc, time::Duration};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// Runs until a signal; an error is one that no waiting mends.
@@ -27,7 +26,7 @@ pub async fn run(args: &GatewayArgs) -> anyhow::Result<()> {
     let metrics = metrics::start()?;
     keep_metrics_tidy(metrics.clone());
     let addr = config.http.addr;
-    let listener = TcpListener::bind(addr).await.with_context(|| {
+    let listener = gateway::listen(addr).with_context(|| {
         format!("GATEWAY_ADDR: {addr} cannot be listened on; set another address or port")
     })?;
     tracing::info!(addr = %listener.local_addr()?, "answering");

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::Semaphore,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -28,6 +28,9 @@ const HEAD_WITHIN: Duration = Duration::from_secs(10);
 const LARGEST_HEAD: usize = 32 * 1024;
 /// Connections at most; the next ones wait in the kernel.
 const MOST_CONNECTIONS: usize = 16_384;
+/// Connections that wait to be taken at most, if the kernel allows as many: when one more comes, its client only tries again
+/// after a second. All clients of a gateway come at once after it was away.
+const WAITING: u32 = 4_096;
 /// Descriptors that are not for connections: the database, the broker, the log.
 const OTHER_DESCRIPTORS: usize = 200;
 /// How long a connection without a request in hand may take to end once the gateway stops.
@@ -45,6 +48,15 @@ impl Connections {
         self.0.close();
         self.0.wait().await;
     }
+}
+
+/// Listens; `serve` takes the connections.
+pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As TcpListener::bind does: a gateway that starts again does not wait for its old connections to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(WAITING)
 }
 
 /// Takes connections until `stop`. Afterwards requests in hand are answered, and the connections close.

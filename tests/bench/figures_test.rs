@@ -94,11 +94,14 @@ fn a_text_cannot_leave_its_place_in_a_drawing() {
 #[test]
 fn figures_replace_what_stands_between_the_two_comments() {
     let (begin, end) = ("<!-- figures: written by ./dev bench --write -->", "<!-- end of figures -->");
-    let document = format!("before\n{begin}\n\nold\n\n{end}\nafter\n");
-    let written = between(&document, "new\n").expect("there is a place");
-    assert_eq!(written, format!("before\n{begin}\n\nnew\n\n{end}\nafter\n"));
-    assert_eq!(between(&written, "new").as_ref(), Some(&written));
-    assert_eq!(between("no place", "new"), None);
+    let other = format!("{}\n{end}\n", begin.replace("figures:", "figures over HTTP:"));
+    let document = format!("before\n{begin}\n\nold\n\n{end}\nafter\n{other}");
+    let written = between(&document, "", "new\n").expect("there is a place");
+    assert_eq!(written, format!("before\n{begin}\n\nnew\n\n{end}\nafter\n{other}"));
+    assert_eq!(between(&written, "", "new").as_ref(), Some(&written));
+    let both = between(&written, " over HTTP", "more").expect("there is another place");
+    assert_eq!(both.replace("\n\nmore\n\n", "\n"), written);
+    assert_eq!(between("no place", "", "new"), None);
 }
 
 #[test]

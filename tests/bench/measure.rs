@@ -11,7 +11,7 @@ use crate::{
     machine::Servers,
     options::{Options, Surroundings},
     outcome::Outcome,
-    part::{Part, Scenario, Subject},
+    part::{Part, Scenario, Subject, WINDOW},
     process,
     processes::Process,
     provider, usage,
@@ -112,7 +112,7 @@ impl Bench {
         };
         let mut way = Way { upstream, queue, client };
 
-        let warm_up = way.load(WARM_UP.min(scenario.invites), None).await?;
+        let warm_up = way.load(way.warm_up().min(scenario.invites), None).await?;
         let profiler = self.profiler(scenario, front.as_ref().map_or(subjects[0].pid(), Front::pid))?;
         let before = self.clocks(front.as_ref(), &subjects, &provider);
         let outcome = way.load(scenario.invites, scenario.rate).await?;
@@ -237,6 +237,11 @@ impl Bench {
 }
 
 impl Way {
+    /// Over HTTP, every connection has to be there.
+    fn warm_up(&self) -> u32 {
+        if self.client.is_some() { WARM_UP.max(u32::try_from(WINDOW).unwrap_or(u32::MAX)) } else { WARM_UP }
+    }
+
     async fn load(&mut self, invites: u32, rate: Option<u32>) -> Result<Outcome, String> {
         match &mut self.client {
             Some(client) => Ok(client.load(invites, rate).await),

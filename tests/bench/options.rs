@@ -5,14 +5,16 @@ use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
-  ./dev bench                                one to two minutes: every part once
+  ./dev bench                                two to three minutes: every part once
   ./dev bench --only throughput              a few seconds
+  ./dev bench --only gateway --rounds 3      over HTTP, beside the queue alone
   ./dev bench --only growth --rows 1000000   beside a million old sessions
   ./dev bench --full --write                 the documented figures: three rounds, 5,000,000 old rows, a curve of latency
   ./dev bench --again --write                draws and writes the last run once more, without measuring
 
 Figures are of this machine, and of this moment: let nothing else run, and compare with the floor of the same run.
-It fails when an invite has no reply, more than one, another than `sent`, or more than one text; never for being slow.";
+It fails when an invite has no reply, more than one, another than `sent`, or more than one text, and when a request
+over HTTP is not answered 200; never for being slow.";
 
 /// Throughput, latency, CPU and memory of the release build, beside a bare consumer that replies and acknowledges
 #[derive(Debug, Clone, clap::Parser)]
@@ -34,10 +36,10 @@ pub struct Options {
     /// Invites in each measurement [default: by part, for seconds of each]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub invites: Option<u32>,
-    /// A setting of the workers, such as PREFETCH=200
+    /// A setting of the workers and the gateway, such as PREFETCH=200
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
     pub settings: Vec<(String, String)>,
-    /// Record the first worker of each measurement with perf into .dev/perf.data; ./dev profile has it readable
+    /// Record the first worker of each measurement, or its gateway, with perf into .dev/perf.data; ./dev profile has it readable
     #[arg(long)]
     pub profile: bool,
     /// Print JSON, for programs

@@ -6,6 +6,11 @@ use crate::{
     report::{Grid, Run},
 };
 
+/// For docs/PERFORMANCE.md.
+pub fn markdown(run: &Run) -> String {
+    format!("{}.\n{}\n\n{}", run.machine.describe(), run.how(), grid(run).markdown())
+}
+
 pub fn grid(run: &Run) -> Grid {
     let found = || run.findings.iter().filter(|it| it.scenario.part == Part::Gateway);
     let row = |it: &Finding| {

@@ -85,12 +85,11 @@ impl Run {
     /// For docs/PERFORMANCE.md.
     pub fn markdown(&self) -> String {
         format!(
-            "{}.\n{}\n\n{}\n{}\n{}",
+            "{}.\n{}\n\n{}\n{}",
             self.machine.describe(),
             self.how(),
             self.throughput().markdown(),
-            self.latency().markdown(),
-            over_http::grid(self).markdown()
+            self.latency().markdown()
         )
     }
 

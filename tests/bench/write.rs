@@ -3,6 +3,7 @@
 use crate::{
     block::between,
     figures::{or_dash, whole},
+    over_http,
     part::{Part, Subject},
     plot,
     report::{Grid, Run},
@@ -21,11 +22,14 @@ pub fn documents(run: &Run) -> Result<(), String> {
     let write = |path: &str, text: String| {
         fs::write(root.join(path), text).map_err(|error| format!("{path}: {error}"))
     };
-    for (path, figures) in
-        [(PERFORMANCE, format!("{PICTURE}\n\n{}", run.markdown())), (SCALING, scaling(run))]
-    {
+    for (path, of, figures) in [
+        (PERFORMANCE, "", format!("{PICTURE}\n\n{}", run.markdown())),
+        (PERFORMANCE, " over HTTP", over_http::markdown(run)),
+        (SCALING, "", scaling(run)),
+    ] {
         let text = fs::read_to_string(root.join(path)).map_err(|error| format!("{path}: {error}"))?;
-        write(path, between(&text, &figures).ok_or_else(|| format!("{path} has no place for the figures"))?)?;
+        let written = between(&text, of, &figures);
+        write(path, written.ok_or_else(|| format!("{path} has no place for the figures{of}"))?)?;
     }
     write(PLOT, plot::draw(run))
 }
