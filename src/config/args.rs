@@ -137,7 +137,7 @@ pub struct WorkerArgs {
     #[arg(long, env = "INVITE_REQUIRE_TIMESTAMP", hide_env_values = true, value_name = "BOOL", help_heading = "Worker",
           num_args = 0..=1, default_missing_value = "true")]
     pub invite_require_timestamp: Option<String>,
-    /// How long ended sessions are kept; not used yet: nothing is deleted [default: 2y]
+    /// How long ended sessions are kept, 1 day to 100 years [default: 2y]
     #[arg(long, env = "RETENTION", hide_env_values = true, value_name = "DURATION", help_heading = "Worker")]
     pub retention: Option<String>,
     /// How long a stopping worker finishes what it has in hand [default: 25s]
