@@ -2,8 +2,8 @@
 
 use crate::{
     commands::{
-        addresses, completions, dead, groups, migrate, optouts, ready, send, sessions, sms_sandbox, tokens,
-        topology,
+        addresses, completions, dead, doctor, groups, migrate, optouts, ready, send, sessions, sms_sandbox,
+        tokens, topology,
     },
     config::{DatabaseArgs, GatewayArgs, LogArgs, SecretsArgs, WorkerArgs},
 };
@@ -82,6 +82,8 @@ pub enum Command {
     Dead(dead::Args),
     /// List, add and remove visitors who want no texts
     Optouts(Administered<optouts::Args>),
+    /// Check everything that the worker needs, and say how to mend it
+    Doctor(Box<doctor::Args>),
     /// Run a local Twilio-style provider with an inbox to look at
     SmsSandbox(sms_sandbox::Args),
     /// Print completions for a shell

@@ -18,6 +18,7 @@ pub mod commands;
 pub mod config;
 pub mod credential;
 pub mod db;
+pub mod doctor;
 pub mod failpoint;
 pub mod gateway;
 pub mod group;

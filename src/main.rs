@@ -4,8 +4,8 @@ use clap::Parser;
 use session_invite::{
     cli::{Cli, Command},
     commands::{
-        addresses, completions, dead, gateway, groups, migrate, optouts, ready, send, sessions, sms_sandbox,
-        tokens, topology, worker,
+        addresses, completions, dead, doctor, gateway, groups, migrate, optouts, ready, send, sessions,
+        sms_sandbox, tokens, topology, worker,
     },
     config::Faults,
     sandbox::BadSetting,
@@ -74,6 +74,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Sessions(args) => sessions::run(args).await,
         Command::Dead(args) => Box::pin(dead::run(args)).await,
         Command::Optouts(all) => optouts::run(all.args, &all.database, &all.secrets).await,
+        Command::Doctor(args) => Box::pin(doctor::run(&args)).await,
         Command::SmsSandbox(args) => sms_sandbox::run(args).await,
         Command::Completions(args) => completions::run(&args),
         Command::Topology(args) => topology::run(args).await,

@@ -3,6 +3,7 @@
 pub mod addresses;
 pub mod completions;
 pub mod dead;
+pub mod doctor;
 pub mod gateway;
 pub mod groups;
 pub mod migrate;

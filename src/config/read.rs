@@ -11,6 +11,11 @@ impl Faults {
         self.0.push(format!("{name}: {what}"));
     }
 
+    /// One for each fault.
+    pub fn lines(&self) -> &[String] {
+        &self.0
+    }
+
     /// The value, or all the faults that were found on the way to it.
     pub fn finish<T>(self, value: Option<T>) -> Result<T, Self> {
         match value {

@@ -59,6 +59,15 @@ pub(super) async fn read_or_make(pool: &PgPool, secrets: &SecretsKey) -> Result<
     Ok(HmacKey::from_secret(opened.secret.expose_secret().as_bytes()))
 }
 
+pub(super) async fn is_readable(pool: &PgPool, secrets: &SecretsKey) -> Result<(), Unusable> {
+    match read(pool).await? {
+        Some(sealed) if secrets.open_shared(Shared::OptoutKey, &sealed).is_none() => {
+            Err(Unusable::WrongSecretsKey)
+        }
+        _ => Ok(()),
+    }
+}
+
 async fn read(pool: &PgPool) -> Result<Option<Vec<u8>>, sqlx::Error> {
     sqlx::query_scalar!("select sealed from optout_key").fetch_optional(pool).await
 }

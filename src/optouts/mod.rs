@@ -61,6 +61,11 @@ pub struct Listed {
     pub created_at: OffsetDateTime,
 }
 
+/// Whether `SECRETS_KEY` opens the key of the opt-outs, or there is none yet. It changes nothing.
+pub async fn is_readable(pool: &PgPool, secrets: &SecretsKey) -> Result<(), Unusable> {
+    key::is_readable(pool, secrets).await
+}
+
 impl OptOuts {
     /// Reads the key that numbers are hashed under, or makes it, once for a database.
     pub async fn open(pool: PgPool, secrets: &SecretsKey) -> Result<Self, Unusable> {

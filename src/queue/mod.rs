@@ -18,7 +18,7 @@ pub use connection::{Unusable, connect};
 pub use consume::{Consumer, Source};
 pub use events::Events;
 pub use publish::{Name, Outgoing, Published, Publisher};
-pub use topology::{Names, declare, delete};
+pub use topology::{Names, QueueState, Standing, declare, delete, look};
 pub use watch::Consuming;
 
 /// Where replies may go: names in which `*` stands for any characters, several with commas.

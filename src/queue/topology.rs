@@ -1,8 +1,8 @@
 //! The queues and the exchange of events (contract, sections 9 and 13), declared idempotently.
 
-use super::connection::Unusable;
+use super::connection::{Unusable, reply_code};
 use lapin::{
-    Channel, ExchangeKind,
+    Channel, Connection, ExchangeKind,
     options::{
         ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeclareOptions,
         QueueDeleteOptions,
@@ -118,6 +118,50 @@ pub(super) async fn declare_events(channel: &Channel, names: &Names) -> Result<(
         .exchange_declare(names.events.as_str().into(), ExchangeKind::Topic, durable, FieldTable::default())
         .await
         .map_err(|error| Unusable::of_declaring(&names.events, error))
+}
+
+/// A queue as it stands at the broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueState {
+    pub name: String,
+    pub standing: Standing,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    Missing,
+    There {
+        messages: u32,
+        consumers: u32,
+    },
+    /// Declared with other arguments; in the broker's words.
+    Differs(String),
+}
+
+/// How each queue stands; nothing is declared that is not there.
+pub async fn look(connection: &Connection, names: &Names) -> Result<Vec<QueueState>, Unusable> {
+    let mut states = Vec::new();
+    for (queue, mut arguments) in names.arguments() {
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        // A refusal ends the channel: each queue has its own.
+        let channel = connection.create_channel().await?;
+        let passive = QueueDeclareOptions { passive: true, durable: true, ..QueueDeclareOptions::default() };
+        let standing = match channel.queue_declare(queue.into(), passive, FieldTable::default()).await {
+            Ok(there) => {
+                let (messages, consumers) = (there.message_count(), there.consumer_count());
+                // It is there: the same declaration again changes nothing, and is refused if it is not the same.
+                let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+                match channel.queue_declare(queue.into(), durable, arguments).await {
+                    Err(error) if reply_code(&error) == Some(406) => Standing::Differs(error.to_string()),
+                    _ => Standing::There { messages, consumers },
+                }
+            }
+            Err(error) if reply_code(&error) == Some(404) => Standing::Missing,
+            Err(error) => return Err(error.into()),
+        };
+        states.push(QueueState { name: queue.to_owned(), standing });
+    }
+    Ok(states)
 }
 
 /// Deletes every queue of the installation, with all that is in them, and the exchange.

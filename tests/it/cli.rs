@@ -3,7 +3,7 @@
 use crate::support::{Setup, World, run};
 use serde_json::Value;
 
-const COMMANDS: [&[&str]; 35] = [
+const COMMANDS: [&[&str]; 36] = [
     &[],
     &["worker"],
     &["gateway"],
@@ -28,6 +28,7 @@ const COMMANDS: [&[&str]; 35] = [
     &["sessions", "list"],
     &["sessions", "show"],
     &["sessions", "lookup"],
+    &["doctor"],
     &["dead"],
     &["dead", "list"],
     &["dead", "show"],

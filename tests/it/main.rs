@@ -8,6 +8,7 @@ mod cli;
 mod crash;
 mod credentials;
 mod dead;
+mod doctor;
 mod events;
 mod gateway;
 mod gateway_crash;

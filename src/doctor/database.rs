@@ -1,0 +1,220 @@
+//! PostgreSQL: reached, migrated, in step with our clock; and what its rows say of trouble.
+
+use super::{Finding, PATIENCE};
+use crate::{
+    config::{Faults, WorkerArgs},
+    db::{self, MIGRATIONS},
+    group::{directory::Directory, store},
+    optouts,
+    trouble::Passing,
+};
+use sqlx::PgPool;
+use std::{
+    collections::HashSet,
+    time::{SystemTime, UNIX_EPOCH},
+};
+use tokio::time::timeout;
+
+const SERVER: &str = "database";
+const SCHEMA: &str = "schema";
+const CLOCK: &str = "clock";
+const GROUPS: &str = "groups";
+const OPTOUTS: &str = "opt-outs";
+const SESSIONS: &str = "sessions";
+const EVENTS: &str = "events";
+
+/// Seconds by which the clocks may differ without notice, and at all: ages and credentials suffer.
+const CLOCKS_DIFFER: f64 = 2.0;
+const CLOCKS_DIFFER_AT_MOST: f64 = 30.0;
+
+pub(super) async fn examine(args: &WorkerArgs) -> Vec<Finding> {
+    let mut faults = Faults::default();
+    let Some(config) = args.database.check(&mut faults) else {
+        return vec![Finding::skipped(SERVER, "DATABASE_URL is not usable")];
+    };
+    let connecting = db::connect(&config, "session-invite doctor", false);
+    let pool = match timeout(PATIENCE, connecting).await {
+        Ok(Ok(pool)) => pool,
+        Ok(Err(error)) => return away(&error.to_string()),
+        Err(_) => return away(&format!("no answer in {} s", PATIENCE.as_secs())),
+    };
+    match timeout(PATIENCE, look(&pool, args)).await {
+        Ok(Ok(findings)) => findings,
+        Ok(Err(error)) => away(&error.summary()),
+        Err(_) => away(&format!("no answer in {} s", PATIENCE.as_secs())),
+    }
+}
+
+fn away(why: &str) -> Vec<Finding> {
+    let mend = "is it running where DATABASE_URL points, and does it take this login?";
+    let rest = [SCHEMA, CLOCK, GROUPS, OPTOUTS, SESSIONS, EVENTS];
+    let rest = rest.map(|check| Finding::skipped(check, "needs the database"));
+    std::iter::once(Finding::failed(SERVER, why, mend)).chain(rest).collect()
+}
+
+async fn look(pool: &PgPool, args: &WorkerArgs) -> Result<Vec<Finding>, sqlx::Error> {
+    let (version, most): (String, String) =
+        sqlx::query_as("select current_setting('server_version'), current_setting('max_connections')")
+            .fetch_one(pool)
+            .await?;
+    let mut findings = vec![
+        Finding::ok(SERVER, format!("PostgreSQL {version}, {most} connections at most")),
+        clock(pool).await?,
+    ];
+    let schema = schema(pool).await?;
+    let is_there = schema.verdict == super::Verdict::Ok;
+    findings.insert(1, schema);
+    if !is_there {
+        let rest = [GROUPS, OPTOUTS, SESSIONS, EVENTS];
+        findings.extend(rest.map(|check| Finding::skipped(check, "needs the schema of this program")));
+        return Ok(findings);
+    }
+    findings.extend(groups(pool, args).await?);
+    findings.push(opted_out(pool, args).await);
+    findings.push(sessions(pool).await?);
+    findings.push(events(pool).await?);
+    Ok(findings)
+}
+
+async fn schema(pool: &PgPool) -> Result<Finding, sqlx::Error> {
+    let begun: bool =
+        sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null").fetch_one(pool).await?;
+    let applied: HashSet<i64> = if begun {
+        let all = "select version from _sqlx_migrations where success";
+        sqlx::query_scalar(all).fetch_all(pool).await?.into_iter().collect()
+    } else {
+        HashSet::new()
+    };
+    let known: HashSet<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
+    let missing = known.difference(&applied).count();
+    if let Some(newer) = applied.difference(&known).max() {
+        let found = format!("it has the migration {newer}, which this program does not know");
+        return Ok(Finding::failed(SCHEMA, found, "update the program"));
+    }
+    Ok(match missing {
+        0 => Finding::ok(SCHEMA, format!("up to date: {} migrations", known.len())),
+        _ => Finding::warning(
+            SCHEMA,
+            format!("{missing} of {} migrations are to come", known.len()),
+            "a worker does that when it starts; or run session-invite migrate",
+        ),
+    })
+}
+
+async fn clock(pool: &PgPool) -> Result<Finding, sqlx::Error> {
+    let ours = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let before = ours();
+    let theirs: f64 =
+        sqlx::query_scalar("select extract(epoch from clock_timestamp())::float8").fetch_one(pool).await?;
+    let differs = theirs - f64::midpoint(before, ours());
+    let found = format!("{:.1} s from the database's", differs.abs());
+    let mend =
+        "run NTP on both machines: invites' ages and credentials go by this clock, sessions by that one";
+    Ok(match differs.abs() {
+        off if off > CLOCKS_DIFFER_AT_MOST => Finding::failed(CLOCK, found, mend),
+        off if off > CLOCKS_DIFFER => Finding::warning(CLOCK, found, mend),
+        _ => Finding::ok(CLOCK, found),
+    })
+}
+
+/// Whether there are groups, and each has keys that open and templates that parse.
+async fn groups(pool: &PgPool, args: &WorkerArgs) -> Result<Vec<Finding>, sqlx::Error> {
+    let all = match store::list(pool).await {
+        Ok(all) if all.is_empty() => {
+            let mend = "session-invite groups add 72";
+            return Ok(vec![Finding::warning(GROUPS, "there are none, so nobody can invite", mend)]);
+        }
+        Ok(all) => all,
+        Err(error) => {
+            return Ok(vec![Finding::failed(GROUPS, error.to_string(), "session-invite groups list")]);
+        }
+    };
+    let Ok(secrets) = args.secrets.key() else {
+        return Ok(vec![Finding::skipped(GROUPS, "their keys need SECRETS_KEY")]);
+    };
+    let url = args.secrets.public_url().map(|url| url.base).unwrap_or_default();
+    let directory = match Directory::open(pool.clone(), secrets, url).await {
+        Ok(directory) => directory,
+        Err(error) => {
+            let mend = "set the SECRETS_KEY that sealed them, after a comma if it is an old one";
+            return Ok(vec![Finding::failed(GROUPS, error.to_string(), mend)]);
+        }
+    };
+    let snapshot = directory.snapshot();
+    let mut findings = Vec::new();
+    for stored in &all {
+        let id = stored.id;
+        let show = format!("session-invite groups show {id}");
+        match snapshot.group(id) {
+            None => findings.push(Finding::failed(
+                GROUPS,
+                format!("group {id}: its templates are unusable"),
+                show,
+            )),
+            Some(group) if group.keys_missing => {
+                let mend = "add the SECRETS_KEY that sealed them after a comma, or rotate its keys";
+                findings.push(Finding::failed(GROUPS, format!("group {id}: not all of its keys open"), mend));
+            }
+            Some(group) if group.api_keys.is_empty() && group.jwt_secrets.is_empty() => {
+                let mend = format!("session-invite groups rotate-key {id}");
+                findings.push(Finding::warning(GROUPS, format!("group {id} has no active key"), mend));
+            }
+            Some(_) => {}
+        }
+    }
+    if findings.is_empty() {
+        let disabled = all.iter().filter(|group| !group.enabled).count();
+        findings.push(Finding::ok(GROUPS, format!("{}, {disabled} of them switched off", all.len())));
+    }
+    Ok(findings)
+}
+
+async fn opted_out(pool: &PgPool, args: &WorkerArgs) -> Finding {
+    let Ok(secrets) = args.secrets.key() else {
+        return Finding::skipped(OPTOUTS, "their key needs SECRETS_KEY");
+    };
+    match optouts::is_readable(pool, &secrets).await {
+        Ok(()) => Finding::ok(OPTOUTS, "can be read"),
+        Err(error) => {
+            Finding::failed(OPTOUTS, error.to_string(), "docs/LIMITS.md says what is lost, and what to do")
+        }
+    }
+}
+
+/// What should have come to an end, and what never will.
+async fn sessions(pool: &PgPool) -> Result<Finding, sqlx::Error> {
+    let (stuck, unknown): (i64, i64) = sqlx::query_as(
+        "select count(*) filter (where status = 'sending' and expires_at < now() - interval '2 minutes'),
+                count(*) filter (where error_code = 'outcome_unknown')
+           from sessions where created_at > now() - interval '1 day'",
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(match (stuck, unknown) {
+        (0, 0) => Finding::ok(SESSIONS, "of the last day, none is stuck"),
+        (0, _) => Finding::warning(
+            SESSIONS,
+            format!("{unknown} of the last day may have been texted, and nobody knows"),
+            "session-invite sessions list --status unknown",
+        ),
+        _ => Finding::warning(
+            SESSIONS,
+            format!("{stuck} are over and still being sent"),
+            "is a worker running? session-invite sessions list --status sending",
+        ),
+    })
+}
+
+async fn events(pool: &PgPool) -> Result<Finding, sqlx::Error> {
+    let late: i64 = sqlx::query_scalar("select count(*) from events where at < now() - interval '1 minute'")
+        .fetch_one(pool)
+        .await?;
+    Ok(match late {
+        0 => Finding::ok(EVENTS, "none waits to be published"),
+        _ => Finding::warning(
+            EVENTS,
+            format!("{late} have waited for a minute and more"),
+            "is a worker running, and does it reach the broker? Its log says why",
+        ),
+    })
+}
