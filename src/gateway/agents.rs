@@ -248,9 +248,8 @@ async fn guess<T>(
     let guessing = async {
         let _place = gateway.guessing.acquire().await;
         if let Err(after) = answered(guesses.allowed(group, user).await)? {
-            let mut refusal = Refusal::new(Code::RateLimited, "too many session keys were wrong");
-            refusal.retry_after_seconds = Some(after.as_secs().max(1));
-            return Err(refusal.into());
+            let refusal = Refusal::new(Code::RateLimited, "too many session keys were wrong");
+            return Err(refusal.retry_after(after).into());
         }
         let answer = answered(asking.await)?;
         if is_wrong(&answer) {

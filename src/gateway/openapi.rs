@@ -74,7 +74,7 @@ pub fn document() -> &'static Value {
 }
 
 /// This document
-#[utoipa::path(get, path = routes::OPENAPI.shown, tag = "Operating", responses(
+#[utoipa::path(get, operation_id = "openapi", path = routes::OPENAPI.shown, tag = "Operating", responses(
     (status = 200, description = "OpenAPI 3.1.", body = Object, content_type = "application/json"),
     responses::Busy,
 ))]

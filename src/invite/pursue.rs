@@ -12,7 +12,7 @@ use crate::{
     metrics::{self, Look, Stage},
     optouts::Source,
     refusal::Code,
-    sessions::{Recorded, Session, Standing},
+    sessions::{Fate, Recorded, Session, Standing, opted_out, unknown},
     sms::{Answer, Place, Text, Wanted},
     trouble::{Passing, Trouble},
 };
@@ -69,6 +69,17 @@ async fn step_by_step(ctx: &Context, envelope: &Envelope, mut row: Standing) -> 
             Step::Send => {
                 let group = group(ctx, &row)?;
                 let sender = ctx.sms.sender(group.options.sms_from.as_deref());
+                // The wait may have been long, and its visitor may have said STOP.
+                let phone_hash = ctx.optouts.hash(row.phone.as_deref().unwrap_or_default());
+                if ctx.sessions.has_opted_out(&sender, &phone_hash).await? {
+                    let may_have_a_text = row.unsettled || row.unsure_unless_looked();
+                    let fate =
+                        if may_have_a_text { Fate::Unknown(unknown()) } else { Fate::Refused(opted_out()) };
+                    metrics::closed(&row, &fate);
+                    ctx.sessions.close(&row, &fate).await?;
+                    row = ctx.sessions.again(row.id).await?;
+                    continue;
+                }
                 let Some(turn) = turn(ctx, envelope, &sender, Some(row.time_left())).await? else {
                     row = ctx.sessions.again(row.id).await?;
                     continue;
@@ -111,7 +122,7 @@ pub async fn hand_over(
     if let Answer::Refused(refusal) = &answer
         && refusal.code == Code::OptedOut
     {
-        Box::pin(opted_out(ctx, group, &session)).await;
+        Box::pin(remember_opt_out(ctx, group, &session)).await;
     }
     let fate = after_try(answer, &session, &ctx.policy);
     // Recorded before it is told: a redelivery then finds the outcome.
@@ -131,7 +142,7 @@ pub async fn hand_over(
 
 /// The provider says that the number wants no texts from this sender: nobody asks again. If that cannot be written down
 /// now, the next text is refused by the provider again.
-async fn opted_out(ctx: &Context, group: &Group, session: &Session) {
+async fn remember_opt_out(ctx: &Context, group: &Group, session: &Session) {
     let sender = ctx.sms.sender(group.options.sms_from.as_deref());
     match ctx.optouts.record(&sender, &session.phone, Source::Provider).await {
         Ok(true) => metrics::opted_out(),

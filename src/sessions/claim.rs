@@ -134,6 +134,12 @@ impl Sessions {
         Ok(())
     }
 
+    /// Whether the number wants no texts from this sender: it may have said so since its row was written.
+    pub async fn has_opted_out(&self, sender: &str, phone_hash: &[u8; 32]) -> Result<bool, Trouble> {
+        let look = || statements::has_opted_out(&self.pool, sender, phone_hash);
+        persist("look at the opt-outs", &self.stop, look).await
+    }
+
     /// A look at the provider's list has missed the text of the row's last try.
     pub async fn missed(&self, row: &Standing) -> Result<(), Trouble> {
         persist("count a look", &self.stop, || statements::missed(&self.pool, row)).await

@@ -18,7 +18,7 @@ pub use agents::{Ending, Live, end, join, look_up};
 #[cfg(test)]
 pub(crate) use claim::ended;
 pub use claim::{Fate, Recorded, Session};
-pub use gate::Gate;
+pub use gate::{Gate, opted_out};
 pub use key::{SessionKey, Token};
 pub use receipts::{Heard, Word, hear};
 pub use retention::retain;

@@ -310,3 +310,14 @@ pub async fn release_message_id(pool: &PgPool, id: Uuid) -> Result<(), sqlx::Err
     .await?;
     Ok(())
 }
+
+/// Whether the number wants no texts from this sender, as the insert asks of a new one.
+pub async fn has_opted_out(pool: &PgPool, sender: &str, phone_hash: &[u8; 32]) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select exists (select from optouts where phone_hash = $1 and sender = any(array[$2, '*'])) as "has!""#,
+        phone_hash.as_slice(),
+        sender,
+    )
+    .fetch_one(pool)
+    .await
+}

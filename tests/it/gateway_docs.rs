@@ -16,6 +16,10 @@ async fn the_openapi_document_has_each_address_and_each_code() {
     );
     let documented: BTreeSet<_> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(documented, routes::ALL.iter().map(|route| route.shown).collect());
+    let operations =
+        document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().values());
+    let ids: Vec<_> = operations.map(|operation| operation["operationId"].as_str().unwrap()).collect();
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "{ids:?}");
     let codes = document["x-error-codes"].as_array().unwrap();
     for code in Code::ALL {
         let listed = codes.iter().find(|listed| listed["code"] == code.as_str());

@@ -189,6 +189,28 @@ async fn a_path_before_it_and_a_proxy_do_no_harm_to_the_signature() {
 }
 
 #[tokio::test]
+async fn who_says_stop_while_the_text_waits_is_not_texted() {
+    let (world, mut gateway) = at_home_quietly(Setup::default()).await;
+    world.provider.set(json!({"throttle": 1, "retry_after": 2})).await;
+    world.broker.request(Message::json(&world.request()).id("waits").correlation("waits")).await;
+    until("the text waits", || async {
+        (world.database.sessions().await.first()?["text_state"] == "waiting").then_some(())
+    })
+    .await;
+    let form = [
+        ("From", "+11110000000"),
+        ("To", "+15005550006"),
+        ("Body", "STOP"),
+        ("MessageSid", "SM0123456789abcdef0123456789abcdef"),
+    ];
+    assert_eq!(webhook(&world, &gateway, "/webhooks/twilio/inbound", &form).await.status, 200);
+    world.provider.set(json!({"throttle": 0})).await;
+    world.broker.reply("waits").await.refused("rejected", "opted_out", 403);
+    assert_eq!((world.provider.posts().await, world.provider.texts().await.len()), (1, 0));
+    assert!(gateway.process.stop().success());
+}
+
+#[tokio::test]
 async fn who_says_stop_is_texted_no_more_until_start() {
     let (world, mut gateway) = at_home_quietly(Setup::default()).await;
     let inbound = |body: &'static str| {
