@@ -144,7 +144,7 @@ async fn a_queue_that_is_deleted_under_the_worker_is_declared_again() {
         .await;
         world.invite(&world.request()).await.sent();
     }
-    let _ = world.broker.take("replies").await;
+    let _ = world.broker.take_declared_again("replies").await;
 
     // A retry queue, and the dead-letter queue, when something is to go there.
     world.broker.delete("retry.1s").await;
@@ -156,7 +156,7 @@ async fn a_queue_that_is_deleted_under_the_worker_is_declared_again() {
     let dead = world.broker.queue("dead");
     until("the dead letters' queue is there again", || async { world.broker.depth(&dead).await.map(drop) })
         .await;
-    assert_eq!(world.broker.take("dead").await.correlation().as_deref(), Some("lost"));
+    assert_eq!(world.broker.take_declared_again("dead").await.correlation().as_deref(), Some("lost"));
 }
 
 #[tokio::test]

@@ -126,6 +126,30 @@ impl Broker {
         .await
     }
 
+    /// The same of a queue that is being declared again: one that is not up yet ends the connection that asks it, so this
+    /// has its own.
+    pub async fn take_declared_again(&self, suffix: &str) -> Reply {
+        let queue = self.queue(suffix);
+        let begun = Instant::now();
+        let mut connection = connect().await;
+        let mut channel = connection.create_channel().await.expect("a channel");
+        loop {
+            match channel.basic_get(queue.as_str().into(), BasicGetOptions { no_ack: true }).await {
+                Ok(Some(got)) => {
+                    let _ = connection.close(200, "done".into()).await;
+                    return Reply { bytes: got.delivery.data, properties: got.delivery.properties };
+                }
+                Ok(None) => {}
+                Err(_) => {
+                    connection = connect().await;
+                    channel = connection.create_channel().await.expect("a channel");
+                }
+            }
+            assert!(begun.elapsed() < DEADLINE, "a message in {queue}: not within {DEADLINE:?}");
+            tokio::time::sleep(Duration::from_millis(15)).await;
+        }
+    }
+
     /// Takes the next message as a client that dies with it: it comes again, marked as redelivered.
     pub async fn deliver_and_die(&self, suffix: &str) {
         let connection = connect().await;
