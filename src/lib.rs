@@ -36,6 +36,7 @@ pub mod sandbox;
 pub mod sessions;
 pub mod shutdown;
 pub mod sms;
+pub mod supervise;
 pub mod suspects;
 pub mod telemetry;
 pub mod trouble;

@@ -40,6 +40,7 @@ const OPTED_OUT: &str = "session_invite_optouts_total";
 const UNUSUAL_PREFIXES: &str = "session_invite_unusual_prefixes";
 const RETIRED: &str = "session_invite_sessions_retired_total";
 
+const TASKS_ENDED: &str = "session_invite_tasks_ended_total";
 const RECEIPTS: &str = "session_invite_receipts_total";
 const INBOUND: &str = "session_invite_inbound_total";
 const UNSIGNED: &str = "session_invite_unsigned_webhooks_total";
@@ -109,6 +110,10 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     describe_counter!(UNSIGNED, "Webhooks that were refused, as their signature was not the provider's.");
     describe_gauge!(UNUSUAL_PREFIXES, "Ranges of numbers that have an unusual share of a group's texts now.");
     describe_counter!(RETIRED, "Old sessions that were deleted, or blanked of what names a person.");
+    describe_counter!(
+        TASKS_ENDED,
+        "Tasks of the process that ended unasked and were started again, by name."
+    );
     Ok(handle)
 }
 
@@ -326,6 +331,11 @@ pub fn retired(how: Retired, rows: u64) {
         Retired::Deleted => "deleted",
     };
     counter!(RETIRED, "how" => how).increment(rows);
+}
+
+/// A task of the process has ended unasked.
+pub fn task_ended(name: &'static str) {
+    counter!(TASKS_ENDED, "task" => name).increment(1);
 }
 
 /// A request that the gateway has answered; `route` is the address's pattern.
