@@ -97,18 +97,20 @@ check_compose() {
         say "  skipped: no Docker Compose here"
         return
     fi
-    SECRETS_KEY=unused docker compose config --quiet
+    SECRETS_KEY=unused docker compose --file docker-compose.yml --file docker-compose.ports.yml config --quiet
 }
 
 # run_tests ARGS…: nothing is printed after the runner's own summary.
 run_tests() {
-    if ! cargo nextest --version >/dev/null 2>&1; then
-        cargo test --locked "$@"
-        return
-    fi
-    # nextest runs no doc tests. With arguments, which choose tests, they are not asked for.
+    # Doc tests come first, and with arguments, which choose tests, they are not asked for: nextest runs none.
     if (($# == 0)); then
         cargo test --locked --doc --quiet
     fi
-    cargo nextest run --locked "$@"
+    if cargo nextest --version >/dev/null 2>&1; then
+        cargo nextest run --locked "$@"
+        return
+    fi
+    (($#)) || set -- --no-fail-fast --lib --bins --tests
+    # As many at a time as in .config/nextest.toml.
+    RUST_TEST_THREADS=${RUST_TEST_THREADS:-6} cargo test --locked "$@"
 }

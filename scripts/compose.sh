@@ -1,9 +1,13 @@
 # PostgreSQL and RabbitMQ from docker-compose.yml, as a project of this run's own on free ports.
 
+# A developer's .env is not read. The file wants the key for its worker.
 compose() {
-    # The file wants these for its worker, which is not started here.
-    SECRETS_KEY=${SECRETS_KEY-unused} docker compose --project-name "$COMPOSE_PROJECT" "$@"
+    SECRETS_KEY=${SECRETS_KEY-unused} docker compose --env-file /dev/null --project-name "$COMPOSE_PROJECT" \
+        --file docker-compose.yml "${COMPOSE_PORTS[@]}" "$@"
 }
+
+# The file with the servers' ports, where they are wanted on this machine.
+COMPOSE_PORTS=()
 
 compose_works() {
     docker compose version >/dev/null 2>&1 && timeout 10 docker info >/dev/null 2>&1
@@ -39,18 +43,20 @@ compose_start() {
     fi
     note "$kind" "$COMPOSE_PROJECT"
     say "Starting $1 with Docker Compose"
+    COMPOSE_PORTS=(--file docker-compose.ports.yml)
     compose up --detach --wait "$1" >"$RUN_DIR/compose-$1.log" 2>&1 || {
         tail -n 10 "$RUN_DIR/compose-$1.log" | sed 's/^/    /' >&2
         fail "Docker Compose could not start $1"
     }
 }
 
-# compose_down PROJECT wipe|keep: `keep` leaves the volumes.
+# compose_down PROJECT wipe|keep|caches: `keep` leaves the volumes, `caches` those that hold what was fetched and compiled.
 compose_down() {
     COMPOSE_PROJECT=$1
-    if [[ $2 == wipe ]]; then
-        compose down --volumes --timeout 10 >/dev/null 2>&1 || true
-    else
-        compose down --timeout 10 >/dev/null 2>&1 || true
+    local -a volumes=()
+    [[ $2 == wipe ]] && volumes=(--volumes)
+    compose --profile '*' down "${volumes[@]}" --timeout 10 >/dev/null 2>&1 || true
+    if [[ $2 == caches ]]; then
+        docker volume rm --force "$1_postgres" "$1_rabbitmq" >/dev/null 2>&1 || true
     fi
 }

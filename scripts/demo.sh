@@ -43,7 +43,12 @@ send_sample() {
 ask_over_http() {
     local gkey
     gkey=$(invite tokens issue gkey --group "$DEMO_GROUP" --user 12345)
-    http_post "${GATEWAY_ADDR##*:}" "$DEMO_PATH" "Authorization: Bearer GKEY $gkey" \
+    post_invite "$gkey"
+}
+
+# post_invite GKEY: to the gateway at GATEWAY_ADDR.
+post_invite() {
+    http_post "${GATEWAY_ADDR##*:}" "$DEMO_PATH" "Authorization: Bearer GKEY $1" \
         '{"sessiontype": 1, "smsPhone": "212-555-0123", "sessionParams": {"camera": "back", "resolution": "352x288"}}' |
         sed -E 's/,("[A-Za-z]+":)/,\n  \1/g'
 }

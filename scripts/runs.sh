@@ -95,6 +95,8 @@ undo_run() {
         read -r -a words <<<"$line"
         case $mode:${words[0]} in
             *:compose | *:kept-compose) compose_down "${words[1]}" "$mode" ;;
+            *:compose-tests) compose_down "${words[1]}" caches ;;
+            *:container) docker rm --force "${words[1]}" >/dev/null 2>&1 || true ;;
             keep:kept-*) ;;
             *:process) stop_process "${words[@]:1}" ;;
             *:queues | *:kept-queues) delete_queues "${words[@]:1}" || true ;;

@@ -39,4 +39,7 @@ pub mod sms;
 pub mod supervise;
 pub mod suspects;
 pub mod telemetry;
+#[cfg(test)]
+#[path = "../tests/it/support/services.rs"]
+mod test_services;
 pub mod trouble;

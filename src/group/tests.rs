@@ -15,16 +15,17 @@ use crate::credential::HmacKey;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
 use std::{sync::Arc, time::Duration};
 
-const SERVER: &str = "postgres://root@127.0.0.1:5432";
 const PUBLIC_URL: &str = "https://invite.example";
 
-/// Runs a test in a new database; `TEST_POSTGRES` names another server.
+/// Runs a test in a new database on the server of `DATABASE_URL`.
 pub(crate) async fn with_database<F: Future<Output = ()>>(test: impl FnOnce(PgPool) -> F) {
-    let server = std::env::var("TEST_POSTGRES").unwrap_or_else(|_| SERVER.to_owned());
+    let server = crate::test_services::url("DATABASE_URL");
     let name = format!("session_invite_test_{}", uuid::Uuid::new_v4().simple());
-    let mut admin = PgConnection::connect(&format!("{server}/postgres")).await.unwrap();
+    let mut admin = PgConnection::connect(&server).await.unwrap();
     sqlx::raw_sql(AssertSqlSafe(format!("create database {name}"))).execute(&mut admin).await.unwrap();
-    let pool = PgPool::connect(&format!("{server}/{name}")).await.unwrap();
+    let mut own = url::Url::parse(&server).unwrap();
+    own.set_path(&name);
+    let pool = PgPool::connect(own.as_str()).await.unwrap();
     crate::db::migrate(&pool).await.unwrap();
 
     // The database goes even when the test fails; its panic is passed on afterwards.

@@ -30,6 +30,11 @@ pub(super) async fn inbox() -> Response {
     (headers, INBOX.replace("{{nonce}}", &nonce)).into_response()
 }
 
+/// For the health check of a container. What answers is ready.
+pub(super) async fn readiness() -> Json<Value> {
+    Json(json!({"ready": true, "problems": []}))
+}
+
 pub(super) async fn faults(State(state): State<Shared>) -> Json<Value> {
     Json(state.fate().faults.to_json())
 }

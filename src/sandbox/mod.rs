@@ -104,6 +104,7 @@ fn router(state: Shared) -> Router {
         .route("/2010-04-01/Accounts/{sid}/Messages.json", post(create::create).get(list::list))
         .route("/2010-04-01/Accounts/{sid}/Messages/{file}", get(list::fetch))
         .route("/", get(control::inbox))
+        .route("/readyz", get(control::readiness))
         .route("/sandbox/faults", get(control::faults).put(control::set_faults))
         .route("/sandbox/messages", get(control::messages).delete(control::clear))
         .route("/sandbox/stats", get(control::stats))

@@ -1,6 +1,6 @@
 //! The broker, as an upstream system sees it: publishing requests, and taking replies.
 
-use super::{DEADLINE, Message, Reply, block_on, until, until_within};
+use super::{DEADLINE, Message, Reply, block_on, services, until, until_within};
 use futures::StreamExt;
 use lapin::{
     Channel, Connection, ConnectionProperties,
@@ -15,7 +15,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-const DEFAULT_SERVER: &str = "amqp://guest:guest@127.0.0.1:5672/%2f";
 /// The queues in which nothing may be left when a test ends.
 const EMPTY_AT_THE_END: [&str; 8] =
     ["requests", "retry.1s", "retry.5s", "retry.30s", "retry.120s", "dropped", "dead", "unreadable"];
@@ -32,9 +31,7 @@ pub struct Broker {
 
 /// Where the tests' queues are made.
 pub fn server() -> String {
-    std::env::var("TEST_AMQP_URL")
-        .or_else(|_| std::env::var("AMQP_URL"))
-        .unwrap_or_else(|_| DEFAULT_SERVER.to_owned())
+    services::url("AMQP_URL")
 }
 
 async fn connect() -> Connection {

@@ -1,10 +1,8 @@
 //! A database for one test, on the server of `DATABASE_URL`.
 
-use super::block_on;
+use super::{block_on, services};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, postgres::PgPoolOptions};
 use std::time::Duration;
-
-const DEFAULT_SERVER: &str = "postgres://root@127.0.0.1/postgres";
 
 /// Dropped with its value, whoever is still connected.
 pub struct Database {
@@ -15,9 +13,7 @@ pub struct Database {
 
 /// Where the tests' databases are made.
 pub fn server() -> String {
-    std::env::var("TEST_DATABASE_URL")
-        .or_else(|_| std::env::var("DATABASE_URL"))
-        .unwrap_or_else(|_| DEFAULT_SERVER.to_owned())
+    services::url("DATABASE_URL")
 }
 
 impl Database {

@@ -9,6 +9,7 @@ mod message;
 mod phone_home;
 mod provider;
 mod raw;
+mod services;
 mod tunnel;
 mod worker;
 mod world;

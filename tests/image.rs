@@ -1,0 +1,147 @@
+//! The image's build: whether its context has what it needs, and what the compose file says of the tests.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Component, Path, PathBuf},
+};
+
+/// What cargo reads beside the sources; `migrate!` and the checked queries name their folders nowhere.
+const READ_BY_THE_BUILD: [&str; 6] =
+    ["Cargo.toml", "Cargo.lock", ".cargo/config.toml", ".sqlx", "migrations", "benches"];
+/// Programs that `./dev` starts on the machine itself.
+const NOT_IN_AN_IMAGE: [&str; 3] = ["tests/soak", "tests/bench", "tests/browser"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// All files under a path of the project, or the file itself.
+fn files(path: &Path) -> Vec<PathBuf> {
+    let whole = root().join(path);
+    if whole.is_file() {
+        return vec![path.to_owned()];
+    }
+    let entries = fs::read_dir(&whole).into_iter().flatten().flatten();
+    entries.flat_map(|entry| files(&path.join(entry.file_name()))).collect()
+}
+
+/// Whether Docker sends the file along. The last line of `.dockerignore` that matches it, or a folder above it, decides.
+fn is_in_context(ignore: &str, file: &Path) -> bool {
+    let mut is_in = true;
+    for line in ignore.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let (pattern, takes) = line.strip_prefix('!').map_or((line, false), |pattern| (pattern, true));
+        assert!(
+            pattern == "*" || !pattern.contains(['*', '?', '[']),
+            "this test does not know the pattern {line}"
+        );
+        if pattern == "*" || file.starts_with(pattern) {
+            is_in = takes;
+        }
+    }
+    is_in
+}
+
+/// The path without `.` and `..`, if it stays within the project.
+fn within(path: &Path) -> Option<PathBuf> {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => plain.push(name),
+            Component::CurDir => {}
+            Component::ParentDir => plain.pop().then_some(())?,
+            Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    (!plain.as_os_str().is_empty()).then_some(plain)
+}
+
+/// The string literals of a line, near enough: what stands between its quotes. A formatted name counts up to its folder.
+fn literals(line: &str) -> impl Iterator<Item = &str> {
+    line.split('"').skip(1).step_by(2).map(|text| match text.split_once('{') {
+        Some((before, _)) => before.rfind('/').map_or("", |end| &before[..end]),
+        None => text,
+    })
+}
+
+/// The files of the project that a source file names: beside itself (`include_str!`), or from the project's root.
+fn named(source: &Path) -> BTreeSet<PathBuf> {
+    let text = read(source);
+    let beside = source.parent().expect("a file is in a folder");
+    text.lines()
+        .flat_map(literals)
+        .filter(|text| text.contains(['/', '.']))
+        .flat_map(|text| [beside.join(text), PathBuf::from(text)])
+        .filter_map(|path| within(&path))
+        .filter(|path| !path.starts_with("target"))
+        .flat_map(|path| files(&path))
+        .collect()
+}
+
+#[test]
+fn what_the_build_and_the_tests_read_is_in_the_images_context() {
+    let ignore = read(".dockerignore");
+    let code = ["src", "tests", "benches"].map(Path::new);
+    let sources: Vec<PathBuf> = code.into_iter().flat_map(files).collect();
+    let mut needed: BTreeSet<PathBuf> =
+        READ_BY_THE_BUILD.iter().flat_map(|path| files(Path::new(path))).collect();
+    for source in &sources {
+        let is_elsewhere = NOT_IN_AN_IMAGE.iter().any(|folder| source.starts_with(folder));
+        if source.extension().is_some_and(|extension| extension == "rs") && !is_elsewhere {
+            needed.extend(named(source));
+        }
+    }
+    needed.extend(sources);
+    let missing: Vec<_> = needed.iter().filter(|file| !is_in_context(&ignore, file)).collect();
+    assert!(missing.is_empty(), ".dockerignore leaves out what is needed: {missing:#?}");
+}
+
+#[test]
+fn a_file_that_a_source_names_is_found() {
+    for (source, file) in [
+        ("src/gateway/openapi/schemas.rs", "docs/schemas/request.schema.json"),
+        ("src/gateway/visitor.rs", "src/gateway/visitor.html"),
+        ("tests/docs.rs", "README.md"),
+        ("tests/docs.rs", "docs/schemas/reply.schema.json"),
+    ] {
+        assert!(named(Path::new(source)).contains(Path::new(file)), "{source} names {file}");
+    }
+}
+
+#[test]
+fn secrets_and_build_output_stay_out_of_the_context() {
+    let ignore = read(".dockerignore");
+    for file in [".env", ".dev/secrets-key", ".git/config", "target/debug/session-invite"] {
+        assert!(!is_in_context(&ignore, Path::new(file)), "{file}");
+    }
+}
+
+#[test]
+fn the_modules_that_run_against_the_compose_files_servers_are_there() {
+    let modules = read("tests/it/main.rs");
+    let compose = read("docker-compose.yml");
+    let chosen: Vec<_> =
+        compose.lines().filter_map(|line| line.trim().strip_prefix("- \"")?.strip_suffix("::\"")).collect();
+    assert!(chosen.len() > 20, "{chosen:?}");
+    for module in chosen {
+        assert!(modules.contains(&format!("\nmod {module};\n")), "tests/it has no module {module}");
+    }
+}
+
+#[test]
+fn the_compose_file_publishes_the_gateway_and_the_sandbox_only() {
+    let compose = read("docker-compose.yml");
+    let published: Vec<_> = compose.lines().filter(|line| line.contains("\"127.0.0.1:$")).collect();
+    assert_eq!(published.len(), 2, "{published:?}");
+    assert!(published[0].contains("GATEWAY_PORT") && published[1].contains("SANDBOX_PORT"), "{published:?}");
+}
+
+#[test]
+fn a_build_asks_no_registry_for_what_the_engine_has() {
+    assert!(!read("Dockerfile").contains("# syntax="));
+}
