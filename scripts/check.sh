@@ -89,7 +89,7 @@ check_scripts() {
         return
     fi
     # A sourced file's variables are another's, so shellcheck sees one without its use.
-    shellcheck --shell bash --exclude SC2034,SC2154 dev .ci/run scripts/*
+    shellcheck --shell bash --exclude SC2034,SC2154 dev .ci/run .ci/engine scripts/*
 }
 
 check_compose() {

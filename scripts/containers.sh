@@ -65,6 +65,7 @@ command_compose() {
     unset SMS_BASE_URL PUBLIC_URL TWILIO_ACCOUNT_SID TWILIO_AUTH_TOKEN SMS_FROM
     note compose "$COMPOSE_PROJECT"
     step "docker compose up --build --wait" compose --progress quiet up --detach --build --wait
+    step "The policy that lifts RabbitMQ 4's delivery limit holds for three queues" check_policy
     step "Add group $DEMO_GROUP" in_worker groups add "$DEMO_GROUP"
     step "Invite over the queue, and its reply" \
         in_worker send --group "$DEMO_GROUP" --user 12345 --phone 111-000-0000 --camera back --resolution 352x288
@@ -75,6 +76,12 @@ command_compose() {
 
 # The image has no shell, and needs none for this.
 in_worker() { compose exec -T worker session-invite "$@" </dev/null; }
+
+check_policy() {
+    local policies
+    policies=$(compose exec -T rabbitmq rabbitmqctl --quiet list_queues policy </dev/null)
+    (($(grep -cx session-invite <<<"$policies") == 3)) || fail "it does not"
+}
 
 ask_over_compose() {
     local gkey
