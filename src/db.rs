@@ -1,13 +1,14 @@
 //! The database: connecting, and what an error from it means.
 
+mod nodes;
+
 use crate::config::DatabaseConfig;
-use secrecy::ExposeSecret;
 use sqlx::{
     ConnectOptions, PgPool,
     migrate::MigrateError,
     postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
-use std::{str::FromStr, time::Duration};
+use std::time::Duration;
 
 /// The oldest server that the migrations and queries are written for.
 const OLDEST: i32 = 130_000;
@@ -47,8 +48,6 @@ pub fn remedy(error: &sqlx::Error) -> Remedy {
 /// Why the database cannot be used at all, with what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
-    #[error("DATABASE_URL: {0}")]
-    Url(String),
     #[error("the database refuses the login: {0}; check the user, password and database of DATABASE_URL")]
     Login(String),
     #[error("PostgreSQL {0} is too old: version 13 or later is needed")]
@@ -90,16 +89,17 @@ pub async fn connect(
     application: &str,
     for_invites: bool,
 ) -> Result<PgPool, Unusable> {
-    let options = PgConnectOptions::from_str(config.url.expose_secret())
-        .map_err(|error| Unusable::Url(format!("is not a PostgreSQL URL ({error})")))?;
+    let options = nodes::choose(&config.address).await?;
+    let application = options.get_application_name().unwrap_or(application).to_owned();
     let options = options
-        .application_name(application)
+        .application_name(&application)
         .options(if for_invites { &PLANS[..] } else { &[] }.iter().copied())
         .options([
             ("statement_timeout", "30s"),
             ("lock_timeout", "10s"),
             ("idle_in_transaction_session_timeout", "60s"),
         ])
+        .options(config.address.settings.iter().cloned())
         .log_statements(tracing::log::LevelFilter::Off)
         .log_slow_statements(tracing::log::LevelFilter::Off, Duration::ZERO);
     let pool = PgPoolOptions::new()

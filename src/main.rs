@@ -7,7 +7,7 @@ use session_invite::{
         addresses, completions, dead, doctor, gateway, groups, migrate, optouts, ready, send, sessions,
         sms_sandbox, tokens, topology, worker,
     },
-    config::Faults,
+    config::{DotEnv, Faults},
     sandbox::BadSetting,
     telemetry,
 };
@@ -19,12 +19,14 @@ use tokio::runtime::{Builder, Runtime};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    if let Err(error) = dotenvy::dotenv()
-        && !error.not_found()
-    {
-        eprintln!("error: the .env file cannot be read: {error}");
-        return ExitCode::from(2);
-    }
+    let file = match DotEnv::read() {
+        Ok(file) => file,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    file.apply();
     let cli = Cli::parse();
     let runtime = match runtime() {
         Ok(runtime) => runtime,
@@ -33,7 +35,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ended = runtime.block_on(run(cli));
+    let ended = runtime.block_on(run(cli, &file));
     // Not taken down: the AMQP client's threads would panic over tasks that are cancelled. The process ends anyway.
     std::mem::forget(runtime);
     match ended {
@@ -58,9 +60,12 @@ fn runtime() -> std::io::Result<Runtime> {
     builder.enable_all().build()
 }
 
-async fn run(cli: Cli) -> anyhow::Result<()> {
+async fn run(cli: Cli, file: &DotEnv) -> anyhow::Result<()> {
     let quiet = !matches!(cli.command, Command::Worker(_) | Command::Gateway(_));
     telemetry::start(&cli.log, if quiet { "warn" } else { "info" })?;
+    if file.is_public {
+        tracing::warn!("everybody on this machine may read .env, and the secrets in it: chmod 600 .env");
+    }
     // The one crypto provider that rustls is built with here.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match cli.command {

@@ -1,11 +1,8 @@
 //! Logs, to standard error.
 
-use crate::config::{Faults, LogArgs};
+use crate::config::{Faults, LogArgs, log_filter};
 use tracing::Metadata;
-use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt};
-
-/// Nobody needs to hear that a table exists already.
-const ALWAYS: &str = "sqlx::postgres::notice=warn";
+use tracing_subscriber::{filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// What no filter turns on: the AMQP client logs a returned message whole, with keys, numbers and credentials.
 fn may_be_logged(metadata: &Metadata<'_>) -> bool {
@@ -15,12 +12,12 @@ fn may_be_logged(metadata: &Metadata<'_>) -> bool {
 /// Starts logging as the flags say.
 pub fn start(args: &LogArgs, default_level: &str) -> Result<(), Faults> {
     let mut faults = Faults::default();
-    let parse = |filter: &str| EnvFilter::try_new(format!("{filter},{ALWAYS}"));
-    let filter = faults.read("RUST_LOG", args.rust_log.as_ref(), default_level, parse);
+    let parse = |filter: &str| log_filter::parse(filter, default_level);
+    let filter = faults.read("RUST_LOG", args.rust_log.as_ref(), "", parse);
     let json = faults.read("LOG_FORMAT", args.log_format.as_ref(), "text", |format| match format {
         "text" => Ok(false),
         "json" => Ok(true),
-        _ => Err(format!("{format:?} must be text or json")),
+        _ => Err("must be text or json"),
     });
     let (filter, json) = faults.finish(filter.zip(json))?;
     let registry = tracing_subscriber::registry().with(filter).with(filter_fn(may_be_logged));

@@ -2,6 +2,7 @@
 
 use super::{
     AgeLimits, BrokerConfig, DatabaseConfig, ProviderConfig, PublicUrl, Sender, WhenUnsure, WorkerConfig,
+    amqp_url, database_url,
     read::{self, Faults, given},
     sender::number_or_name,
 };
@@ -163,23 +164,36 @@ pub struct HttpAddrArgs {
 impl DatabaseArgs {
     pub fn check(&self, faults: &mut Faults) -> Option<DatabaseConfig> {
         let hint = "such as postgres://user:password@127.0.0.1:5432/session_invite";
-        let url = faults.required("DATABASE_URL", self.database_url.as_ref(), hint).and_then(|url| {
-            faults.read("DATABASE_URL", Some(&url), "", read::service_url(&["postgres", "postgresql"]))
+        let address = faults.required("DATABASE_URL", self.database_url.as_ref(), hint).and_then(|url| {
+            let parse = |url: &str| database_url::parse(url, |name| std::env::var(name).ok());
+            faults.read("DATABASE_URL", Some(&url), "", parse)
         });
         let raw = self.database_max_connections.as_ref();
         let max = faults.read("DATABASE_MAX_CONNECTIONS", raw, "10", read::whole(2, 1_000));
-        Some(DatabaseConfig { url: url?.into(), max_connections: u32::try_from(max?).ok()? })
+        let (address, ignored) = address?;
+        warn_of_ignored("DATABASE_URL", &ignored);
+        Some(DatabaseConfig { address, max_connections: u32::try_from(max?).ok()? })
     }
 }
 
 impl BrokerArgs {
     pub fn check(&self, faults: &mut Faults) -> Option<BrokerConfig> {
         let hint = "such as amqp://user:password@127.0.0.1:5672/%2f";
-        let url = faults
+        let nodes = faults
             .required("AMQP_URL", self.amqp_url.as_ref(), hint)
-            .and_then(|url| faults.read("AMQP_URL", Some(&url), "", read::service_url(&["amqp", "amqps"])));
+            .and_then(|url| faults.read("AMQP_URL", Some(&url), "", amqp_url::parse));
         let prefix = faults.read("QUEUE_PREFIX", self.queue_prefix.as_ref(), "session-invite", queue_prefix);
-        Some(BrokerConfig { url: url?.into(), queue_prefix: prefix? })
+        let (nodes, ignored) = nodes?;
+        warn_of_ignored("AMQP_URL", &ignored);
+        Some(BrokerConfig { nodes, queue_prefix: prefix? })
+    }
+}
+
+/// Parameters of a URL that other clients obey, and this program does not.
+fn warn_of_ignored(variable: &str, names: &[&str]) {
+    if !names.is_empty() {
+        let names = names.join(", ");
+        tracing::warn!(variable, parameters = names, "parameters of the URL are not obeyed");
     }
 }
 

@@ -1,32 +1,53 @@
 //! The only reader of the environment. Every variable has a flag of the same name; every fault is
 //! listed, all of them together, before anything starts.
 
+mod amqp_url;
 mod args;
+mod database_url;
+mod dotenv;
 mod gateway;
+pub mod log_filter;
+mod pgpass;
 mod read;
 mod sender;
+mod service_url;
 
 pub use args::{BrokerArgs, DatabaseArgs, HttpAddrArgs, LogArgs, ProviderArgs, SecretsArgs, WorkerArgs};
+pub use database_url::{DatabaseAddress, TargetNode};
+pub use dotenv::{DotEnv, DotEnvError};
 pub use gateway::{GatewayArgs, GatewayConfig, GatewayHttp};
 pub use read::Faults;
 pub use sender::{OwnSenderArgs, sender_name};
 
 use crate::{group::seal::SecretsKey, queue::ReplyToAllow};
+use lapin::uri::AMQPUri;
 use secrecy::SecretString;
-use std::{net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 /// Where the database is, and how many connections may be open to it.
 #[derive(Debug, Clone)]
 pub struct DatabaseConfig {
-    pub url: SecretString,
+    pub address: DatabaseAddress,
     pub max_connections: u32,
 }
 
 /// Where the broker is, and what this installation's queues are called.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct BrokerConfig {
-    pub url: SecretString,
+    /// One for each node, at least one.
+    pub nodes: Vec<AMQPUri>,
     pub queue_prefix: String,
+}
+
+/// Without the logins, which lapin's own would show.
+impl fmt::Debug for BrokerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let node = |uri: &AMQPUri| format!("{}:{}", uri.authority.host, uri.authority.port);
+        f.debug_struct("BrokerConfig")
+            .field("nodes", &self.nodes.iter().map(node).collect::<Vec<_>>())
+            .field("queue_prefix", &self.queue_prefix)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Whom a text is from.

@@ -138,25 +138,6 @@ pub fn base_url(text: &str) -> Result<String, String> {
     Ok(text.trim_end_matches('/').to_owned())
 }
 
-/// A URL of one of these schemes; a fault names the scheme and never the credentials.
-pub fn service_url<'a>(schemes: &'a [&'a str]) -> impl Fn(&str) -> Result<String, String> + 'a {
-    move |text| {
-        let url = url::Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
-        if !schemes.contains(&url.scheme()) {
-            return Err(format!(
-                "has the scheme {:?}; it must be one of {}",
-                url.scheme(),
-                schemes.join(", ")
-            ));
-        }
-        // A socket's folder may stand in the query instead.
-        if url.host_str().is_none_or(str::is_empty) && url.query().is_none() {
-            return Err("names no host".to_owned());
-        }
-        Ok(text.to_owned())
-    }
-}
-
 /// The URL without its credentials.
 fn redact(url: &url::Url) -> String {
     let mut url = url.clone();
@@ -188,7 +169,6 @@ mod tests {
             let fault = base_url(bad).unwrap_err();
             assert!(!fault.contains("secret"), "{fault}");
         }
-        assert!(!service_url(&["amqp"])("postgres://u:secret@x").unwrap_err().contains("secret"));
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use crate::config::BrokerConfig;
 use lapin::{Connection, ConnectionProperties, ErrorKind, uri::AMQPUri};
-use secrecy::ExposeSecret;
+use rand::seq::SliceRandom;
 use std::time::Duration;
+use tracing::warn;
 
 /// Replies of AMQP's that no waiting mends: access refused, not found (the vhost), not allowed, precondition failed.
 const FINAL: [u16; 4] = [403, 404, 530, 406];
@@ -12,6 +13,9 @@ const FINAL: [u16; 4] = [403, 404, 530, 406];
 /// headers must fit in one. Said before the negotiation, it lets the client allocate its buffers of 64 frames once,
 /// as pages that are not touched until they are used; else an idle connection would hold 8 MiB.
 const FRAME_MAX: u32 = 128 * 1024;
+
+/// How long one node may take to answer, where AMQP_URL does not say `?connection_timeout=`.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// AMQP's reply code for a connection that an operator, or a broker that is stopping, has closed.
 const CONNECTION_FORCED: u16 = 320;
@@ -24,8 +28,6 @@ const FRAME_ERROR: u16 = 501;
 /// Why the broker cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
-    #[error("AMQP_URL: {0}")]
-    Url(String),
     #[error("the broker refuses: {0}; check the user, password and vhost of AMQP_URL")]
     Refused(String),
     #[error(
@@ -87,18 +89,40 @@ pub(super) fn reply_code(error: &lapin::Error) -> Option<u16> {
     }
 }
 
-/// Opens a connection; `purpose` is what the broker's operator sees it called.
+/// Opens a connection to one of the nodes; `purpose` is what the broker's operator sees it called.
 pub async fn connect(config: &BrokerConfig, purpose: &str) -> Result<Connection, Unusable> {
+    let mut nodes = config.nodes.clone();
+    nodes.shuffle(&mut rand::rng());
+    let mut failure = None;
+    for uri in nodes {
+        let node = format!("{}:{}", uri.authority.host, uri.authority.port);
+        match connect_to(uri, purpose).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => {
+                if config.nodes.len() > 1 {
+                    warn!(node, %error, "a node of the broker is not usable");
+                }
+                // A refusal says more than silence: the nodes have the same users.
+                let kept = failure.take().filter(|kept: &Unusable| !kept.passes());
+                failure = kept.or(Some(error));
+            }
+        }
+    }
+    Err(failure.unwrap_or_else(|| Unusable::lost("AMQP_URL names no node")))
+}
+
+async fn connect_to(mut uri: AMQPUri, purpose: &str) -> Result<Connection, Unusable> {
     let name = format!("session-invite {purpose} ({})", std::process::id());
-    let mut uri: AMQPUri = config.url.expose_secret().parse().map_err(Unusable::Url)?;
+    let patience = uri.query.connection_timeout.map_or(CONNECT_TIMEOUT, Duration::from_millis);
     uri.query.frame_max = uri.query.frame_max.or(Some(FRAME_MAX));
     uri.query.heartbeat = uri.query.heartbeat.or(Some(HEARTBEAT));
     let properties = ConnectionProperties::default().with_connection_name(name.as_str().into());
     let connecting = Connection::connect_uri(uri, properties);
-    match tokio::time::timeout(Duration::from_secs(10), connecting).await {
-        Ok(connected) => Ok(connected?),
-        Err(_) => {
-            Err(Unusable::Away(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in 10 s").into()))
-        }
-    }
+    tokio::time::timeout(patience, connecting).await.map_or_else(
+        |_| {
+            let why = format!("no answer in {} s", patience.as_secs_f32());
+            Err(Unusable::Away(std::io::Error::new(std::io::ErrorKind::TimedOut, why).into()))
+        },
+        |connected| Ok(connected?),
+    )
 }

@@ -1,0 +1,360 @@
+//! `DATABASE_URL`, as libpq reads it (<https://www.postgresql.org/docs/current/libpq-connect.html>), to sqlx's options.
+//!
+//! By sqlx's setters only: its own parser logs a parameter that it does not know with its value, hands IPv6 addresses on
+//! with their brackets, and takes one host.
+
+use super::{
+    pgpass::{self, Login},
+    service_url::{Host, Parameter, ServiceUrl},
+};
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use std::{collections::HashMap, fmt, time::Duration};
+
+/// How long one node may take to answer, where `connect_timeout` does not say.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The parameters that are obeyed, and libpq's variable that stands in for each where the URL does not say. `options` has
+/// one too, as have the files, which sqlx reads itself.
+const OBEYED: [(&str, &str); 16] = [
+    ("host", "PGHOST"),
+    ("hostaddr", "PGHOSTADDR"),
+    ("port", "PGPORT"),
+    ("dbname", "PGDATABASE"),
+    ("user", "PGUSER"),
+    ("password", "PGPASSWORD"),
+    ("passfile", "PGPASSFILE"),
+    ("sslmode", "PGSSLMODE"),
+    ("sslrootcert", ""),
+    ("sslcert", ""),
+    ("sslkey", ""),
+    ("application_name", "PGAPPNAME"),
+    ("options", ""),
+    ("connect_timeout", "PGCONNECT_TIMEOUT"),
+    ("target_session_attrs", "PGTARGETSESSIONATTRS"),
+    // sqlx's own: how many prepared statements a connection keeps; 0 behind a pooler that cannot take them.
+    ("statement-cache-capacity", ""),
+];
+
+/// Other ways to write those, which sqlx and JDBC's users know.
+const ALIASES: [(&str, &str); 6] = [
+    ("ssl-mode", "sslmode"),
+    ("ssl-root-cert", "sslrootcert"),
+    ("ssl-ca", "sslrootcert"),
+    ("ssl-cert", "sslcert"),
+    ("ssl-key", "sslkey"),
+    ("statement_cache_capacity", "statement-cache-capacity"),
+];
+
+/// The rest of libpq's: taken, and named in a warning.
+const IGNORED: [&str; 39] = [
+    "authtype",
+    "channel_binding",
+    "client_encoding",
+    "fallback_application_name",
+    "gssdelegation",
+    "gssencmode",
+    "gsslib",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "krbsrvname",
+    "load_balance_hosts",
+    "max_protocol_version",
+    "min_protocol_version",
+    "oauth_client_id",
+    "oauth_client_secret",
+    "oauth_issuer",
+    "oauth_scope",
+    "replication",
+    "require_auth",
+    "requirepeer",
+    "requiressl",
+    "scram_client_key",
+    "scram_server_key",
+    "service",
+    "servicefile",
+    "sslcertmode",
+    "sslcompression",
+    "sslcrl",
+    "sslcrldir",
+    "sslkeylogfile",
+    "sslnegotiation",
+    "sslpassword",
+    "sslsni",
+    "ssl_max_protocol_version",
+    "ssl_min_protocol_version",
+    "tcp_user_timeout",
+    "tty",
+];
+
+/// Which of several nodes is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetNode {
+    /// The one that takes writes.
+    Writes,
+    /// Any that answers.
+    Any,
+}
+
+/// The database's nodes, with what each connection needs.
+#[derive(Clone)]
+pub struct DatabaseAddress {
+    /// At least one.
+    pub nodes: Vec<PgConnectOptions>,
+    pub target: TargetNode,
+    /// For one node.
+    pub connect_timeout: Duration,
+    /// The server's settings from the URL's `options`: last, as they win over ours.
+    pub settings: Vec<(String, String)>,
+}
+
+/// Without the password, which sqlx's own would show.
+impl fmt::Debug for DatabaseAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nodes: Vec<_> =
+            self.nodes.iter().map(|node| format!("{}:{}", node.get_host(), node.get_port())).collect();
+        f.debug_struct("DatabaseAddress")
+            .field("nodes", &nodes)
+            .field("target", &self.target)
+            .field("connect_timeout", &self.connect_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The address, and the names of the parameters that it does not obey.
+pub(super) fn parse(
+    text: &str,
+    environment: impl Fn(&str) -> Option<String>,
+) -> Result<(DatabaseAddress, Vec<&'static str>), String> {
+    let url = ServiceUrl::parse(text, &["postgres", "postgresql"])?;
+    let mut given = Given::read(&url.parameters)?;
+    let from_url = [
+        ("user", url.user.clone()),
+        ("password", url.password.as_ref().map(|password| password.expose_secret().to_owned())),
+        ("dbname", url.path.clone().filter(|name| !name.is_empty())),
+    ];
+    for (name, value) in from_url {
+        if let Some(value) = value {
+            given.values.entry(name).or_insert(value);
+        }
+    }
+    given.fill_in(&url, environment);
+    let address = given.address(&url)?;
+    Ok((address, given.ignored))
+}
+
+/// The parameters by libpq's names.
+struct Given {
+    values: HashMap<&'static str, String>,
+    /// sqlx's `options[name]=value`.
+    options: Vec<(String, String)>,
+    ignored: Vec<&'static str>,
+}
+
+impl Given {
+    fn read(parameters: &[Parameter]) -> Result<Self, String> {
+        let mut given = Self { values: HashMap::new(), options: Vec::new(), ignored: Vec::new() };
+        for parameter in parameters {
+            let name = parameter.name.as_str();
+            let alias = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| *name);
+            let option = name.strip_prefix("options[").and_then(|rest| rest.strip_suffix(']'));
+            if let Some((name, _)) = OBEYED.iter().find(|(obeyed, _)| *obeyed == alias) {
+                given.values.insert(name, parameter.value.clone());
+            } else if let Some(option) = option {
+                given.options.push((option.to_owned(), parameter.value.clone()));
+            } else if name == "ssl" && parameter.value == "true" {
+                given.values.insert("sslmode", "require".to_owned());
+            } else if let Some(name) = IGNORED.iter().find(|ignored| **ignored == name) {
+                if !given.ignored.contains(name) {
+                    given.ignored.push(name);
+                }
+            } else {
+                return Err(parameter.unknown());
+            }
+        }
+        given.values.retain(|_, value| !value.is_empty());
+        let target = given.values.get("target_session_attrs").map(String::as_str);
+        if !matches!(target, None | Some("read-write" | "any")) {
+            given.values.remove("target_session_attrs");
+            given.ignored.push("target_session_attrs");
+        }
+        Ok(given)
+    }
+
+    /// What the URL leaves out is libpq's variables' to say, as with `psql`.
+    fn fill_in(&mut self, url: &ServiceUrl, environment: impl Fn(&str) -> Option<String>) {
+        let hosts_are_given = url.hosts.iter().any(|host| !host.name.is_empty())
+            || self.values.contains_key("host")
+            || self.values.contains_key("hostaddr");
+        for (name, variable) in OBEYED.into_iter().filter(|(_, variable)| !variable.is_empty()) {
+            let is_host = matches!(name, "host" | "hostaddr");
+            if self.values.contains_key(name) || (is_host && hosts_are_given) {
+                continue;
+            }
+            if let Some(value) = environment(variable).filter(|value| !value.is_empty()) {
+                self.values.insert(name, value);
+            }
+        }
+        // Of the variable's values, those that are not ours to obey mean nothing.
+        if !matches!(self.get("target_session_attrs"), None | Some("read-write" | "any")) {
+            self.values.remove("target_session_attrs");
+        }
+        let home = environment("HOME").map(|home| format!("{home}/.pgpass"));
+        if let Some(file) = home.filter(|_| !self.values.contains_key("passfile")) {
+            self.values.insert("passfile", file);
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str)
+    }
+
+    fn address(&self, url: &ServiceUrl) -> Result<DatabaseAddress, String> {
+        let hosts = self.hosts(url)?;
+        let target = match (self.get("target_session_attrs"), hosts.len()) {
+            (Some("read-write"), _) | (None, 2..) => TargetNode::Writes,
+            _ => TargetNode::Any,
+        };
+        let connect_timeout = match self.get("connect_timeout").map(str::parse::<i32>) {
+            None | Some(Ok(..=0)) => CONNECT_TIMEOUT,
+            Some(Ok(seconds)) => Duration::from_secs(u64::from(seconds.unsigned_abs()).clamp(1, 600)),
+            Some(Err(_)) => return Err("has a connect_timeout that is no number of seconds".to_owned()),
+        };
+        let common = self.common()?;
+        let nodes = hosts.iter().map(|host| self.node(common.clone(), host)).collect();
+        let mut settings = self.get("options").map_or(Ok(Vec::new()), server_settings)?;
+        settings.extend(self.options.iter().cloned());
+        Ok(DatabaseAddress { nodes, target, connect_timeout, settings })
+    }
+
+    /// The hosts with their ports: by `hostaddr`, else `host`, else as they stand in the URL.
+    fn hosts(&self, url: &ServiceUrl) -> Result<Vec<(String, u16)>, String> {
+        let named = self.get("hostaddr").or(self.get("host")).map(|names| {
+            let whole = |name: &str| name.trim_start_matches('[').trim_end_matches(']').to_owned();
+            names.split(',').map(whole).collect::<Vec<_>>()
+        });
+        let names = named.unwrap_or_else(|| url.hosts.iter().map(|host| host.name.clone()).collect());
+        let ports = match self.get("port") {
+            Some(ports) => {
+                ports.split(',').map(Host::port).map(|port| port.map(Some)).collect::<Result<_, _>>()?
+            }
+            None => Vec::new(),
+        };
+        // A port in the URL is one that was said; one of the variable's is for what was not.
+        let own: Vec<_> = url.hosts.iter().map(|host| host.port).collect();
+        let port = |index: usize| {
+            let of = |list: &[Option<u16>]| match list {
+                [one] => *one,
+                list => list.get(index).copied().flatten(),
+            };
+            of(&own).or(of(&ports)).unwrap_or(5432)
+        };
+        if [own.len(), ports.len()].into_iter().any(|count| count > 1 && count != names.len()) {
+            return Err("names another number of ports than of hosts".to_owned());
+        }
+        Ok(names.into_iter().enumerate().map(|(index, name)| (name, port(index))).collect())
+    }
+
+    /// What all nodes have in common.
+    fn common(&self) -> Result<PgConnectOptions, String> {
+        let root = self.get("sslrootcert");
+        let mode = match (self.get("sslmode"), root) {
+            (None, Some("system")) => PgSslMode::VerifyFull,
+            (None, _) => PgSslMode::Prefer,
+            // With a root certificate, libpq looks at the server's: as it was before there were the two words for it.
+            (Some("require"), Some(_)) => PgSslMode::VerifyCa,
+            (Some(mode), _) => mode.parse().map_err(|_| {
+                "has an sslmode that is none of disable, allow, prefer, require, verify-ca and verify-full"
+            })?,
+        };
+        let mut options = PgConnectOptions::new_without_pgpass().ssl_mode(mode);
+        if let Some(file) = root.filter(|file| *file != "system") {
+            options = options.ssl_root_cert(readable("sslrootcert", file)?);
+        }
+        if let Some(file) = self.get("sslcert") {
+            options = options.ssl_client_cert(readable("sslcert", file)?);
+        }
+        if let Some(file) = self.get("sslkey") {
+            options = options.ssl_client_key(readable("sslkey", file)?);
+        }
+        if let Some(user) = self.get("user") {
+            options = options.username(user);
+        }
+        if let Some(database) = self.get("dbname") {
+            options = options.database(database);
+        }
+        if let Some(name) = self.get("application_name") {
+            options = options.application_name(name);
+        }
+        if let Some(capacity) = self.get("statement-cache-capacity") {
+            let wrong = |_| "has a statement-cache-capacity that is no number";
+            options = options.statement_cache_capacity(capacity.parse().map_err(wrong)?);
+        }
+        Ok(options)
+    }
+
+    fn node(&self, common: PgConnectOptions, (host, port): &(String, u16)) -> PgConnectOptions {
+        // Without a host, the socket that sqlx finds, or localhost.
+        let node = if host.is_empty() { common } else { common.host(host) }.port(*port);
+        let login = Login {
+            host: node.get_host(),
+            port: *port,
+            database: node.get_database().unwrap_or(node.get_username()),
+            user: node.get_username(),
+        };
+        let password = self.get("password").map(SecretString::from);
+        let password = password.or_else(|| pgpass::find(self.get("passfile")?, &login));
+        match password {
+            Some(password) => node.password(password.expose_secret()),
+            None => node,
+        }
+    }
+}
+
+/// The file, if it can be read now: sqlx would try it again and again.
+fn readable<'a>(parameter: &str, file: &'a str) -> Result<&'a str, String> {
+    match std::fs::read(file) {
+        Ok(_) => Ok(file),
+        Err(error) => Err(format!("names in {parameter} a file that cannot be read ({})", error.kind())),
+    }
+}
+
+/// The settings in libpq's `options`, which are the server's command line: `-c name=value` or `--name=value`.
+fn server_settings(text: &str) -> Result<Vec<(String, String)>, String> {
+    let wrong = || "has options that are not of the form -c name=value or --name=value".to_owned();
+    let mut words = words(text).into_iter();
+    let mut settings = Vec::new();
+    while let Some(word) = words.next() {
+        let setting = match (word.strip_prefix("--"), word.strip_prefix("-c")) {
+            (Some(long), _) => long.to_owned(),
+            (None, Some("")) => words.next().ok_or_else(wrong)?,
+            (None, Some(short)) => short.to_owned(),
+            (None, None) => return Err(wrong()),
+        };
+        let (name, value) = setting.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(wrong)?;
+        settings.push((name.replace('-', "_"), value.to_owned()));
+    }
+    Ok(settings)
+}
+
+/// Parted by white space, where a backslash takes the next character's meaning.
+fn words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut rest = text.chars();
+    while let Some(character) = rest.next() {
+        if character.is_ascii_whitespace() {
+            words.extend(word.take());
+        } else {
+            let character = if character == '\\' { rest.next() } else { Some(character) };
+            word.get_or_insert_default().extend(character);
+        }
+    }
+    words.extend(word);
+    words
+}
+
+#[cfg(test)]
+mod tests;

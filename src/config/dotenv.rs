@@ -1,0 +1,291 @@
+//! The `.env` file of the working directory, and of no other: one `NAME=value` a line.
+//!
+//! A value is literal: a `$` in it is a character like any other, and no other variable's value is put in. So a token of
+//! any characters can stand there. No error shows any of the file but a variable's name.
+
+use std::{fmt, fs::File, io, io::Read as _, os::unix::fs::PermissionsExt as _};
+
+/// Where it is read.
+const FILE: &str = ".env";
+
+/// What was found in the file.
+#[derive(Default)]
+pub struct DotEnv {
+    /// Of two values of one variable the last one counts, as with a shell and with Docker Compose.
+    variables: Vec<(String, String)>,
+    /// Whether everybody on the machine may read it.
+    pub is_public: bool,
+}
+
+/// Without the values.
+impl fmt::Debug for DotEnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.variables.iter().map(|(name, _)| name).collect();
+        f.debug_struct("DotEnv").field("names", &names).field("is_public", &self.is_public).finish()
+    }
+}
+
+/// Why the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DotEnvError {
+    #[error("{FILE} cannot be read: {0}")]
+    Io(#[from] io::Error),
+    #[error("{FILE}, line {line}{}: {fault}", .name.as_ref().map(|name| format!(", {name}")).unwrap_or_default())]
+    Line { line: usize, name: Option<String>, fault: Fault },
+}
+
+/// What is wrong with a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    #[error(
+        "it must be NAME=value; the name is letters, digits and underscores, with no space before or after the ="
+    )]
+    NotAnAssignment,
+    #[error("it is not UTF-8 text")]
+    NotUtf8,
+    #[error("the value holds white space, a quote or a backslash: put it in single quotes, 'like this'")]
+    Unquoted,
+    #[error("the quote is not closed on its line; a value in single quotes is literal and holds none")]
+    Unclosed,
+    #[error(
+        "something other than a comment follows the closing quote; in double quotes write \\\" for a quote"
+    )]
+    Trailing,
+    #[error(
+        "in double quotes only \\\", \\\\ and \\n may follow a backslash; in single quotes all is literal"
+    )]
+    Escape,
+    #[error("the value holds a zero byte, which no variable can")]
+    Zero,
+}
+
+impl DotEnv {
+    /// Reads the file; one that is not there is an empty one.
+    ///
+    /// # Errors
+    ///
+    /// The first line that cannot be read: those below it may belong to a value whose quote was forgotten.
+    pub fn read() -> Result<Self, DotEnvError> {
+        let mut file = match File::open(FILE) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            opened => opened?,
+        };
+        let metadata = file.metadata()?;
+        let is_public = metadata.is_file() && metadata.permissions().mode() & 0o004 != 0;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        Ok(Self { variables: parse(&text)?, is_public })
+    }
+
+    /// Puts what the environment leaves out into it: the environment wins.
+    ///
+    /// To be called before the process has a second thread.
+    pub fn apply(&self) {
+        let missing: Vec<_> =
+            self.variables.iter().filter(|(name, _)| std::env::var_os(name).is_none()).collect();
+        for (name, value) in missing {
+            #[expect(unsafe_code, reason = "the libraries that read variables know no other place for them")]
+            // SAFETY: no other thread is there yet that could read the environment meanwhile.
+            unsafe {
+                std::env::set_var(name, value);
+            }
+        }
+    }
+}
+
+type Variable = (String, String);
+
+fn parse(text: &[u8]) -> Result<Vec<Variable>, DotEnvError> {
+    let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
+    let mut variables = Vec::new();
+    for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        match variable(line) {
+            Ok(found) => variables.extend(found),
+            Err((name, fault)) => return Err(DotEnvError::Line { line: index + 1, name, fault }),
+        }
+    }
+    Ok(variables)
+}
+
+/// A line's variable, if it has one.
+fn variable(line: &[u8]) -> Result<Option<Variable>, (Option<String>, Fault)> {
+    let start = line.trim_ascii_start();
+    if start.is_empty() || start.starts_with(b"#") {
+        return Ok(None);
+    }
+    let (name, text) = name(start).ok_or((None, Fault::NotAnAssignment))?;
+    match std::str::from_utf8(text).map_err(|_| Fault::NotUtf8).and_then(value) {
+        Ok(value) => Ok(Some((name, value))),
+        Err(fault) => Err((Some(name), fault)),
+    }
+}
+
+/// The name before the `=`, and what follows that.
+fn name(line: &[u8]) -> Option<(String, &[u8])> {
+    let exported =
+        line.strip_prefix(b"export").filter(|rest| rest.starts_with(b" ") || rest.starts_with(b"\t"));
+    let line = exported.map_or(line, <[u8]>::trim_ascii_start);
+    let (name, value) = line.split_at(line.iter().position(|byte| *byte == b'=')?);
+    let name = std::str::from_utf8(name).ok()?;
+    let begins = |b: u8| b.is_ascii_alphabetic() || b == b'_';
+    let is_name = name.bytes().next().is_some_and(begins)
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    is_name.then(|| (name.to_owned(), &value[1..]))
+}
+
+fn value(text: &str) -> Result<String, Fault> {
+    if text.contains('\0') {
+        return Err(Fault::Zero);
+    }
+    if let Some(quoted) = text.strip_prefix('\'') {
+        let (value, rest) = quoted.split_once('\'').ok_or(Fault::Unclosed)?;
+        return ends(rest).map(|()| value.to_owned());
+    }
+    if let Some(quoted) = text.strip_prefix('"') {
+        return double_quoted(quoted);
+    }
+    let comment = [" #", "\t#"].into_iter().filter_map(|mark| text.find(mark)).min();
+    let value = text[..comment.unwrap_or(text.len())].trim_end();
+    let needs_quotes = |c: char| c.is_whitespace() || c.is_control() || "'\"\\‘’“”".contains(c);
+    if value.contains(needs_quotes) { Err(Fault::Unquoted) } else { Ok(value.to_owned()) }
+}
+
+/// After its first quote.
+fn double_quoted(text: &str) -> Result<String, Fault> {
+    let mut value = String::with_capacity(text.len());
+    let mut rest = text.chars();
+    loop {
+        match rest.next().ok_or(Fault::Unclosed)? {
+            '"' => return ends(rest.as_str()).map(|()| value),
+            '\\' => value.push(match rest.next().ok_or(Fault::Unclosed)? {
+                'n' => '\n',
+                same @ ('"' | '\\') => same,
+                _ => return Err(Fault::Escape),
+            }),
+            other => value.push(other),
+        }
+    }
+}
+
+/// Nothing but a comment may follow a closing quote.
+fn ends(rest: &str) -> Result<(), Fault> {
+    let comment = rest.trim_start();
+    let is_comment = comment.starts_with('#') && comment.len() < rest.len();
+    if comment.is_empty() || is_comment { Ok(()) } else { Err(Fault::Trailing) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{prop_assert, prop_assert_eq, proptest};
+
+    fn one(line: &str) -> Result<String, (Option<String>, Fault)> {
+        variable(line.as_bytes()).map(|found| found.expect("a variable").1)
+    }
+
+    #[test]
+    fn a_value_is_literal_whatever_it_holds() {
+        let cases = [
+            ("A=b", "b"),
+            ("A=", ""),
+            ("A= ", ""),
+            ("A= # nothing", ""),
+            ("A=pa$$w0rd$HOME${X}", "pa$$w0rd$HOME${X}"),
+            ("A=b#c", "b#c"),
+            ("A=#c", "#c"),
+            ("A=b # c'", "b"),
+            ("A=b\t# c", "b"),
+            ("A=b=c==", "b=c=="),
+            ("A=b  ", "b"),
+            ("  A=b", "b"),
+            ("export A=b", "b"),
+            ("export   A=b", "b"),
+            ("export=b", "b"),
+            (r#"A='a "b" $c \n #d'"#, r#"a "b" $c \n #d"#),
+            ("A='' # x", ""),
+            ("A='b' ", "b"),
+            (r#"A="a 'b' $c #d""#, "a 'b' $c #d"),
+            (r#"A="a\"b\\c\nd" # e"#, "a\"b\\c\nd"),
+            ("A=grün", "grün"),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(one(line).as_deref(), Ok(expected), "{line}");
+        }
+        for nothing in ["", "  ", "# A=b", "   # 'x", "#"] {
+            assert_eq!(variable(nothing.as_bytes()), Ok(None), "{nothing:?}");
+        }
+    }
+
+    #[test]
+    fn any_other_line_is_an_error_that_names_the_variable() {
+        let cases = [
+            ("A=b c", Some("A"), Fault::Unquoted),
+            ("A= b", Some("A"), Fault::Unquoted),
+            ("A=b'c", Some("A"), Fault::Unquoted),
+            ("A=b\\c", Some("A"), Fault::Unquoted),
+            ("A=“b”", Some("A"), Fault::Unquoted),
+            ("A=b\u{a0}c", Some("A"), Fault::Unquoted),
+            ("export A='b", Some("A"), Fault::Unclosed),
+            ("A=\"b", Some("A"), Fault::Unclosed),
+            ("A=\"b\\\"", Some("A"), Fault::Unclosed),
+            ("A='b'c", Some("A"), Fault::Trailing),
+            ("A='b'#c", Some("A"), Fault::Trailing),
+            ("A='it''s'", Some("A"), Fault::Trailing),
+            ("A=\"\\t\"", Some("A"), Fault::Escape),
+            ("A=\"\\$b\"", Some("A"), Fault::Escape),
+            ("A=b\0", Some("A"), Fault::Zero),
+            ("A =b", None, Fault::NotAnAssignment),
+            ("A", None, Fault::NotAnAssignment),
+            ("=b", None, Fault::NotAnAssignment),
+            ("1A=b", None, Fault::NotAnAssignment),
+            ("A-B=c", None, Fault::NotAnAssignment),
+            ("export A", None, Fault::NotAnAssignment),
+            ("exports A=b", None, Fault::NotAnAssignment),
+            ("A: b", None, Fault::NotAnAssignment),
+        ];
+        for (line, name, fault) in cases {
+            assert_eq!(one(line), Err((name.map(str::to_owned), fault)), "{line}");
+        }
+        assert_eq!(variable(b"A=\xff"), Err((Some("A".to_owned()), Fault::NotUtf8)));
+    }
+
+    #[test]
+    fn a_forgotten_quote_shows_its_line_and_nothing_of_the_values() {
+        let text = b"\xef\xbb\xbf# head\r\nFIRST=1\r\nTOKEN='SECRET1\r\nSECRET2=SECRET3'\r\n";
+        let error = parse(text).unwrap_err().to_string();
+        assert!(error.contains(".env, line 3, TOKEN: ") && !error.contains("SECRET"), "{error}");
+        let utf16: Vec<u8> = "A=SECRET\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert!(parse(&utf16).unwrap_err().to_string().contains(".env, line 1: "));
+        let fine = parse(b"\xef\xbb\xbfA=1\r\nB='2'\r\nA=3").unwrap();
+        assert_eq!(fine, [("A", "1"), ("B", "2"), ("A", "3")].map(|(n, v)| (n.to_owned(), v.to_owned())));
+    }
+
+    #[test]
+    fn debug_shows_no_value() {
+        let read = DotEnv { variables: vec![("A".to_owned(), "SECRET".to_owned())], is_public: true };
+        let shown = format!("{read:?}");
+        assert!(shown.contains('A') && !shown.contains("SECRET"), "{shown}");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_in_single_quotes_comes_back(value in "[^'\0\r\n]{0,40}") {
+            prop_assert_eq!(one(&format!("A='{value}'")), Ok(value));
+        }
+
+        #[test]
+        fn what_is_escaped_in_double_quotes_comes_back(value in "[^\0\r]{0,40}") {
+            let escaped = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            prop_assert_eq!(one(&format!("A=\"{escaped}\"")), Ok(value));
+        }
+
+        #[test]
+        fn no_error_shows_a_value(before in "[a-z '\"\\\\#$=\n]{0,6}", after in "[a-z '\"\\\\#$=\n]{0,6}") {
+            let text = format!("TOKEN={before}5ECRET{after}\nOTHER='{before}5ECRET{after}'\n");
+            if let Err(error) = parse(text.as_bytes()) {
+                prop_assert!(!error.to_string().contains("5ECRET"), "{}", error);
+            }
+        }
+    }
+}

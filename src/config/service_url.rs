@@ -1,0 +1,252 @@
+//! The URL of a service: `scheme://user:password@host:port,host:port/path?name=value`.
+//!
+//! Not the `url` crate, which takes one host and says "invalid port number" when the password holds a `#`. No error shows
+//! any part of the value but the name of a parameter.
+
+use secrecy::SecretString;
+use std::net::Ipv6Addr;
+
+/// What a password often holds, and what must be written instead.
+const ENCODE: &str = "percent-encode what stands in the user and the password: / is %2F, # is %23, ? is %3F, @ is %40, % is %25";
+
+/// The parts, percent-decoded.
+pub(super) struct ServiceUrl {
+    /// In lower case.
+    pub scheme: String,
+    pub user: Option<String>,
+    pub password: Option<SecretString>,
+    /// At least one, which may be empty.
+    pub hosts: Vec<Host>,
+    /// Without its first slash; `None` where there is no slash.
+    pub path: Option<String>,
+    pub parameters: Vec<Parameter>,
+}
+
+pub(super) struct Host {
+    /// A name or an address, IPv6 without its brackets; a folder, where it begins with a slash.
+    pub name: String,
+    pub port: Option<u16>,
+}
+
+pub(super) struct Parameter {
+    pub name: String,
+    pub value: String,
+    /// Whether the name may stand in an error: not where it may be the end of a password.
+    shown: bool,
+}
+
+impl Parameter {
+    /// The error for a parameter that nobody knows.
+    pub fn unknown(&self) -> String {
+        if self.shown {
+            format!("has the parameter {:?}, which is unknown; correct it or take it out", self.name)
+        } else {
+            format!("has a parameter that is unknown; correct it or take it out, and {ENCODE}")
+        }
+    }
+}
+
+impl ServiceUrl {
+    /// `schemes` are in lower case; the URL's may be in any.
+    pub fn parse(text: &str, schemes: &[&str]) -> Result<Self, String> {
+        if text.chars().any(char::is_control) {
+            return Err("holds a line break or another control character".to_owned());
+        }
+        let known = text.split_once("://").map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest));
+        let Some((scheme, rest)) = known.filter(|(scheme, _)| schemes.contains(&scheme.as_str())) else {
+            return Err(format!("must be a URL that begins with {}://", schemes.join(":// or ")));
+        };
+        if rest.contains('#') {
+            return Err(format!("holds a #; {ENCODE}"));
+        }
+        let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let (path, query) = tail.split_once('?').unwrap_or((tail, ""));
+        let (login, hosts) = match authority.rsplit_once('@') {
+            Some((login, hosts)) => (Some(login), hosts),
+            None if path.contains('@') => return Err(format!("holds an @ behind a /; {ENCODE}")),
+            None => (None, authority),
+        };
+        let (user, password) = login.map_or((None, None), |login| match login.split_once(':') {
+            Some((user, password)) => (Some(user), Some(password)),
+            None => (Some(login), None),
+        });
+        Ok(Self {
+            scheme,
+            user: user.filter(|user| !user.is_empty()).map(decode).transpose()?,
+            password: password.map(decode).transpose()?.map(SecretString::from),
+            hosts: hosts.split(',').map(Host::parse).collect::<Result<_, _>>()?,
+            path: path.strip_prefix('/').map(decode).transpose()?,
+            parameters: parameters(query)?,
+        })
+    }
+}
+
+impl Host {
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (name, port) = if let Some(bracketed) = text.strip_prefix('[') {
+            let (name, rest) = bracketed.split_once(']').ok_or("has a [ without its ]")?;
+            let name = decode(name)?;
+            // A zone may follow: fe80::1%eth0.
+            let address = name.split('%').next().unwrap_or_default();
+            address.parse::<Ipv6Addr>().map_err(|_| "has no IPv6 address between its brackets")?;
+            let port = match rest.strip_prefix(':') {
+                None if !rest.is_empty() => return Err("has no colon between its ] and the port".to_owned()),
+                port => port,
+            };
+            (name, port)
+        } else if text.matches(':').count() > 1 {
+            return Err(format!(
+                "has a host with several colons; an IPv6 address stands in brackets, and {ENCODE}"
+            ));
+        } else {
+            let (name, port) = text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
+            (decode(name)?, port)
+        };
+        if name.contains(char::is_whitespace) {
+            return Err("has white space in its host".to_owned());
+        }
+        let port = port.filter(|port| !port.is_empty()).map(Self::port).transpose()?;
+        Ok(Self { name, port })
+    }
+
+    pub fn port(text: &str) -> Result<u16, String> {
+        let digits = text.bytes().all(|b| b.is_ascii_digit());
+        let port = text.parse().ok().filter(|port| *port > 0 && digits);
+        port.ok_or_else(|| format!("has a port that is no number from 1 to 65535; {ENCODE}"))
+    }
+}
+
+fn parameters(query: &str) -> Result<Vec<Parameter>, String> {
+    // An @ here may be the one before the host, and what stands before it the end of a password.
+    let shown = !query.contains('@');
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    let parameter = |pair: &str| {
+        let (name, value) =
+            pair.split_once('=').ok_or_else(|| format!("has a parameter without its =; {ENCODE}"))?;
+        let (name, value) = (decode(name)?, decode(value)?);
+        let is_name =
+            name.len() <= 63 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.[]".contains(&b));
+        Ok(Parameter { shown: shown && is_name, name, value })
+    };
+    pairs.map(parameter).collect()
+}
+
+/// Percent-decodes, as libpq does: a plus is a plus, and each % begins two hex digits.
+fn decode(text: &str) -> Result<String, String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let hex = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
+        bytes.push(match byte {
+            b'%' => match (hex(rest.next()), hex(rest.next())) {
+                (Some(high), Some(low)) => u8::try_from(high * 16 + low).unwrap_or_default(),
+                _ => return Err(format!("has a % that two hex digits do not follow; {ENCODE}")),
+            },
+            other => other,
+        });
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) if !text.contains('\0') => Ok(text),
+        _ => Err("has a percent-encoded part that is not UTF-8 text".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{prop_assert, prop_assert_eq, proptest};
+    use secrecy::ExposeSecret;
+
+    fn parsed(text: &str) -> ServiceUrl {
+        ServiceUrl::parse(text, &["postgres", "amqp"]).unwrap_or_else(|fault| panic!("{text}: {fault}"))
+    }
+
+    #[test]
+    fn the_parts_are_decoded_and_the_scheme_is_in_any_case() {
+        let url = parsed("POSTGRES://us%40er:p%2Fw%23:x+@[::1]:5433,h2,[fe80::1%25eth0]/d%20b?a=1%26&b=x=y");
+        assert_eq!((url.scheme.as_str(), url.user.as_deref()), ("postgres", Some("us@er")));
+        assert_eq!(url.password.unwrap().expose_secret(), "p/w#:x+");
+        let hosts: Vec<_> = url.hosts.into_iter().map(|host| (host.name, host.port)).collect();
+        let expected = [("::1", Some(5433)), ("h2", None), ("fe80::1%eth0", None)];
+        assert_eq!(hosts, expected.map(|(name, port)| (name.to_owned(), port)));
+        assert_eq!(url.path.as_deref(), Some("d b"));
+        let pairs: Vec<_> =
+            url.parameters.iter().map(|one| (one.name.as_str(), one.value.as_str())).collect();
+        assert_eq!(pairs, [("a", "1&"), ("b", "x=y")]);
+    }
+
+    #[test]
+    fn what_a_password_holds_unencoded_is_said_and_not_shown() {
+        let urls = [
+            "amqp://user:SEC#RET@h/",
+            "amqp://user:SEC/RET@h/",
+            "amqp://user:12/SECRET@h/v",
+            "amqp://user:SEC?RET@h/",
+            "amqp://user:12?SECRET=1@h/",
+            "amqp://user:12?SECRET@h/",
+            "amqp://user:SECRET%@h/",
+            "amqp://user:SECRET%zz@h/",
+            "amqp://SECRET:h/",
+            "amqp://SE:CR:ET/",
+        ];
+        for text in urls {
+            let fault = match ServiceUrl::parse(text, &["amqp"]) {
+                Ok(url) => url.parameters.first().expect(text).unknown(),
+                Err(fault) => fault,
+            };
+            let encode = fault.contains("percent-encode");
+            let shown = ["SEC", "RET", "SE:", "CR"].into_iter().any(|part| fault.contains(part));
+            assert!(encode && !shown, "{text}: {fault}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_such_url_is_an_error() {
+        let urls = [
+            "",
+            "host=h dbname=d",
+            "http://h/",
+            "amqp:/h",
+            "amqp//u:p@h",
+            "amqp://[::1/",
+            "amqp://[h]/",
+            "amqp://[::1]x/",
+            "amqp://::1/",
+            "amqp://h:0/",
+            "amqp://h:65536/",
+            "amqp://h:+1/",
+            "amqp://h o/",
+            "amqp://u:%ff@h/",
+            "amqp://u:%00@h/",
+            "amqp://h/\n",
+            "amqp://h/?a",
+        ];
+        for text in urls {
+            assert!(ServiceUrl::parse(text, &["amqp"]).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_login_comes_back_from_its_percent_encoding(user in ".{1,20}", password in ".{0,20}") {
+            let encode = |text: &str| text.bytes().map(|b| format!("%{b:02x}")).collect::<Vec<_>>().concat();
+            let text = format!("amqp://{}:{}@h/", encode(&user), encode(&password));
+            match ServiceUrl::parse(&text, &["amqp"]) {
+                Ok(url) => {
+                    prop_assert_eq!(url.user, Some(user));
+                    let found = url.password.unwrap();
+                    prop_assert_eq!(found.expose_secret(), password.as_str());
+                }
+                Err(_) => prop_assert!(user.contains('\0') || password.contains('\0')),
+            }
+        }
+
+        #[test]
+        fn no_error_shows_the_password(before in "[a-z0-9/#?@:%]{0,8}", after in "[a-z0-9/#?@:%]{0,8}") {
+            let text = format!("amqp://user:{before}SECRET{after}@host:5672/vhost");
+            if let Err(fault) = ServiceUrl::parse(&text, &["amqp"]) {
+                prop_assert!(!fault.contains("SECRET"), "{}", fault);
+            }
+        }
+    }
+}
