@@ -3,6 +3,7 @@
 use crate::{
     queue::{Consuming, Publisher},
     sms::Sms,
+    supervise::{self, Task, keep_up},
 };
 use axum::{
     Json, Router,
@@ -59,8 +60,19 @@ impl Health {
             .route("/readyz", get(ready))
             .route("/metrics", get(metrics))
             .with_state(self);
-        tokio::spawn(async move {
-            axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await
+        // The socket outlives the task.
+        let listener = listener.into_std()?;
+        keep_up(Task::Operators, stop.clone(), move |_| {
+            let (listening, routes, stop) = (listener.try_clone(), routes.clone(), stop.clone());
+            async move {
+                let served = async {
+                    let listener = tokio::net::TcpListener::from_std(listening?)?;
+                    axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await
+                };
+                if let Err(error) = served.await {
+                    tracing::warn!(%error, "operators are not answered");
+                }
+            }
         });
         Ok(())
     }
@@ -102,6 +114,7 @@ async fn ready(State(health): State<Health>) -> (StatusCode, Json<serde_json::Va
     if let Some(code) = refused {
         problems.push(format!("the provider refuses the operator's account ({code}): check TWILIO_*"));
     }
+    problems.extend(supervise::problems());
     let ready = consuming && database;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let provider = if refused.is_some() { "refuses the account" } else { "ok" };

@@ -12,6 +12,9 @@
 //! Around it: [`config`] (the only reader of the environment), [`commands`] (one file each), [`sandbox`] (a provider to
 //! develop against). Dependencies point one way: `invite` knows no AMQP client, `sessions` no HTTP client.
 
+// Tests spawn as they like.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
 pub mod backoff;
 pub mod cli;
 pub mod commands;

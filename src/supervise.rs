@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// A task that lived so long was well: when it ends, it starts again soon.
 const STEADY: Duration = Duration::from_mins(1);
@@ -65,8 +65,35 @@ tasks! {
     /// Shows that the runtime runs its tasks.
     Runtime = "runtime" in Worker, Gateway;
     MetricsUpkeep = "metrics upkeep" in Worker, Gateway;
+    /// Answers `/healthz`, `/readyz` and `/metrics` on `HTTP_ADDR`.
+    Operators = "answers to operators" in Worker;
     /// Reads the groups again when they have changed.
     Groups = "groups" in Worker, Gateway;
+    /// Take the new messages of a queue.
+    Requests = "consumer of requests" in Worker;
+    Dropped = "consumer of the dropped" in Worker;
+    /// Each statement that invites share has a task.
+    InsertSessions = "insert sessions" in Worker;
+    RecordOutcomes = "record outcomes" in Worker;
+    Replies = "publisher of replies" in Worker;
+    DirectReplies = "publisher of direct replies" in Worker;
+    Events = "publisher of events" in Worker;
+    Sweep = "sweep of sessions" in Worker;
+    Retention = "retention" in Worker;
+    Limits = "upkeep of limits" in Worker;
+    /// Take new connections.
+    Connections = "connections" in Gateway;
+    Asking = "publisher of requests" in Gateway;
+    /// Of a connection that publishes: notices that it is lost.
+    LineWatch = "watch of a publishing connection" in Worker, Gateway;
+    /// Of a consumer's connection: acknowledges.
+    Acks = "acknowledgements" in Worker;
+    /// Of a consumer's connection: marks acknowledgements that are sure.
+    SureAcks = "marks of sure acknowledgements" in Worker;
+    /// Of the connection that asks: takes replies.
+    ReplyReader = "reader of replies" in Gateway;
+    /// Of the connection that asks: looks how many requests wait.
+    Backlog = "look at the backlog" in Gateway;
 }
 
 /// A task that is kept up. Dropping this leaves it running: it is its own supervisor.
@@ -183,14 +210,26 @@ where
 
 /// Starts a piece of work whose requester notices its end, as by a channel that is closed then.
 pub fn aside(what: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-    let working = async move {
-        if pulse::caught(work).await.is_err() {
-            metrics::task_ended(what);
-            tracing::error!(task = what, "a piece of work ended in a panic");
-        }
-    };
     #[expect(clippy::disallowed_methods, reason = "a panic is caught, and the requester notices the end")]
-    tokio::spawn(working);
+    tokio::spawn(named(what, work));
+}
+
+/// The same, where somebody waits for all such pieces at the end.
+pub fn aside_in(
+    all: &TaskTracker,
+    what: &'static str,
+    work: impl Future<Output = ()> + Send + 'static,
+) -> JoinHandle<()> {
+    #[expect(clippy::disallowed_methods, reason = "a panic is caught, and the requester notices the end")]
+    all.spawn(named(what, work))
+}
+
+/// Runs it; the log names it when it panics.
+async fn named(what: &'static str, work: impl Future<Output = ()>) {
+    if pulse::caught(work).await.is_err() {
+        metrics::task_ended(what);
+        tracing::error!(task = what, "a piece of work ended in a panic");
+    }
 }
 
 #[cfg(test)]

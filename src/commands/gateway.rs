@@ -11,7 +11,7 @@ use crate::{
     metrics,
     optouts::OptOuts,
     queue::{self, Asking, Names, Unusable},
-    shutdown,
+    shutdown, supervise,
     trouble::{Trouble, persist},
 };
 use anyhow::Context;
@@ -23,6 +23,7 @@ pub async fn run(args: &GatewayArgs) -> anyhow::Result<()> {
     let config = args.check()?;
     // Two steps to a stop: no new requests, and, when the grace is over, no waiting for replies.
     let (stop, give_up) = (shutdown::on_signal()?, CancellationToken::new());
+    supervise::watch_runtime()?;
     let metrics = metrics::start()?;
     keep_metrics_tidy(metrics.clone());
     let addr = config.http.addr;
@@ -36,7 +37,7 @@ pub async fn run(args: &GatewayArgs) -> anyhow::Result<()> {
     let grace = config.shutdown_grace;
     let gateway = Arc::new(Gateway::new(config.clone(), metrics));
     let connections = Connections::default();
-    let serving = tokio::spawn(gateway::serve(gateway.clone(), listener, connections.clone(), stop.clone()));
+    let serving = gateway::start(gateway.clone(), listener, connections.clone(), stop.clone());
     let reaching = async {
         tokio::try_join!(
             reach_database(&config, &gateway, &stop, &give_up),
@@ -47,13 +48,13 @@ pub async fn run(args: &GatewayArgs) -> anyhow::Result<()> {
         reached?;
         tracing::info!("ready");
     }
-    let ended = serving.await;
+    let _ = serving.ended().await;
     if tokio::time::timeout(grace, connections.closed()).await.is_err() {
         tracing::warn!("the grace is over; invites whose replies are not there yet go on");
     }
     give_up.cancel();
     tracing::info!("stopped");
-    Ok(ended?)
+    Ok(())
 }
 
 /// Connects and migrates, however long the database is away, and reads the groups.
@@ -75,8 +76,7 @@ async fn reach_database(
         Err(Trouble::Stopping) => return Ok(()),
         opened => opened?,
     };
-    let (following, until) = (directory.clone(), give_up.clone());
-    tokio::spawn(async move { until.run_until_cancelled(following.follow()).await });
+    directory.keep_following(give_up.clone());
     gateway.has_services(Services {
         authenticator: Authenticator::new(directory.clone(), pool.clone(), give_up.clone()),
         guesses: Guesses::new(pool.clone()),

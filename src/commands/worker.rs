@@ -15,6 +15,7 @@ use crate::{
     sessions::{self, Lease, Sessions},
     shutdown,
     sms::Sms,
+    supervise::{self, Task, keep_up},
     suspects::Suspects,
     trouble::{Trouble, persist},
 };
@@ -25,6 +26,8 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+/// How long what is no invite may take to end.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
 /// Messages in hand from the queue of what the broker dropped.
 const DROPPED_PREFETCH: u16 = 10;
 
@@ -33,6 +36,7 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
     let config = args.check()?;
     // Two steps to a stop: no new work, and, when the grace is over, no work at all.
     let (stop, give_up) = (shutdown::on_signal()?, CancellationToken::new());
+    supervise::watch_runtime()?;
     let health = Health::default();
     let metrics = metrics::start()?;
     health.has_metrics(metrics.clone());
@@ -67,9 +71,7 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
         Err(Trouble::Stopping) => return Ok(()),
         opened => opened?,
     };
-    let following = directory.clone();
-    let until = stop.clone();
-    tokio::spawn(async move { until.run_until_cancelled(following.follow()).await });
+    directory.keep_following(stop.clone());
     let sms = Sms::new(&config.provider).map_err(anyhow::Error::msg)?;
     let provider = &config.provider;
     let lease = Lease::of(provider.timeout, provider.settle);
@@ -89,11 +91,11 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
         age: config.age,
         public_url: config.public_url.clone(),
     });
-    let sweeping = tokio::spawn(sessions::sweep(pool.clone(), stop.clone()));
-    tokio::spawn(Events::new(pool.clone(), config.broker.clone()).run(stop.clone()));
-    tokio::spawn(sessions::retain(pool.clone(), config.retention, stop.clone()));
-    let publisher = Publisher::start(config.broker.clone(), "publisher", give_up.clone());
-    let direct = Publisher::start(config.broker.clone(), "publisher of direct replies", give_up.clone());
+    let sweeping = sessions::sweep(pool.clone(), stop.clone());
+    Events::new(pool.clone(), config.broker.clone()).start(stop.clone());
+    sessions::retain(pool.clone(), config.retention, stop.clone());
+    let publisher = Publisher::start(Task::Replies, config.broker.clone(), give_up.clone());
+    let direct = Publisher::start(Task::DirectReplies, config.broker.clone(), give_up.clone());
     health.tells_of(publisher.clone(), sms.clone());
     let publishers = [publisher, direct];
     let requests = consumer(&config, publishers.clone(), invites.clone(), health.consuming);
@@ -116,7 +118,7 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
         // Time to hand it back.
         tokio::time::sleep(Duration::from_secs(1)).await;
     };
-    let consuming = [requests, dropped].map(|consumer| consume(consumer, stop.clone()));
+    let consuming = [requests, dropped].map(|consumer| consumer.start(stop.clone()).ended());
     tokio::select! {
         ended = try_join_all(consuming) => {
             give_up.cancel();
@@ -125,7 +127,8 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
         () = in_time => {}
     }
     give_up.cancel();
-    let _ = sweeping.await;
+    // Its statement is finished, if it takes no longer than that.
+    let _ = tokio::time::timeout(ENDS_WITHIN, sweeping.ended()).await;
     tracing::info!("stopped");
     Ok(())
 }
@@ -152,17 +155,17 @@ fn consumer(
     }
 }
 
-/// As a task of its own, next to those of its invites.
-async fn consume(consumer: Consumer, stop: CancellationToken) -> anyhow::Result<()> {
-    Ok(tokio::spawn(Arc::new(consumer).run(stop)).await??)
-}
-
 /// What was recorded is gathered now and then, so that it does not pile up where nobody reads /metrics.
 pub(super) fn keep_metrics_tidy(metrics: PrometheusHandle) {
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(UPKEEP_EVERY).await;
-            metrics.run_upkeep();
+    keep_up(Task::MetricsUpkeep, CancellationToken::new(), move |pulse| {
+        let metrics = metrics.clone();
+        async move {
+            loop {
+                pulse.idle();
+                tokio::time::sleep(UPKEEP_EVERY).await;
+                pulse.step("gathering what was recorded");
+                metrics.run_upkeep();
+            }
         }
     });
 }

@@ -1,7 +1,7 @@
 //! `/healthz`, `/readyz` and `/metrics` of the gateway.
 
 use super::{Gateway, routes};
-use crate::health;
+use crate::{health, supervise};
 use axum::{
     Json,
     extract::State,
@@ -65,5 +65,7 @@ fn readiness(database: bool, backlog: Option<u64>) -> Readiness {
     if !database {
         problems.push(health::NO_DATABASE.to_owned());
     }
-    Readiness { ready: problems.is_empty(), publishing: backlog.is_some(), database, backlog, problems }
+    let ready = problems.is_empty();
+    problems.extend(supervise::problems());
+    Readiness { ready, publishing: backlog.is_some(), database, backlog, problems }
 }

@@ -29,7 +29,7 @@ use misses::Misses;
 pub use openapi::document;
 pub use page::{escape, page};
 pub use problem::{Own, Problem};
-pub use server::{Connections, listen, serve};
+pub use server::{Connections, listen, start};
 
 use crate::{
     config::GatewayConfig,

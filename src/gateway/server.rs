@@ -1,6 +1,7 @@
 //! Connections: HTTP/1.1 and 1.0, many of them, each with little time to say what it wants.
 
 use super::{Gateway, front, router, stall::Stalling};
+use crate::supervise::{Kept, Task, aside_in, keep_up};
 use axum::{Router, body::Body, http::Request};
 use futures::future::BoxFuture;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -60,9 +61,21 @@ pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Takes connections until `stop`. Afterwards requests in hand are answered, and the connections close.
-pub async fn serve(
+pub fn start(
     gateway: Arc<Gateway>,
     listener: TcpListener,
+    connections: Connections,
+    stop: CancellationToken,
+) -> Kept {
+    let listener = Arc::new(listener);
+    keep_up(Task::Connections, stop.clone(), move |_| {
+        serve(gateway.clone(), listener.clone(), connections.clone(), stop.clone())
+    })
+}
+
+async fn serve(
+    gateway: Arc<Gateway>,
+    listener: Arc<TcpListener>,
     connections: Connections,
     stop: CancellationToken,
 ) {
@@ -79,7 +92,7 @@ pub async fn serve(
             Ok((stream, peer)) => {
                 told = false;
                 let (gateway, router, stop) = (gateway.clone(), router.clone(), stop.clone());
-                connections.0.spawn(async move {
+                aside_in(&connections.0, "a connection of the gateway", async move {
                     let _place = place;
                     converse(gateway, router, stream, peer, stop).await;
                 });

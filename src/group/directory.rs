@@ -9,7 +9,10 @@ use super::{
     },
     template::{JoinUrl, Wording},
 };
-use crate::credential::{HmacKey, gkey::Account};
+use crate::{
+    credential::{HmacKey, gkey::Account},
+    supervise::{Pulse, Task, keep_up},
+};
 use arc_swap::ArcSwap;
 use secrecy::ExposeSecret;
 use sqlx::PgPool;
@@ -18,6 +21,7 @@ use tokio::{
     sync::Mutex,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
+use tokio_util::sync::CancellationToken;
 
 /// How often the version is looked at when nobody asks.
 const POLL_EVERY: Duration = Duration::from_secs(1);
@@ -123,13 +127,26 @@ impl Directory {
         outcome.map(|()| self.snapshot())
     }
 
+    /// Follows the changes until `stop`.
+    pub fn keep_following(self: &Arc<Self>, stop: CancellationToken) {
+        let (directory, until) = (self.clone(), stop.clone());
+        keep_up(Task::Groups, stop, move |pulse| {
+            let (directory, until) = (directory.clone(), until.clone());
+            async move {
+                until.run_until_cancelled(directory.follow(&pulse)).await;
+            }
+        });
+    }
+
     /// Polls for ever. While the database is away the old snapshot stays; that is logged once, and so is its return.
-    pub async fn follow(&self) {
+    async fn follow(&self, pulse: &Pulse) {
         let mut ticks = interval(POLL_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut away = false;
         loop {
+            pulse.idle();
             ticks.tick().await;
+            pulse.step("looking for changed groups");
             match self.fresh().await {
                 Ok(_) if away => {
                     away = false;

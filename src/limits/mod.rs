@@ -16,6 +16,7 @@ use crate::{
     group::{Group, GroupId},
     phone,
     refusal::{Code, Refusal},
+    supervise::{Pulse, Task, keep_up},
     trouble::{Passing, Trouble},
 };
 use buckets::Size;
@@ -62,8 +63,11 @@ impl Limits {
     ) -> Self {
         let paces = per_second.map(|rate| Paces::new(pool.clone(), rate, stop.clone(), give_up.clone()));
         let leases = Arc::new(Leases::new(pool.clone(), give_up));
-        let prefixes = Arc::default();
-        tokio::spawn(upkeep(pool, Arc::clone(&leases), Arc::clone(&prefixes), stop));
+        let prefixes: Arc<Mutex<Prefixes>> = Arc::default();
+        let (kept, seen) = (leases.clone(), prefixes.clone());
+        keep_up(Task::Limits, stop.clone(), move |pulse| {
+            upkeep(pool.clone(), kept.clone(), seen.clone(), stop.clone(), pulse)
+        });
         Self { leases, paces, prefixes }
     }
 
@@ -115,16 +119,25 @@ impl Limits {
     }
 }
 
-async fn upkeep(pool: PgPool, leases: Arc<Leases>, prefixes: Arc<Mutex<Prefixes>>, stop: CancellationToken) {
+async fn upkeep(
+    pool: PgPool,
+    leases: Arc<Leases>,
+    prefixes: Arc<Mutex<Prefixes>>,
+    stop: CancellationToken,
+    pulse: Pulse,
+) {
     let mut forget_at = Instant::now() + FORGET_EVERY.mul_f64(rand::random_range(0.0..1.0));
     while stop.run_until_cancelled(tokio::time::sleep(UPKEEP_EVERY)).await.is_some() {
+        pulse.step("giving back what was leased and not used");
         leases.give_back_unused().await;
         prefixes.lock().unwrap_or_else(PoisonError::into_inner).look(Instant::now());
         if Instant::now() >= forget_at {
             forget_at = Instant::now() + FORGET_EVERY;
+            pulse.step("forgetting full buckets");
             if let Err(error) = buckets::forget(&pool).await {
                 tracing::debug!(error = %error.summary(), "full buckets are not deleted yet");
             }
         }
+        pulse.idle();
     }
 }

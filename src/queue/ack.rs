@@ -4,7 +4,10 @@
 //! never further.
 
 use super::consume::ANSWERS_WITHIN;
-use crate::failpoint;
+use crate::{
+    failpoint,
+    supervise::{Pulse, Task, part_of},
+};
 use lapin::{
     Channel,
     options::{BasicAckOptions, BasicNackOptions},
@@ -51,7 +54,7 @@ impl Acks {
     pub fn start(channel: Channel, lost: CancellationToken, sure: mpsc::Sender<Anonymous>) -> Self {
         let (told, settled) = mpsc::unbounded_channel();
         let teller = Teller { channel, lost, sure, tags: Tags::default(), anonymous: BTreeMap::new() };
-        tokio::spawn(teller.run(settled));
+        part_of(Task::Acks, teller.lost.clone(), |pulse| teller.run(settled, pulse));
         Self { told }
     }
 
@@ -91,10 +94,11 @@ struct Teller {
 }
 
 impl Teller {
-    async fn run(mut self, mut settled: mpsc::UnboundedReceiver<Told>) {
+    async fn run(mut self, mut settled: mpsc::UnboundedReceiver<Told>, pulse: Pulse) {
         let mut told = Vec::new();
         let mut held_until = None;
         loop {
+            pulse.idle();
             let lost = self.lost.clone();
             let came = tokio::select! {
                 biased;
@@ -105,6 +109,7 @@ impl Teller {
             if came == 0 {
                 return;
             }
+            pulse.step("acknowledging");
             // Those that are ready to run come first, and may have something to tell too.
             yield_now().await;
             while let Ok(more) = settled.try_recv() {

@@ -6,7 +6,11 @@ use super::{
     publish::{Outgoing, Published, Publisher},
     topology::{self, Names},
 };
-use crate::{config::BrokerConfig, trouble::Trouble};
+use crate::{
+    config::BrokerConfig,
+    supervise::{Pulse, Task, part_of},
+    trouble::Trouble,
+};
 use futures::StreamExt;
 use lapin::{
     Channel, Connection,
@@ -61,7 +65,7 @@ impl Asking {
             line: watch::Sender::new(0),
             backlog: AtomicU64::new(UNKNOWN),
         });
-        let publisher = Publisher::start_with(config, "gateway", stop, Some(replies.clone()));
+        let publisher = Publisher::start_with(Task::Asking, config, stop, Some(replies.clone()));
         Self { publisher, replies }
     }
 
@@ -150,20 +154,18 @@ impl Replies {
         topology::declare(&looks, &self.names).await?;
         self.backlog.store(self.look(&looks).await?, Ordering::Relaxed);
         let (replies, until) = (self.clone(), gone.clone());
-        tokio::spawn(async move {
+        part_of(Task::ReplyReader, gone.clone(), move |_| async move {
             let reading = async {
                 while let Some(Ok(delivery)) = deliveries.next().await {
                     replies.hand_over(delivery);
                 }
             };
             until.run_until_cancelled(reading).await;
-            until.cancel();
         });
         let (replies, until) = (self.clone(), gone.clone());
-        tokio::spawn(async move {
-            until.run_until_cancelled(replies.watch(looks)).await;
+        part_of(Task::Backlog, gone.clone(), move |pulse| async move {
+            until.run_until_cancelled(replies.watch(looks, &pulse)).await;
             replies.backlog.store(UNKNOWN, Ordering::Relaxed);
-            until.cancel();
         });
         Ok(())
     }
@@ -174,9 +176,11 @@ impl Replies {
     }
 
     /// Until the broker says that the queue is gone, which ends the channel.
-    async fn watch(&self, channel: Channel) {
+    async fn watch(&self, channel: Channel, pulse: &Pulse) {
         loop {
+            pulse.idle();
             tokio::time::sleep(LOOKS_EVERY).await;
+            pulse.step("asking the broker for the queue's length");
             let look = self.look(&channel);
             tokio::pin!(look);
             let answer = loop {

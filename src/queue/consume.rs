@@ -14,6 +14,7 @@ use crate::{
     config::BrokerConfig,
     invite::Context,
     metrics::{self, Lost},
+    supervise::{Kept, Pulse, Task, aside_in, keep_up_unless, part_of},
 };
 use futures::StreamExt;
 use lapin::{
@@ -26,7 +27,10 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::{Notify, RwLock, mpsc};
+use tokio::{
+    sync::{Notify, RwLock, mpsc},
+    task::JoinHandle,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long a connection, its channel and the declaration of the queues may take.
@@ -130,12 +134,22 @@ impl Consumer {
 
     /// Consumes until `stop`, connecting anew with backoff. An error is one that no waiting mends, at the start.
     /// Afterwards such an error is logged, and waited out like any other: an operator may be mending it.
-    pub async fn run(self: Arc<Self>, stop: CancellationToken) -> Result<(), Unusable> {
+    pub fn start(self, stop: CancellationToken) -> Kept<Unusable> {
+        let task = match self.source {
+            Source::Requests => Task::Requests,
+            Source::Dropped => Task::Dropped,
+        };
+        let consumer = Arc::new(self);
+        keep_up_unless(task, stop.clone(), move |pulse| consumer.clone().run(stop.clone(), pulse))
+    }
+
+    async fn run(self: Arc<Self>, stop: CancellationToken, pulse: Pulse) -> Result<(), Unusable> {
         // Alone at first: what comes first may be what killed the worker before us.
         let (mut mode, mut quarantine) = (Mode::Alone, Quarantine::default());
         let (mut started, mut told, mut consuming) = (false, false, false);
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         while !stop.is_cancelled() {
+            pulse.step("connecting and declaring the queues");
             let opening = tokio::time::timeout(OPENS_WITHIN, self.open(quarantine));
             let Some(opened) = stop.run_until_cancelled(opening).await else { break };
             let opened =
@@ -148,6 +162,7 @@ impl Consumer {
                     }
                     (started, told) = (true, false);
                     backoff.reset();
+                    pulse.idle();
                     let ended = self.follow(line, &mut mode, quarantine, &stop).await;
                     self.consuming.lost();
                     match ended {
@@ -194,7 +209,8 @@ impl Consumer {
         let (sure, written) = mpsc::channel(usize::from(self.prefetch).max(MARKED));
         let lost = CancellationToken::new();
         let acks = Acks::start(channel.clone(), lost.clone(), sure);
-        tokio::spawn(make_sure(channel.clone(), written, lost.clone(), self.invites.clone()));
+        let (asked, until, invites) = (channel.clone(), lost.clone(), self.invites.clone());
+        part_of(Task::SureAcks, lost.clone(), |pulse| make_sure(asked, written, until, invites, pulse));
         Ok(Line { connection, channel, hold: Hold { lost, acks } })
     }
 
@@ -278,7 +294,7 @@ impl Consumer {
             };
             self.consuming.delivered();
             match (mode, is_suspect(&delivery)) {
-                (Mode::Many, false) => drop(self.in_hand.spawn(self.take(delivery, &line.hold))),
+                (Mode::Many, false) => drop(self.hold(self.take(delivery, &line.hold))),
                 (Mode::Many, true) => {
                     tracing::info!(
                         queue = self.queue(),
@@ -290,15 +306,14 @@ impl Consumer {
                 }
                 (Mode::Alone, true) => {
                     // Nothing else is in hand then, here or in the process.
-                    let work = self.in_hand.spawn(self.take_alone(delivery, &line.hold));
-                    let _ = work.await;
+                    let _ = self.hold(self.take_alone(delivery, &line.hold)).await;
                 }
                 (Mode::Alone, false) if quarantine.is_on() => {
                     // The next one may be what another worker has just died of.
-                    let _ = self.in_hand.spawn(self.take(delivery, &line.hold)).await;
+                    let _ = self.hold(self.take(delivery, &line.hold)).await;
                 }
                 (Mode::Alone, false) => {
-                    self.in_hand.spawn(self.take(delivery, &line.hold));
+                    drop(self.hold(self.take(delivery, &line.hold)));
                     cancel(line, deliveries, |delivery| self.take_or_give_back(delivery, line)).await;
                     return Ok(Turn::To(Mode::Many));
                 }
@@ -310,8 +325,13 @@ impl Consumer {
         if is_suspect(&delivery) {
             line.hold.acks.give_back(delivery.delivery_tag);
         } else {
-            self.in_hand.spawn(self.take(delivery, &line.hold));
+            drop(self.hold(self.take(delivery, &line.hold)));
         }
+    }
+
+    /// A message in hand. Whatever ends the work, the message is settled or goes back to the queue.
+    fn hold(&self, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        aside_in(&self.in_hand, "an invite in hand", work)
     }
 
     /// Waits for what is in hand. Its replies and rows need no line of the consumer's.
@@ -340,9 +360,11 @@ async fn make_sure(
     mut written: mpsc::Receiver<Anonymous>,
     lost: CancellationToken,
     invites: Arc<Context>,
+    pulse: Pulse,
 ) {
     let mut requests = Vec::new();
     while written.recv_many(&mut requests, MARKED).await > 0 {
+        pulse.step("marking acknowledgements as sure");
         // The channel is in this mode already, so asking for it changes nothing, and has an answer.
         let asked = lost.run_until_cancelled(channel.confirm_select(ConfirmSelectOptions::default())).await;
         if asked.is_none_or(|answer| answer.is_err()) {
@@ -352,5 +374,6 @@ async fn make_sure(
             tracing::warn!(%error, "acknowledgements could not be marked");
         }
         requests.clear();
+        pulse.idle();
     }
 }

@@ -8,7 +8,12 @@ use super::{
     topology,
 };
 use crate::{
-    backoff::Backoff, config::BrokerConfig, invite::reply::to_the_second, metrics, trouble::Passing,
+    backoff::Backoff,
+    config::BrokerConfig,
+    invite::reply::to_the_second,
+    metrics,
+    supervise::{Pulse, Task, keep_up},
+    trouble::Passing,
 };
 use futures::future::try_join_all;
 use lapin::{
@@ -17,7 +22,7 @@ use lapin::{
 };
 use serde::Serialize;
 use sqlx::{PgPool, Postgres, Transaction};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -84,12 +89,19 @@ impl Events {
         Self { pool, config, names }
     }
 
-    /// Until `stop`. What fails is done again later: the outbox keeps it, and invites never wait for it.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Publishes until `stop`. What fails is done again later: the outbox keeps it, and invites never wait for it.
+    pub fn start(self, stop: CancellationToken) {
+        let events = Arc::new(self);
+        keep_up(Task::Events, stop.clone(), move |pulse| events.clone().run(stop.clone(), pulse));
+    }
+
+    async fn run(self: Arc<Self>, stop: CancellationToken, pulse: Pulse) {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         let (mut line, mut told) = (None, false);
         loop {
+            pulse.step("publishing events from the outbox");
             let Some(step) = stop.run_until_cancelled(self.step(&mut line)).await else { break };
+            pulse.idle();
             match step {
                 Ok(published) => {
                     if told {

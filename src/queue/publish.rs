@@ -10,6 +10,7 @@ use crate::{
     backoff::Backoff,
     config::BrokerConfig,
     metrics::{self, Lost},
+    supervise::{Pulse, Task, aside, keep_up, part_of},
     trouble::Trouble,
 };
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
@@ -27,10 +28,10 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Mutex, mpsc, oneshot},
     task::yield_now,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 /// How often a message is published that the broker fails on, or does not take.
@@ -123,20 +124,22 @@ struct Job {
 /// A handle on the publishing task.
 #[derive(Debug, Clone)]
 pub struct Publisher {
+    // Dropped first: a task whose queue ends without that has ended unasked.
+    _asks_it_to_end: Arc<DropGuard>,
     jobs: mpsc::Sender<Job>,
     publishing: Arc<AtomicBool>,
 }
 
 impl Publisher {
-    /// Starts the task; it ends when every handle is dropped, or at `stop`. `purpose` names its connection.
-    pub fn start(config: BrokerConfig, purpose: &'static str, stop: CancellationToken) -> Self {
-        Self::start_with(config, purpose, stop, None)
+    /// Starts the task; it ends when every handle is dropped, or at `stop`. Its name is the connection's too.
+    pub fn start(task: Task, config: BrokerConfig, stop: CancellationToken) -> Self {
+        Self::start_with(task, config, stop, None)
     }
 
     /// The same; replies to what is published come on the line that it was published on.
     pub(super) fn start_with(
+        task: Task,
         config: BrokerConfig,
-        purpose: &'static str,
         stop: CancellationToken,
         replies: Option<Arc<Replies>>,
     ) -> Self {
@@ -144,7 +147,7 @@ impl Publisher {
         let publishing = Arc::new(AtomicBool::new(false));
         let line = Line {
             config,
-            purpose,
+            purpose: task.name(),
             later: jobs.downgrade(),
             again: VecDeque::new(),
             one_by_one: false,
@@ -152,8 +155,18 @@ impl Publisher {
             number: 0,
             replies,
         };
-        tokio::spawn(async move { stop.run_until_cancelled(line.run(queue)).await });
-        Self { jobs, publishing }
+        let asked_to_end = stop.child_token();
+        // It outlives a panic, with what is not confirmed yet.
+        let line = Arc::new(Mutex::new((line, queue)));
+        keep_up(task, asked_to_end.clone(), move |pulse| {
+            let (line, stop) = (line.clone(), stop.clone());
+            async move {
+                let (line, queue) = &mut *line.lock().await;
+                stop.run_until_cancelled(line.run(queue, &pulse)).await;
+            }
+        });
+        let asked_to_end = Arc::new(asked_to_end.drop_guard());
+        Self { _asks_it_to_end: asked_to_end, jobs, publishing }
     }
 
     /// Whether its connection is there.
@@ -228,10 +241,12 @@ fn publish(open: &Open, job: Job) -> impl Future<Output = Confirmed> + use<> {
 }
 
 impl Line {
-    async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+    async fn run(&mut self, queue: &mut mpsc::Receiver<Job>, pulse: &Pulse) {
+        self.publishing.store(false, Ordering::Relaxed);
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         let (mut told, mut lost) = (false, false);
         loop {
+            pulse.step("opening a connection");
             let opened = tokio::time::timeout(OPENS_WITHIN, self.open());
             match opened.await.unwrap_or_else(|_| Err(Unusable::lost("it takes too long to open a channel")))
             {
@@ -246,7 +261,7 @@ impl Line {
                         replies.line_is_open(self.number);
                     }
                     self.publishing.store(true, Ordering::Relaxed);
-                    let ended = self.pump(&open, &mut queue).await;
+                    let ended = self.pump(&open, queue, pulse).await;
                     self.publishing.store(false, Ordering::Relaxed);
                     open.gone.cancel();
                     let closing = open.connection.close(200, "done".into());
@@ -281,17 +296,21 @@ impl Line {
         if let Some(replies) = &self.replies {
             replies.open(&connection, &channel, &gone).await?;
         }
-        tokio::spawn(tell_when_gone(connection.status().clone(), channel.status().clone(), gone.clone()));
+        let looking = tell_when_gone(connection.status().clone(), channel.status().clone(), gone.clone());
+        part_of(Task::LineWatch, gone.clone(), |_| looking);
         Ok(Open { connection, channel, gone })
     }
 
     /// Publishes until the line fails (`false`, the unconfirmed are in `again`) or no handle is left (`true`).
-    async fn pump(&mut self, open: &Open, queue: &mut mpsc::Receiver<Job>) -> bool {
+    async fn pump(&mut self, open: &Open, queue: &mut mpsc::Receiver<Job>, pulse: &Pulse) -> bool {
         let (mut confirms, mut returned) = (FuturesUnordered::new(), HashSet::new());
+        // Also when this panics.
+        let _gone_at_the_end = open.gone.clone().drop_guard();
         // One by one: if the broker fails on one of them, that one fails alone, and is given up in the end.
         self.one_by_one = true;
         while let Some(job) = self.again.pop_front() {
             confirms.push(publish(open, job));
+            pulse.step("publishing again what was not confirmed");
             if !self.settle(&mut confirms, &mut returned).await {
                 return false;
             }
@@ -300,6 +319,11 @@ impl Line {
         let mut works = true;
         let mut jobs = Vec::with_capacity(WAITING);
         while works {
+            if confirms.is_empty() {
+                pulse.idle();
+            } else {
+                pulse.step("waiting for the broker's confirms");
+            }
             tokio::select! {
                 biased;
                 settled = self.settle(&mut confirms, &mut returned), if !confirms.is_empty() => works = settled,
@@ -387,7 +411,8 @@ impl Line {
             return;
         }
         let later = self.later.clone();
-        tokio::spawn(async move {
+        // Whoever waits for a message that is dropped here takes it for unsettled.
+        aside("publish again later", async move {
             tokio::time::sleep(Duration::from_millis(300) * job.failures).await;
             if let Some(jobs) = later.upgrade() {
                 let _ = jobs.send(job).await;

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::message::{Deliver, Message, RECEIPT_AFTER, SENT_AFTER, Status};
 use super::state;
 use crate::sms::signature::sign;
+use crate::supervise::aside;
 
 /// How many messages may wait for their callbacks; those beyond get none.
 const MAX_WAITING: usize = 10_000;
@@ -73,7 +74,9 @@ impl Callbacks {
             poster.tell(&message, &auth_token).await;
             drop(place);
         });
-        tokio::spawn(story);
+        aside("callbacks of a message", async {
+            story.await;
+        });
     }
 
     pub fn stats_json(&self) -> Value {

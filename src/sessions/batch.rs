@@ -3,13 +3,19 @@
 //! There is no timer: an idle database is asked at once, a busy one gets larger batches, and a batch is
 //! bounded. One bad row fails its own invite and not its neighbours'.
 
-use crate::trouble::{Trouble, persist};
+use crate::{
+    supervise::{Pulse, Task, keep_up},
+    trouble::{Trouble, persist},
+};
+use futures::FutureExt;
 use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
 use std::{
     collections::VecDeque,
     fmt,
     future::Future,
     io,
+    panic::AssertUnwindSafe,
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::{
@@ -17,7 +23,7 @@ use tokio::{
     task::yield_now,
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Rows in one statement at most.
 const LARGEST: usize = 256;
@@ -35,6 +41,7 @@ pub trait Statement: Send + Sync + 'static {
     type Answer: Send + 'static;
     /// For the log.
     const NAME: &'static str;
+    const TASK: Task;
 
     fn run(
         &self,
@@ -50,6 +57,8 @@ struct Waiting<S: Statement> {
 
 /// A statement that many invites share.
 pub struct Grouped<S: Statement> {
+    // Dropped first: a lane whose queue ends without that has ended unasked.
+    _asks_it_to_end: DropGuard,
     queue: mpsc::Sender<Waiting<S>>,
 }
 
@@ -66,11 +75,20 @@ impl<S: Statement> Grouped<S> {
     pub fn start(statement: S, pool: &PgPool, stop: &CancellationToken) -> Self {
         let (queue, rows) = mpsc::channel(2 * LARGEST);
         let line = Line { pool: pool.clone(), kept: Mutex::const_new(None) };
-        tokio::spawn(lane(statement, line, rows, stop.clone()));
-        Self { queue }
+        // It outlives a panic: those who wait in its queue do not notice that the lane was started again.
+        let lane = Arc::new(Mutex::new(Lane { statement, line, queue: rows, stop: stop.clone() }));
+        let asked_to_end = stop.child_token();
+        keep_up(S::TASK, asked_to_end.clone(), move |pulse| {
+            let lane = lane.clone();
+            async move { self::lane(&mut *lane.lock().await, &pulse).await }
+        });
+        Self { _asks_it_to_end: asked_to_end.drop_guard(), queue }
     }
 
     /// Runs the statement on this row, with whatever others wait. While the database is away, this waits.
+    ///
+    /// When the lane ends with the row in hand, nobody knows whether it is in the table: the message goes back to the
+    /// queue, and its next delivery finds out, as after a crash.
     pub async fn run(&self, row: S::Row) -> Result<S::Answer, Trouble> {
         let (answer, answered) = oneshot::channel();
         self.queue.send(Waiting { row, answer }).await.map_err(|_| Trouble::Stopping)?;
@@ -118,14 +136,18 @@ impl Line {
     }
 }
 
-async fn lane<S: Statement>(
+struct Lane<S: Statement> {
     statement: S,
     line: Line,
-    mut queue: mpsc::Receiver<Waiting<S>>,
+    queue: mpsc::Receiver<Waiting<S>>,
     stop: CancellationToken,
-) {
+}
+
+async fn lane<S: Statement>(lane: &mut Lane<S>, pulse: &Pulse) {
+    let Lane { statement, line, queue, stop } = lane;
     let mut waiting = Vec::with_capacity(LARGEST);
     while queue.recv_many(&mut waiting, LARGEST).await > 0 {
+        pulse.step("gathering rows");
         // Those that are ready to run come first, and may have a row for this statement too. If none is, it costs nothing.
         yield_now().await;
         while waiting.len() < LARGEST
@@ -140,7 +162,15 @@ async fn lane<S: Statement>(
         };
         let mut parts = vec![rows.as_slice()];
         while let Some(part) = parts.pop() {
-            match persist(S::NAME, &stop, || line.run(&statement, part)).await {
+            let running = persist(S::NAME, stop, || {
+                pulse.step("running the statement");
+                line.run(statement, part)
+            });
+            // A panic is a fault of one row's, and not the end of the lane.
+            let ran = AssertUnwindSafe(running).catch_unwind().await;
+            match ran
+                .unwrap_or_else(|_| Err(Trouble::Defect(format!("a panic in the statement {:?}", S::NAME))))
+            {
                 Ok(results) => results.into_iter().for_each(|result| answer(Ok(result))),
                 // The statement failed as a whole: its halves show which row was to blame.
                 Err(Trouble::Defect(_)) if part.len() > 1 => {
@@ -150,5 +180,6 @@ async fn lane<S: Statement>(
                 Err(trouble) => part.iter().for_each(|_| answer(Err(trouble.clone()))),
             }
         }
+        pulse.idle();
     }
 }

@@ -8,6 +8,7 @@ use super::{
     row::{NewRow, Written},
     statements::to_json,
 };
+use crate::supervise::Task;
 use sqlx::PgConnection;
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -35,6 +36,7 @@ impl Statement for Insert {
     type Row = NewRow;
     type Answer = Inserted;
     const NAME: &'static str = "insert sessions";
+    const TASK: Task = Task::InsertSessions;
 
     async fn run(&self, line: &mut PgConnection, rows: &[NewRow]) -> Result<Vec<Inserted>, sqlx::Error> {
         fn column<'a, T>(rows: &'a [NewRow], value: impl Fn(&'a NewRow) -> T) -> Vec<T> {

@@ -2,6 +2,7 @@
 
 use crate::{
     metrics::{self, Retired},
+    supervise::{Pulse, Task, keep_up},
     trouble::Passing,
 };
 use sqlx::{PgConnection, PgPool};
@@ -21,9 +22,14 @@ const LEAST_REST: Duration = Duration::from_millis(20);
 const LATER: Duration = Duration::from_secs(30);
 
 /// Blanks and deletes until `stop`, at its own pace. Several workers take different rows (`skip locked`).
-pub async fn retain(pool: PgPool, retention: Duration, stop: CancellationToken) {
+pub fn retain(pool: PgPool, retention: Duration, stop: CancellationToken) {
+    keep_up(Task::Retention, stop.clone(), move |pulse| go_on(pool.clone(), retention, stop.clone(), pulse));
+}
+
+async fn go_on(pool: PgPool, retention: Duration, stop: CancellationToken, pulse: Pulse) {
     let mut told = false;
     loop {
+        pulse.step("deleting and blanking old sessions");
         let begun = Instant::now();
         let Some(done) = stop.run_until_cancelled(step(&pool, retention)).await else { return };
         let pause = match done {
@@ -38,6 +44,7 @@ pub async fn retain(pool: PgPool, retention: Duration, stop: CancellationToken) 
             }
         };
         told = pause == LATER;
+        pulse.idle();
         if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
             return;
         }

@@ -1,7 +1,7 @@
 //! The statements on `sessions` that an invite takes on its way. Each is safe to repeat.
 
 use super::{batch::Statement, row::Standing};
-use crate::{group::GroupId, refusal::Refusal};
+use crate::{group::GroupId, refusal::Refusal, supervise::Task};
 use sqlx::{PgConnection, PgPool, types::Json};
 use std::{collections::HashMap, time::Duration};
 use uuid::Uuid;
@@ -49,6 +49,7 @@ impl Statement for Record {
     type Row = Ended;
     type Answer = bool;
     const NAME: &'static str = "record outcomes";
+    const TASK: Task = Task::RecordOutcomes;
 
     async fn run(&self, line: &mut PgConnection, all: &[Ended]) -> Result<Vec<bool>, sqlx::Error> {
         // An update takes one of several values for a row, whichever: so it gets one only, and the provider's word first.

@@ -4,6 +4,7 @@ use super::{statements::SEEN_AS_UNKNOWN, too_late, unknown};
 use crate::{
     db::{self, Remedy},
     refusal::Refusal,
+    supervise::{Kept, Pulse, Task, keep_up},
 };
 use sqlx::{PgPool, types::Json};
 use std::time::Duration;
@@ -15,8 +16,13 @@ const BATCH: i64 = 500;
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Sweeps until `stop`. While the database is away it just looks again later: others report that.
-pub async fn sweep(pool: PgPool, stop: CancellationToken) {
+pub fn sweep(pool: PgPool, stop: CancellationToken) -> Kept {
+    keep_up(Task::Sweep, stop.clone(), move |pulse| go_on(pool.clone(), stop.clone(), pulse))
+}
+
+async fn go_on(pool: PgPool, stop: CancellationToken, pulse: Pulse) {
     loop {
+        pulse.step("moving sessions on whose time is over");
         let pause = match step(&pool).await {
             // A full batch: there is more, but the invites go first.
             Ok(moved) if moved == BATCH => Duration::from_millis(20),
@@ -28,6 +34,7 @@ pub async fn sweep(pool: PgPool, stop: CancellationToken) {
                 EVERY * 5
             }
         };
+        pulse.idle();
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}

@@ -13,15 +13,16 @@ use std::{
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// How often the runtime shows that it runs its tasks, and how often the thread looks for that.
-const SHOWS_EVERY: Duration = Duration::from_secs(1);
+/// How often the thread looks for a sign of the runtime, which gives several between two looks.
 const LOOKS_EVERY: Duration = Duration::from_secs(5);
+const SIGNS: u32 = 5;
 /// After so many looks without a sign the process ends: no invite can be finished, and no probe answered. Looks are
 /// counted, and not time: a process that was stopped for an hour has missed none.
 const LOOKS_AT_MOST: u32 = 12;
 
 /// Ends the process when its runtime runs no task for a minute, as when each of its threads is blocked.
 pub fn watch() -> io::Result<()> {
+    let looks_every = failpoint::instead_of(LOOKS_AT_MOST * LOOKS_EVERY) / LOOKS_AT_MOST;
     let signs = Arc::new(AtomicU64::new(0));
     let shown = signs.clone();
     keep_up(Task::Runtime, CancellationToken::new(), move |_| {
@@ -29,11 +30,10 @@ pub fn watch() -> io::Result<()> {
         async move {
             loop {
                 shown.fetch_add(1, Ordering::Relaxed);
-                sleep(SHOWS_EVERY).await;
+                sleep(looks_every / SIGNS).await;
             }
         }
     });
-    let looks_every = failpoint::instead_of(LOOKS_AT_MOST * LOOKS_EVERY) / LOOKS_AT_MOST;
     let watching = move || {
         let (mut before, mut missed) = (signs.load(Ordering::Relaxed), 0);
         while missed < LOOKS_AT_MOST {
@@ -44,7 +44,7 @@ pub fn watch() -> io::Result<()> {
         }
         tracing::error!(
             task = Task::Runtime.name(),
-            problems = problems().join("; "),
+            problems = %problems().join("; "),
             "the runtime has run no task for a minute; the process ends"
         );
         std::process::exit(1);

@@ -39,5 +39,6 @@ mod shutdown;
 mod startup;
 mod states;
 mod support;
+mod tasks;
 mod topology;
 mod visitor;

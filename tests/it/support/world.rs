@@ -153,6 +153,11 @@ impl World {
         self.worker.as_mut().expect("the worker was not taken")
     }
 
+    /// The same, as it is.
+    pub fn running(&self) -> &Worker {
+        self.worker.as_ref().expect("the worker was not taken")
+    }
+
     /// Hands the worker over to the test, which ends it.
     pub fn take_worker(&mut self) -> Worker {
         self.worker.take().expect("the worker was not taken")
