@@ -3,6 +3,7 @@
 //! A [`Refusal`] is an answer, not an error: it is decided, it is stored, and it is told to the sender.
 
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// The codes that a reply can carry, with the HTTP status that the gateway gives for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -122,6 +123,9 @@ impl Code {
     }
 }
 
+/// A sender that the operator has to mend is not worth another request sooner.
+pub(crate) const MENDED_AFTER: Duration = Duration::from_mins(1);
+
 /// The `error` object of a reply, and of the row that stores it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -170,7 +174,7 @@ impl Refusal {
 
     /// Worth sending again after that, in whole seconds and one at least.
     #[must_use]
-    pub fn retry_after(mut self, after: std::time::Duration) -> Self {
+    pub fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after_seconds = Some((after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1));
         self
     }
@@ -185,7 +189,6 @@ impl Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_wait_is_told_in_whole_seconds_and_never_as_none() {

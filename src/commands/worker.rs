@@ -12,7 +12,7 @@ use crate::{
     metrics,
     optouts::OptOuts,
     queue::{Consumer, Consuming, Events, Names, Publisher, Source},
-    sessions::{self, Lease, Sessions},
+    sessions::{self, Fingerprints, Lease, Sessions},
     shutdown,
     sms::Sms,
     supervise::{self, Task, keep_up},
@@ -75,9 +75,10 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
     let sms = Sms::new(&config.provider).map_err(anyhow::Error::msg)?;
     let provider = &config.provider;
     let lease = Lease::of(provider.timeout, provider.settle);
+    let fingerprints = Fingerprints::new(optouts.key());
     let invites = Arc::new(Context {
         authenticator: Authenticator::new(directory.clone(), pool.clone(), give_up.clone()),
-        sessions: Sessions::start(pool.clone(), lease, give_up.clone()),
+        sessions: Sessions::start(pool.clone(), lease, fingerprints.clone(), give_up.clone()),
         groups: directory,
         limits: Limits::start(pool.clone(), provider.per_second, stop.clone(), give_up.clone()),
         sms: sms.clone(),
@@ -93,7 +94,7 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
     });
     let sweeping = sessions::sweep(pool.clone(), stop.clone());
     Events::new(pool.clone(), config.broker.clone()).start(stop.clone());
-    sessions::retain(pool.clone(), config.retention, stop.clone());
+    sessions::retain(pool.clone(), config.retention, fingerprints, stop.clone());
     let publisher = Publisher::start(Task::Replies, config.broker.clone(), give_up.clone());
     let direct = Publisher::start(Task::DirectReplies, config.broker.clone(), give_up.clone());
     health.tells_of(publisher.clone(), sms.clone());

@@ -28,11 +28,7 @@ pub struct Caller {
 impl Caller {
     /// The contract's check of the group, which comes once its credential is known to be good.
     pub fn enabled(&self) -> Result<(), Refusal> {
-        if self.group.enabled {
-            Ok(())
-        } else {
-            Err(Refusal::new(Code::GroupDisabled, "the group is switched off"))
-        }
+        if self.group.enabled { Ok(()) } else { Err(group_disabled()) }
     }
 }
 
@@ -42,6 +38,11 @@ pub struct Authenticator {
     directory: Arc<Directory>,
     pool: PgPool,
     stop: CancellationToken,
+}
+
+/// The answer to an invite of a group that an operator has switched off.
+pub fn group_disabled() -> Refusal {
+    Refusal::new(Code::GroupDisabled, "the group is switched off")
 }
 
 impl Authenticator {

@@ -16,7 +16,7 @@ mod hmac_key;
 #[cfg(test)]
 mod tests;
 
-pub use authenticate::{Authenticator, Caller};
+pub use authenticate::{Authenticator, Caller, group_disabled};
 pub use collect::{Source, SourceKind, SourceValue, collect};
 pub use gjwt::GjwtToken;
 pub use gkey::GkeyToken;

@@ -1,7 +1,7 @@
 //! What a request is told when it cannot have what it asked for: RFC 9457's problem details, with the codes of the
 //! contract's section 7 and a few of the gateway's own.
 
-use crate::refusal::{Code, Refusal};
+use crate::refusal::{Code, MENDED_AFTER, Refusal};
 use axum::{
     body::Body,
     http::{HeaderValue, StatusCode, header},
@@ -138,6 +138,10 @@ impl Problem {
         problem.retryable = error.retryable;
         problem.provider_code = error.provider_code;
         problem.retry_after = error.retry_after_seconds;
+        if problem.code == Code::ProviderMisconfigured.as_str() {
+            // A row from before this was stored says no time.
+            problem.retry_after = Some(problem.retry_after.unwrap_or_default().max(MENDED_AFTER.as_secs()));
+        }
         problem
     }
 

@@ -5,6 +5,7 @@
 
 use crate::{
     config::WhenUnsure,
+    credential::group_disabled,
     refusal::{Code, Refusal},
     sessions::{Fate, Session, Standing, too_late, unknown},
     sms::{Answer, Later},
@@ -39,6 +40,15 @@ pub struct Policy {
     pub when_unsure: WhenUnsure,
 }
 
+/// Whether the invite's group may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Switch {
+    /// As far as is known. It is looked at again before a text is handed over.
+    On,
+    /// The operator has switched the group off since the invite was taken.
+    Off,
+}
+
 /// What to do about an invite whose row is there.
 #[derive(Debug, PartialEq)]
 pub enum Step {
@@ -58,8 +68,9 @@ pub enum Step {
     GiveUp,
 }
 
-/// What a row asks for next.
-pub fn next_step(row: &Standing, policy: &Policy) -> Step {
+/// What a row asks for next. A group that is switched off sends nothing more: what surely has no text is refused, and
+/// what may have one is looked for, and not sent again.
+pub fn next_step(row: &Standing, policy: &Policy, group: Switch) -> Step {
     if !row.in_hand() {
         return Step::Answer;
     }
@@ -69,6 +80,7 @@ pub fn next_step(row: &Standing, policy: &Policy) -> Step {
     let over = row.session_left <= 0.0;
     if row.text_state.as_deref() == Some("waiting") {
         return match row.lease_left {
+            _ if group == Switch::Off => Step::Close(closed(row.unsettled, group_disabled())),
             _ if over || row.is_late() => Step::Close(closed(row.unsettled, too_late())),
             left if left > AS_GOOD_AS_DUE => Step::Wait(seconds(left)),
             _ => Step::Send,
@@ -83,11 +95,17 @@ pub fn next_step(row: &Standing, policy: &Policy) -> Step {
         return never_settled;
     }
     match policy.when_unsure {
-        WhenUnsure::Resend if row.is_late() || has_no_try_left(row.attempts, policy) => never_settled,
+        WhenUnsure::Resend
+            if group == Switch::Off || row.is_late() || has_no_try_left(row.attempts, policy) =>
+        {
+            never_settled
+        }
         WhenUnsure::Resend if row.lease_left > AS_GOOD_AS_DUE => Step::Wait(seconds(row.lease_left)),
         WhenUnsure::Look | WhenUnsure::Fail if !row.is_absent() => look_or_wait(row),
         // Absent, as far as the list can be trusted: not far enough to send again.
         WhenUnsure::Fail => never_settled,
+        // A group that is off is told only of what is sure, and the list may lag for longer.
+        WhenUnsure::Look if group == Switch::Off => never_settled,
         WhenUnsure::Look if row.is_late() => Step::Close(closed(row.unsettled, too_late())),
         WhenUnsure::Look if has_no_try_left(row.attempts, policy) => {
             Step::Close(closed(row.unsettled, unavailable(None)))

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     config::{AgeLimits, PublicUrl},
-    credential::{Authenticator, Caller},
+    credential::{Authenticator, Caller, group_disabled},
     failpoint,
     group::{GroupId, directory::Directory, template::Values},
     limits::{Limits, Slot},
@@ -77,6 +77,9 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Tro
     let mut about = about(&ctx.age, envelope, &caller);
     let mut asked = Asked { session_params: "{}".to_owned(), ..Asked::default() };
     if let Err(refusal) = check(&ctx.age, envelope, &request, &caller, groupid, &mut asked) {
+        if refusal.code == Code::GroupDisabled && request.fields(&caller.group, &mut asked).is_ok() {
+            return Box::pin(switched_off(ctx, envelope, &about, &asked, refusal)).await;
+        }
         return Ok(Reply::to(&ctx.sessions.refuse(&about, &asked, refusal).await?).into());
     }
     if is_too_old(ctx, envelope) {
@@ -112,7 +115,10 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Tro
         if envelope.withdrawn.is_cancelled() {
             return Err(Trouble::Stopping);
         }
-        // The wait for a place may have been long.
+        // The waits for a turn and a place may have been long.
+        if is_switched_off(ctx, group.id) {
+            return refuse(ctx, envelope, &about, &asked, group_disabled()).await;
+        }
         (about.deadline, about.own_limit) = limits(&ctx.age, envelope);
         let opening = Opening {
             about: &about,
@@ -169,6 +175,28 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Tro
         Some(progress) => Ok(progress),
         None => pursue(ctx, envelope, ctx.sessions.again(id).await?).await,
     }
+}
+
+/// A request of a group that is switched off begins nothing. But a repeat of what was begun before is answered from its
+/// row: its sender is not told that there is no text where there is one.
+async fn switched_off(
+    ctx: &Context,
+    envelope: &Envelope,
+    about: &About,
+    asked: &Asked,
+    refusal: Refusal,
+) -> Result<Progress, Trouble> {
+    match ctx.sessions.refuse_new(about, asked, refusal.clone()).await? {
+        Ok(outcome) => Ok(Reply::to(&outcome).into()),
+        Err(Repeated::Same(row)) => pursue(ctx, envelope, *row).await,
+        // The group comes before the id.
+        Err(Repeated::Conflict) => Ok(Reply::to(&ctx.sessions.refuse(about, asked, refusal).await?).into()),
+    }
+}
+
+/// Whether the group was switched off since its invite was taken, as of a second ago at the most.
+fn is_switched_off(ctx: &Context, group: GroupId) -> bool {
+    ctx.groups.snapshot().group(group).is_some_and(|group| !group.enabled)
 }
 
 /// Waits for the sender's turn; `None` when the invite is too old before that.

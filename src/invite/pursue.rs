@@ -2,7 +2,7 @@
 
 use super::{
     Context, Envelope, Progress, Reply,
-    plan::{Step, after_try, look_again_after, next_step},
+    plan::{Step, Switch, after_try, look_again_after, next_step},
     process::turn,
     trace::TraceParent,
 };
@@ -12,7 +12,7 @@ use crate::{
     metrics::{self, Look, Stage},
     optouts::Source,
     refusal::Code,
-    sessions::{Fate, Recorded, Session, Standing, opted_out, unknown},
+    sessions::{Fate, Permission, Recipient, Recorded, Session, Standing, opted_out, unknown},
     sms::{Answer, Place, Text, Wanted},
     trouble::{Passing, Trouble},
 };
@@ -41,8 +41,9 @@ pub fn pursue<'a>(
 
 async fn step_by_step(ctx: &Context, envelope: &Envelope, mut row: Standing) -> Result<Progress, Trouble> {
     let (begun, mut pause) = (Instant::now(), Duration::from_millis(20));
+    let mut switch = Switch::On;
     loop {
-        match next_step(&row, &ctx.policy) {
+        match next_step(&row, &ctx.policy, switch) {
             Step::Answer => {
                 let lost = || Trouble::Defect("a session's row lost its outcome".to_owned());
                 return Ok(Reply::to(&row.outcome().ok_or_else(lost)?).into());
@@ -66,37 +67,11 @@ async fn step_by_step(ctx: &Context, envelope: &Envelope, mut row: Standing) -> 
                     return Ok(Progress::Later(row.resume_after(look_again_after(&row))));
                 }
             }
-            Step::Send => {
-                let group = group(ctx, &row)?;
-                let sender = ctx.sms.sender(group.options.sms_from.as_deref());
-                // The wait may have been long, and its visitor may have said STOP.
-                let phone_hash = ctx.optouts.hash(row.phone.as_deref().unwrap_or_default());
-                if ctx.sessions.has_opted_out(&sender, &phone_hash).await? {
-                    let may_have_a_text = row.unsettled || row.unsure_unless_looked();
-                    let fate =
-                        if may_have_a_text { Fate::Unknown(unknown()) } else { Fate::Refused(opted_out()) };
-                    metrics::closed(&row, &fate);
-                    ctx.sessions.close(&row, &fate).await?;
-                    row = ctx.sessions.again(row.id).await?;
-                    continue;
-                }
-                let Some(turn) = turn(ctx, envelope, &sender, Some(row.time_left())).await? else {
-                    row = ctx.sessions.again(row.id).await?;
-                    continue;
-                };
-                let place = ctx.sms.place().await?;
-                if envelope.withdrawn.is_cancelled() {
-                    return Err(Trouble::Stopping);
-                }
-                if let Some(session) = ctx.sessions.claim(&row).await? {
-                    turn.used();
-                    metrics::tried_again(&row);
-                    failpoint::hit("claimed");
-                    if let Some(progress) = hand_over(ctx, envelope, place, session, &group).await? {
-                        return Ok(progress);
-                    }
-                }
-            }
+            Step::Send => match send_again(ctx, envelope, &row).await? {
+                Tried::Answered(progress) => return Ok(progress),
+                Tried::SwitchedOff => switch = Switch::Off,
+                Tried::Not => {}
+            },
             Step::GiveUp => {
                 let what = format!("{} workers have died with it", row.abandoned);
                 return Err(Trouble::Defect(what));
@@ -104,6 +79,50 @@ async fn step_by_step(ctx: &Context, envelope: &Envelope, mut row: Standing) -> 
         }
         row = ctx.sessions.again(row.id).await?;
     }
+}
+
+/// What came of the wish to hand a text over once more.
+enum Tried {
+    Answered(Progress),
+    /// The operator has switched the group off.
+    SwitchedOff,
+    /// The row has changed: it says how it goes on.
+    Not,
+}
+
+/// One further try, unless its group was switched off or its visitor has opted out since. Both are looked at in the
+/// database, and once more by the claim, as the waits for a turn and a place may be long.
+async fn send_again(ctx: &Context, envelope: &Envelope, row: &Standing) -> Result<Tried, Trouble> {
+    let group = group(ctx, row)?;
+    let sender = ctx.sms.sender(group.options.sms_from.as_deref());
+    let recipient = Recipient {
+        sender: &sender,
+        phone_hash: &ctx.optouts.hash(row.phone.as_deref().unwrap_or_default()),
+    };
+    match ctx.sessions.may_send(row, &recipient).await? {
+        Permission::Granted => {}
+        Permission::SwitchedOff => return Ok(Tried::SwitchedOff),
+        Permission::OptedOut => {
+            let may_have_a_text = row.unsettled || row.unsure_unless_looked();
+            let fate = if may_have_a_text { Fate::Unknown(unknown()) } else { Fate::Refused(opted_out()) };
+            metrics::closed(row, &fate);
+            ctx.sessions.close(row, &fate).await?;
+            return Ok(Tried::Not);
+        }
+    }
+    let Some(turn) = turn(ctx, envelope, &sender, Some(row.time_left())).await? else {
+        return Ok(Tried::Not);
+    };
+    let place = ctx.sms.place().await?;
+    if envelope.withdrawn.is_cancelled() {
+        return Err(Trouble::Stopping);
+    }
+    let Some(session) = ctx.sessions.claim(row, &recipient).await? else { return Ok(Tried::Not) };
+    turn.used();
+    metrics::tried_again(row);
+    failpoint::hit("claimed");
+    let progress = hand_over(ctx, envelope, place, session, &group).await?;
+    Ok(progress.map_or(Tried::Not, Tried::Answered))
 }
 
 /// One try; `None` when another worker has claimed the row in the meantime.

@@ -78,6 +78,11 @@ impl OptOuts {
         self.key.mac(&[phone.as_bytes()])
     }
 
+    /// The key that numbers are hashed under, for what else stands for a person.
+    pub fn key(&self) -> HmacKey {
+        self.key.clone()
+    }
+
     /// No more texts from this sender to this number; answers whether that is new.
     pub async fn record(&self, sender: &str, phone: &str, source: Source<'_>) -> Result<bool, sqlx::Error> {
         let hash = self.hash(phone);

@@ -41,8 +41,11 @@ const LOCK: i64 = 0x65_76_65_6e_74_73;
 /// What became of a session.
 struct Event {
     id: i64,
+    uid: Uuid,
     session_id: Uuid,
     group_id: i64,
+    /// The invite's.
+    message_id: Option<String>,
     session_key: Option<String>,
     name: String,
     at: OffsetDateTime,
@@ -53,6 +56,7 @@ struct Event {
 struct Body<'a> {
     session_id: Uuid,
     groupid: i64,
+    message_id: Option<&'a str>,
     session_key: Option<&'a str>,
     status: &'a str,
     at: String,
@@ -190,10 +194,12 @@ impl Events {
         channel: &Channel,
         event: &Event,
     ) -> lapin::Result<impl Future<Output = lapin::Result<Confirmation>>> {
-        let routing_key = format!("session.{}", event.name);
+        let kind = format!("session.{}", event.name);
+        // The group last, so that the broker's topic permissions can part tenants.
+        let routing_key = format!("{kind}.{}", event.group_id);
         let properties = BasicProperties::default()
-            .with_message_id(event.id.to_string().into())
-            .with_type(routing_key.as_str().into())
+            .with_message_id(event.uid.to_string().into())
+            .with_type(kind.into())
             .with_content_type("application/json".into())
             .with_delivery_mode(2)
             .with_timestamp(u64::try_from(event.at.unix_timestamp()).unwrap_or_default());
@@ -207,6 +213,7 @@ fn body(event: &Event) -> Vec<u8> {
     let body = Body {
         session_id: event.session_id,
         groupid: event.group_id,
+        message_id: event.message_id.as_deref(),
         session_key: event.session_key.as_deref(),
         status: &event.name,
         at: to_the_second(event.at),
@@ -225,7 +232,9 @@ async fn is_mine(transaction: &mut Transaction<'_, Postgres>) -> Result<bool, sq
 async fn first(transaction: &mut Transaction<'_, Postgres>) -> Result<Vec<Event>, sqlx::Error> {
     sqlx::query_as!(
         Event,
-        "select id, session_id, group_id, session_key, event as name, at from events order by id limit $1",
+        "select e.id, e.uid, e.session_id, e.group_id, e.session_key, e.event as name, e.at,
+                (select s.message_id from sessions s where s.id = e.session_id) as message_id
+           from events e order by e.id limit $1",
         BATCH
     )
     .fetch_all(&mut **transaction)

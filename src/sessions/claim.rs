@@ -62,6 +62,23 @@ pub enum Fate {
     },
 }
 
+/// Whose text it is: who it comes from, and what stands for its number among the opt-outs.
+#[derive(Debug, Clone, Copy)]
+pub struct Recipient<'a> {
+    pub sender: &'a str,
+    pub phone_hash: &'a [u8; 32],
+}
+
+/// Whether a text may be handed over once more, as the database has it now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permission {
+    Granted,
+    /// The operator has switched its group off.
+    SwitchedOff,
+    /// The number wants no texts from this sender.
+    OptedOut,
+}
+
 /// What stands in the row once a claim's end was recorded.
 #[derive(Debug)]
 pub enum Recorded {
@@ -74,11 +91,12 @@ pub enum Recorded {
 }
 
 impl Sessions {
-    /// Claims a row for one more try, which is counted before it is made; `None` when another was faster, or it is over.
-    pub async fn claim(&self, row: &Standing) -> Result<Option<Session>, Trouble> {
+    /// Claims a row for one more try, which is counted before it is made; `None` when another was faster, it is over, or
+    /// the text may not be sent any more.
+    pub async fn claim(&self, row: &Standing, to: &Recipient<'_>) -> Result<Option<Session>, Trouble> {
         // Random, so that a claim whose commit a lost connection hid is known again.
         let (fence, begun) = (rand::random_range(1..=i64::MAX), Instant::now());
-        let claim = || statements::claim(&self.pool, row, fence, self.lease);
+        let claim = || statements::claim(&self.pool, row, to, fence, self.lease);
         let Some(claimed) = persist("claim a session", &self.stop, claim).await? else { return Ok(None) };
         let lost = |what: &str| Trouble::Defect(format!("a session in hand has no {what}"));
         Ok(Some(Session {
@@ -134,10 +152,11 @@ impl Sessions {
         Ok(())
     }
 
-    /// Whether the number wants no texts from this sender: it may have said so since its row was written.
-    pub async fn has_opted_out(&self, sender: &str, phone_hash: &[u8; 32]) -> Result<bool, Trouble> {
-        let look = || statements::has_opted_out(&self.pool, sender, phone_hash);
-        persist("look at the opt-outs", &self.stop, look).await
+    /// Whether the row's text may be sent still: its group may have been switched off since it was written, and its
+    /// visitor may have said STOP.
+    pub async fn may_send(&self, row: &Standing, to: &Recipient<'_>) -> Result<Permission, Trouble> {
+        let look = || statements::may_send(&self.pool, row, to);
+        persist("look at the group and its opt-outs", &self.stop, look).await
     }
 
     /// A look at the provider's list has missed the text of the row's last try.

@@ -3,6 +3,7 @@
 mod agents;
 mod batch;
 mod claim;
+mod fingerprint;
 mod gate;
 mod insert;
 mod key;
@@ -17,7 +18,8 @@ mod visitors;
 pub use agents::{Ending, Live, end, join, look_up};
 #[cfg(test)]
 pub(crate) use claim::ended;
-pub use claim::{Fate, Recorded, Session};
+pub use claim::{Fate, Permission, Recipient, Recorded, Session};
+pub use fingerprint::Fingerprints;
 pub use gate::{Gate, opted_out};
 pub use key::{SessionKey, Token};
 pub use receipts::{Heard, Word, hear};
@@ -52,6 +54,7 @@ pub struct Sessions {
     insert: Grouped<Insert>,
     record: Grouped<Record>,
     lease: Lease,
+    fingerprints: Fingerprints,
     stop: CancellationToken,
 }
 
@@ -94,10 +97,10 @@ pub enum Repeated {
 
 impl Sessions {
     /// `stop` ends the waiting for a database that is away.
-    pub fn start(pool: PgPool, lease: Lease, stop: CancellationToken) -> Self {
+    pub fn start(pool: PgPool, lease: Lease, fingerprints: Fingerprints, stop: CancellationToken) -> Self {
         let insert = Grouped::start(Insert { lease }, &pool, &stop);
         let record = Grouped::start(Record, &pool, &stop);
-        Self { pool, insert, record, lease, stop }
+        Self { pool, insert, record, lease, fingerprints, stop }
     }
 
     /// The row of a redelivered request, if this is that request to the byte. It needs no credential: who can say all of
@@ -263,7 +266,10 @@ impl Sessions {
             self.release(row.id).await?;
             return Ok(None);
         }
-        Ok(Some(if row.asks_the_same(asked) { Repeated::Same(Box::new(row)) } else { Repeated::Conflict }))
+        Ok(Some(match row.asked_for_by(asked, &self.fingerprints) {
+            Some(row) => Repeated::Same(Box::new(row)),
+            None => Repeated::Conflict,
+        }))
     }
 
     /// Whether another row answers for the message id.

@@ -101,12 +101,17 @@ pub async fn hear(
 
 /// Why it is not this session's text, as far as its row knows.
 async fn whose(pool: &PgPool, session: Uuid) -> Result<Heard, sqlx::Error> {
-    let row = sqlx::query!("select status, provider_message_id from sessions where id = $1", session)
-        .fetch_optional(pool)
-        .await?;
+    let row = sqlx::query!(
+        r#"select provider_message_id,
+                  status in ('rejected', 'failed') or coalesce(text_state = 'refused', false) as "told_not!"
+             from sessions where id = $1"#,
+        session
+    )
+    .fetch_optional(pool)
+    .await?;
     Ok(match row {
         None => Heard::NoSession,
-        Some(row) if matches!(row.status.as_str(), "rejected" | "failed") => Heard::ToldNot,
+        Some(row) if row.told_not => Heard::ToldNot,
         Some(row) => Heard::Twice { first: row.provider_message_id },
     })
 }

@@ -1,5 +1,6 @@
 //! Forgets old sessions: first what names a person, later the row (docs/GROWTH.md).
 
+use super::Fingerprints;
 use crate::{
     metrics::{self, Retired},
     supervise::{Pulse, Task, keep_up},
@@ -22,16 +23,26 @@ const LEAST_REST: Duration = Duration::from_millis(20);
 const LATER: Duration = Duration::from_secs(30);
 
 /// Blanks and deletes until `stop`, at its own pace. Several workers take different rows (`skip locked`).
-pub fn retain(pool: PgPool, retention: Duration, stop: CancellationToken) {
-    keep_up(Task::Retention, stop.clone(), move |pulse| go_on(pool.clone(), retention, stop.clone(), pulse));
+pub fn retain(pool: PgPool, retention: Duration, fingerprints: Fingerprints, stop: CancellationToken) {
+    keep_up(Task::Retention, stop.clone(), move |pulse| {
+        go_on(pool.clone(), retention, fingerprints.clone(), stop.clone(), pulse)
+    });
 }
 
-async fn go_on(pool: PgPool, retention: Duration, stop: CancellationToken, pulse: Pulse) {
+async fn go_on(
+    pool: PgPool,
+    retention: Duration,
+    fingerprints: Fingerprints,
+    stop: CancellationToken,
+    pulse: Pulse,
+) {
     let mut told = false;
     loop {
         pulse.step("deleting and blanking old sessions");
         let begun = Instant::now();
-        let Some(done) = stop.run_until_cancelled(step(&pool, retention)).await else { return };
+        let Some(done) = stop.run_until_cancelled(step(&pool, retention, &fingerprints)).await else {
+            return;
+        };
         let pause = match done {
             // There is more, but the invites go first.
             Ok(true) => (begun.elapsed() * RESTS).max(LEAST_REST),
@@ -52,7 +63,7 @@ async fn go_on(pool: PgPool, retention: Duration, stop: CancellationToken, pulse
 }
 
 /// One batch of each; answers whether there may be more.
-async fn step(pool: &PgPool, retention: Duration) -> Result<bool, sqlx::Error> {
+async fn step(pool: &PgPool, retention: Duration, fingerprints: &Fingerprints) -> Result<bool, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     // It waits for nobody: a migration that needs the table has it first.
     sqlx::raw_sql("set local lock_timeout = '1s'; set local statement_timeout = '10s'")
@@ -63,7 +74,8 @@ async fn step(pool: &PgPool, retention: Duration) -> Result<bool, sqlx::Error> {
         deleted += delete(&mut transaction, retention, false).await?;
     }
     // What is kept for no longer than names needs no blanking.
-    let blanked = if retention > BLANK_AFTER { blank(&mut transaction, retention).await? } else { 0 };
+    let blanked =
+        if retention > BLANK_AFTER { blank(&mut transaction, retention, fingerprints).await? } else { 0 };
     transaction.commit().await?;
     metrics::retired(Retired::Deleted, deleted);
     metrics::retired(Retired::Blanked, blanked);
@@ -94,26 +106,43 @@ async fn delete(connection: &mut PgConnection, age: Duration, blanked: bool) -> 
 
 /// Takes out what names a person, of rows that are not to be deleted now. What is left says that there was an invite, and what became of it.
 ///
-/// The message id stays: it answers for its invite as long as the row is there. So does the request's hash, which nobody
-/// can guess the request from, as that holds a signature.
-async fn blank(connection: &mut PgConnection, retention: Duration) -> Result<u64, sqlx::Error> {
-    let blanked = sqlx::query!(
+/// The message id stays: it answers for its invite as long as the row is there, and `content_hash` says for which content.
+/// So does the request's hash, which nobody can guess the request from, as that holds a signature.
+async fn blank(
+    connection: &mut PgConnection,
+    retention: Duration,
+    fingerprints: &Fingerprints,
+) -> Result<u64, sqlx::Error> {
+    let old = sqlx::query!(
         r#"
-        with old as materialized (
-            select id from sessions
-             where not key_held and not blanked and status <> 'sending'
-               and created_at < now() - make_interval(secs => $2) and created_at >= now() - make_interval(secs => $3)
-             order by created_at limit $1 for update skip locked
-        )
-        update sessions s
-           set blanked = true, phone = null, invitation_text = null, session_params = '{}', token = null,
-               correlation_id = null, requested_by = split_part(s.requested_by, ':', 1), updated_at = now()
-          from old
-         where s.id = any(array[old.id])
+        select id, session_type, phone, session_params::text as "params!" from sessions
+         where not key_held and not blanked and status <> 'sending'
+           and created_at < now() - make_interval(secs => $2) and created_at >= now() - make_interval(secs => $3)
+         order by created_at limit $1 for update skip locked
         "#,
         BATCH.cast_signed(),
         BLANK_AFTER.as_secs_f64(),
         retention.as_secs_f64(),
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    if old.is_empty() {
+        return Ok(0);
+    }
+    let (ids, hashes): (Vec<_>, Vec<_>) = old
+        .iter()
+        .map(|row| (row.id, fingerprints.of(row.session_type, row.phone.as_deref(), &row.params)))
+        .unzip();
+    let blanked = sqlx::query!(
+        r#"
+        update sessions s
+           set blanked = true, content_hash = o.hash, phone = null, invitation_text = null, session_params = '{}', token = null,
+               correlation_id = null, requested_by = split_part(s.requested_by, ':', 1), updated_at = now()
+          from unnest($1::uuid[], $2::bytea[]) as o (id, hash)
+         where s.id = any(array[o.id])
+        "#,
+        &ids,
+        &hashes.iter().map(<[u8; 32]>::as_slice).collect::<Vec<_>>() as &[&[u8]],
     )
     .execute(connection)
     .await?;

@@ -1,6 +1,6 @@
 //! A row of `sessions` as it is written first, and as it is read back.
 
-use super::gate::Gate;
+use super::{Fingerprints, gate::Gate};
 use crate::{group::GroupId, refusal::Refusal};
 use sqlx::types::Json;
 use std::time::{Duration, Instant};
@@ -127,6 +127,12 @@ pub struct Standing {
     pub request_sha256: Option<Vec<u8>>,
     /// Whether the request's parameters equal the row's, as JSON.
     pub same_params: bool,
+    /// Whether what names a person was taken out of it.
+    pub blanked: bool,
+    /// What stands for the content of a blanked row; `None` where a release before there was one has blanked it.
+    pub content_hash: Option<Vec<u8>>,
+    /// The request's parameters as PostgreSQL writes them, where the row is blanked.
+    pub asked_params: Option<String>,
     /// When this was read, by the database's clock.
     pub read_at: OffsetDateTime,
     /// Since it was written.
@@ -143,9 +149,9 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// The id is free for a new publish: surely no text went out.
+    /// The id is free for a new publish: surely no text went out. One that an agent had joined by then is joined or ended.
     pub fn released_id(&self) -> bool {
-        matches!(self.status.as_str(), "rejected" | "failed")
+        matches!(self.status.as_str(), "rejected" | "failed") || self.text_state.as_deref() == Some("refused")
     }
 
     pub fn in_hand(&self) -> bool {
@@ -157,10 +163,23 @@ impl Standing {
         self.request_sha256.as_deref() == Some(request_sha256)
     }
 
-    /// The same request in the sense of the contract's section 8: the credential does not count. Nothing is the same as
-    /// a row that is blanked.
-    pub fn asks_the_same(&self, asked: &Asked) -> bool {
-        self.session_type == asked.session_type && self.phone == asked.phone && self.same_params
+    /// The row, if this is its request in the sense of the contract's section 8: the credential does not count. To a
+    /// blanked row the request brings back its number; the text is lost.
+    pub fn asked_for_by(mut self, asked: &Asked, fingerprints: &Fingerprints) -> Option<Self> {
+        if !self.blanked {
+            let same =
+                self.session_type == asked.session_type && self.phone == asked.phone && self.same_params;
+            return same.then_some(self);
+        }
+        let params = self.asked_params.as_deref().unwrap_or_default();
+        let hash = fingerprints.of(asked.session_type, asked.phone.as_deref(), params);
+        // Without a hash nobody can say: rather no text than two, and its sender is told what became of the first.
+        if self.content_hash.as_deref().is_some_and(|stored| stored != hash) {
+            return None;
+        }
+        self.phone.clone_from(&asked.phone);
+        self.invitation_text = Some(String::new());
+        Some(self)
     }
 
     /// Whether it can say how its invite ended, or will: one that is blanked cannot.

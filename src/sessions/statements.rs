@@ -1,6 +1,10 @@
 //! The statements on `sessions` that an invite takes on its way. Each is safe to repeat.
 
-use super::{batch::Statement, row::Standing};
+use super::{
+    batch::Statement,
+    claim::{Permission, Recipient},
+    row::Standing,
+};
 use crate::{group::GroupId, refusal::Refusal, supervise::Task};
 use sqlx::{PgConnection, PgPool, types::Json};
 use std::{collections::HashMap, time::Duration};
@@ -67,8 +71,8 @@ impl Statement for Record {
             r#"
             with recorded as (
                 update sessions s
-                   -- Whoever has joined in the meantime has joined.
-                   set status = case when s.joined_at is not null and o.status in ('sent', 'unknown') then 'joined' else o.status end,
+                   -- Whoever has joined in the meantime has joined, whatever became of the text.
+                   set status = case when s.joined_at is not null and o.status <> 'sending' then 'joined' else o.status end,
                        text_state = o.text_state,
                        provider_message_id = o.provider_message_id,
                        error_code = o.error_code,
@@ -77,10 +81,10 @@ impl Statement for Record {
                        unsure_from = case when o.text_state = 'unknown' and s.text_state = 'begun' then least(s.unsure_from, now())
                                           else s.unsure_from end,
                        sent_at = case when o.status = 'sent' then now() end,
-                       ended_at = case when o.status in ('rejected', 'failed') then now() end,
-                       -- Surely no text: nobody has seen the key, and it is free again.
-                       key_held = o.status not in ('rejected', 'failed'),
-                       session_key = case when o.status not in ('rejected', 'failed') then s.session_key end,
+                       ended_at = case when o.status in ('rejected', 'failed') and s.joined_at is null then now() end,
+                       -- Surely no text: nobody has seen the key but an agent who has joined, and else it is free again.
+                       key_held = o.status not in ('rejected', 'failed') or s.joined_at is not null,
+                       session_key = case when o.status not in ('rejected', 'failed') or s.joined_at is not null then s.session_key end,
                        token = case when o.status not in ('rejected', 'failed') then s.token end,
                        -- Long enough to be seen as unknown, if the session is over by now.
                        due_at = case when o.status = 'unknown' then greatest(s.due_at, now() + make_interval(secs => $8))
@@ -167,6 +171,7 @@ pub async fn find(
                session_type, phone, invitation_text, provider_message_id, created_at, expires_at,
                error as "error: Json<Refusal>", request_sha256,
                coalesce(session_params = $4::text::jsonb, true) as "same_params!",
+               blanked, content_hash, case when blanked then $4::text::jsonb::text end as asked_params,
                now() as "read_at!", extract(epoch from now() - created_at)::float8 as "age!",
                -- An old worker's lease ends with its try: the list has its time after that.
                coalesce(extract(epoch from lease_until - now()) + case when unsure_from is null then $6::float8 else 0 end,
@@ -200,11 +205,12 @@ pub async fn find(
     .await
 }
 
-/// Claims a row for one more try, which is counted before it is made; `None` when it is another's, or over. `fence` is
-/// the claim's new name: the same claim made again is the same claim.
+/// Claims a row for one more try, which is counted before it is made; `None` when it is another's, over, or not to be
+/// sent any more. `fence` is the claim's new name: the same claim made again is the same claim.
 pub async fn claim(
     pool: &PgPool,
     row: &Standing,
+    to: &Recipient<'_>,
     fence: i64,
     lease: Lease,
 ) -> Result<Option<Claimed>, sqlx::Error> {
@@ -219,6 +225,8 @@ pub async fn claim(
                updated_at = now()
          where id = $1 and status = 'sending' and expires_at > now()
            and (fence = $3 or (fence = $2 and coalesce(lease_until, now()) <= now() + interval '0.3 s'))
+           and (select g.enabled from groups g where g.id = group_id)
+           and not exists (select from optouts o where o.phone_hash = $9 and o.sender = any(array[$10, '*']))
         returning extract(epoch from expires_at - now())::float8 as "session_left!",
                   extract(epoch from deadline_at - now())::float8 as deadline,
                   extract(epoch from valid_until - now())::float8 as own_limit
@@ -231,6 +239,8 @@ pub async fn claim(
         row.abandoned + i32::from(row.is_abandoned()),
         lease.ends.as_secs_f64(),
         lease.settle.as_secs_f64(),
+        to.phone_hash.as_slice(),
+        to.sender,
     )
     .fetch_optional(pool)
     .await
@@ -304,7 +314,7 @@ pub async fn acknowledge(pool: &PgPool, requests: &[[u8; 32]]) -> Result<(), sql
 pub async fn release_message_id(pool: &PgPool, id: Uuid) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "update sessions set owns_message_id = false, updated_at = now()
-          where id = $1 and owns_message_id and status in ('rejected', 'failed')",
+          where id = $1 and owns_message_id and (status in ('rejected', 'failed') or text_state = 'refused')",
         id
     )
     .execute(pool)
@@ -312,13 +322,20 @@ pub async fn release_message_id(pool: &PgPool, id: Uuid) -> Result<(), sqlx::Err
     Ok(())
 }
 
-/// Whether the number wants no texts from this sender, as the insert asks of a new one.
-pub async fn has_opted_out(pool: &PgPool, sender: &str, phone_hash: &[u8; 32]) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar!(
-        r#"select exists (select from optouts where phone_hash = $1 and sender = any(array[$2, '*'])) as "has!""#,
-        phone_hash.as_slice(),
-        sender,
+/// Whether a row's text may be sent still. Of both reasons against it, the group comes first (contract, section 7).
+pub async fn may_send(pool: &PgPool, row: &Standing, to: &Recipient<'_>) -> Result<Permission, sqlx::Error> {
+    let now = sqlx::query!(
+        r#"select coalesce((select enabled from groups where id = $1), false) as "enabled!",
+                  exists (select from optouts where phone_hash = $2 and sender = any(array[$3, '*'])) as "opted_out!""#,
+        row.group_id,
+        to.phone_hash.as_slice(),
+        to.sender,
     )
     .fetch_one(pool)
-    .await
+    .await?;
+    Ok(match (now.enabled, now.opted_out) {
+        (false, _) => Permission::SwitchedOff,
+        (true, true) => Permission::OptedOut,
+        (true, false) => Permission::Granted,
+    })
 }

@@ -47,7 +47,7 @@ async fn step(pool: &PgPool) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar!(
         r#"
         with due as (
-            select id, group_id, status,
+            select id, group_id, status, joined_at is not null as joined,
                    case when status <> 'sending' then 'settled'
                         when lease_until > now() then 'in hand'
                         -- The message that would have brought it to its end is lost, or late.
@@ -59,7 +59,7 @@ async fn step(pool: &PgPool) -> Result<i64, sqlx::Error> {
             update sessions s
                set status = case due.fate
                        when 'in hand' then s.status
-                       when 'not texted' then 'failed'
+                       when 'not texted' then case when due.joined then 'ended' else 'failed' end
                        when 'unsure' then case when s.joined_at is null then 'unknown' else 'joined' end
                        else case when s.status in ('expired', 'ended') then s.status
                                  when s.status = 'joined' then 'ended'
@@ -70,13 +70,13 @@ async fn step(pool: &PgPool) -> Result<i64, sqlx::Error> {
                    error = case due.fate when 'not texted' then $2 when 'unsure' then $3 else s.error end,
                    ended_at = case when due.fate in ('in hand', 'unsure') or s.status in ('expired', 'ended') then s.ended_at
                                    else now() end,
-                   key_held = due.fate <> 'not texted' and s.status not in ('expired', 'ended'),
-                   session_key = case when due.fate <> 'not texted' then s.session_key end,
+                   key_held = (due.fate <> 'not texted' or due.joined) and s.status not in ('expired', 'ended'),
+                   session_key = case when due.fate <> 'not texted' or due.joined then s.session_key end,
                    token = case when due.fate <> 'not texted' then s.token end,
                    due_at = case
                        when due.fate = 'in hand' then greatest(s.lease_until, now() + interval '1 second')
                        when due.fate = 'unsure' then now() + make_interval(secs => $4)
-                       when due.fate = 'not texted' or s.status in ('expired', 'ended') then null
+                       when (due.fate = 'not texted' and not due.joined) or s.status in ('expired', 'ended') then null
                        else now() + make_interval(secs => coalesce(g.key_rest, 86400)) end,
                    updated_at = now()
               from due left join groups g on g.id = due.group_id

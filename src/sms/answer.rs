@@ -1,8 +1,9 @@
 //! What the provider's answer to a create means (contract, section 6; codes from the provider's documentation,
 //! <https://www.twilio.com/docs/api/errors>). Decided by code before status; pure, and tested as a table.
 
-use crate::refusal::{Code, Refusal};
+use crate::refusal::{Code, MENDED_AFTER, Refusal};
 use serde::Deserialize;
+use serde_json::Value;
 use std::time::Duration;
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
@@ -42,7 +43,18 @@ struct Created {
 
 #[derive(Deserialize)]
 struct Fault {
-    code: Option<i64>,
+    code: Option<Value>,
+}
+
+impl Fault {
+    /// A number, or a string of digits. Any other value is read as a missing code.
+    fn code(&self) -> Option<i64> {
+        match self.code.as_ref()? {
+            Value::Number(number) => number.as_i64(),
+            Value::String(text) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
+            _ => None,
+        }
+    }
 }
 
 /// Reads the answer to a create.
@@ -56,13 +68,16 @@ pub fn read(status: u16, retry_after: Option<&str>, body: &[u8]) -> Answer {
             }
         };
     }
-    let code = serde_json::from_slice::<Fault>(body).ok().and_then(|fault| fault.code);
+    let code = serde_json::from_slice::<Fault>(body).ok().and_then(|fault| fault.code());
+    let retry_after = retry_after.and_then(seconds);
     let refused = |by: Code, message: &str| Answer::Refused(Refusal::new(by, message).provider_code(code));
+    let not_taken = || refused(Code::ProviderRejected, "the provider refused the text");
     match (code, status) {
-        // Whatever else it says: a server's own error may have come after it took the text, and a redirect is no answer.
-        (_, 500.. | 300..400) | (Some(20_500 | 20_503), _) => perhaps(status, code),
+        // Whatever its code: a server may fail after it took the text, a proxy may give up on a request that went
+        // through (408), and a redirect says nothing of the text.
+        (_, 500.. | 300..400 | 408) | (Some(20_500 | 20_503), _) => perhaps(status, code),
         (Some(20_429 | 21_611 | 30_001 | 30_022 | 63_017), _) => {
-            Answer::Later { retry_after: retry_after.and_then(seconds), why: Later::Throttled }
+            Answer::Later { retry_after, why: Later::Throttled }
         }
         (Some(63_038), _) => refused(
             Code::ProviderUnavailable,
@@ -81,14 +96,20 @@ pub fn read(status: u16, retry_after: Option<&str>, body: &[u8]) -> Answer {
                 .provider_code(code)
                 .field("smsPhone"),
         ),
-        (Some(21_212 | 21_606 | 21_659 | 21_661), _) => refused(
-            Code::ProviderMisconfigured,
-            "the provider refuses the group's sender; the operator must mend it",
+        (Some(21_212 | 21_606 | 21_659 | 21_661), _) => Answer::Refused(
+            Refusal::new(
+                Code::ProviderMisconfigured,
+                "the provider refuses the group's sender; the operator must mend it",
+            )
+            .provider_code(code)
+            .retry_after(retry_after.unwrap_or_default().max(MENDED_AFTER)),
         ),
+        // Before the status: the text is at fault, also where the provider answers 401 or 403.
+        (Some(21_602 | 21_604 | 21_617 | 30_007), _) => not_taken(),
         (Some(20_003 | 20_403 | 20_404 | 10_001 | 30_002 | 30_018 | 30_032 | 30_033 | 30_034), _)
-        | (_, 401 | 403) => Answer::Later { retry_after: None, why: Later::Account { provider_code: code } },
-        (_, 429) => Answer::Later { retry_after: retry_after.and_then(seconds), why: Later::Throttled },
-        (_, 400..=499) => refused(Code::ProviderRejected, "the provider refused the text"),
+        | (_, 401 | 403) => Answer::Later { retry_after, why: Later::Account { provider_code: code } },
+        (_, 429) => Answer::Later { retry_after, why: Later::Throttled },
+        (_, 400..=499) => not_taken(),
         _ => perhaps(status, code),
     }
 }
@@ -179,6 +200,53 @@ mod tests {
     }
 
     #[test]
+    fn a_code_is_a_number_or_a_string_of_digits() {
+        let coded = |code: &str| read(400, None, format!(r#"{{"code":{code},"message":"x"}}"#).as_bytes());
+        for code in ["21211", r#""21211""#] {
+            assert_eq!(refused_as(&coded(code)), Code::PhoneInvalid, "{code}");
+            let Answer::Refused(refusal) = coded(code) else { unreachable!() };
+            assert_eq!(refusal.provider_code, Some(21_211), "{code}");
+        }
+        assert!(matches!(coded(r#""20429""#), Answer::Later { why: Later::Throttled, .. }));
+        assert_eq!(refused_as(&coded(r#""63038""#)), Code::ProviderUnavailable);
+        for code in [
+            "null",
+            "true",
+            "[21211]",
+            r#""""#,
+            r#"" 21211""#,
+            r#""x21211""#,
+            r#""99999999999999999999""#,
+            "1.5",
+        ] {
+            let Answer::Refused(refusal) = coded(code) else { panic!("{code}") };
+            assert_eq!((refusal.code, refusal.provider_code), (Code::ProviderRejected, None), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_text_at_fault_is_refused_under_any_status_of_the_client() {
+        for (status, code) in [(401, 21_602), (403, 30_007), (429, 21_617), (404, 21_604)] {
+            assert_eq!(refused_as(&fault(status, code)), Code::ProviderRejected, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn what_an_operator_has_to_mend_is_asked_for_again_after_a_minute_at_the_least() {
+        let after = |header| match read(400, header, br#"{"code":21606}"#) {
+            Answer::Refused(refusal) => refusal.retry_after_seconds,
+            other => panic!("{other:?}"),
+        };
+        for (header, seconds) in [(None, 60), (Some("5"), 60), (Some("x"), 60), (Some("300"), 300)] {
+            assert_eq!(after(header), Some(seconds), "{header:?}");
+        }
+        // The account's owner is waited for as the provider says.
+        let account = read(401, Some("7"), b"");
+        let waits = Some(Duration::from_secs(7));
+        assert!(matches!(account, Answer::Later { retry_after, .. } if retry_after == waits), "{account:?}");
+    }
+
+    #[test]
     fn without_a_code_the_status_decides() {
         let plain = |status| read(status, None, b"<html>nothing to see</html>");
         assert!(matches!(plain(401), Answer::Later { why: Later::Account { .. }, .. }));
@@ -186,10 +254,10 @@ mod tests {
         assert!(matches!(plain(429), Answer::Later { why: Later::Throttled, .. }));
         assert_eq!(refused_as(&plain(400)), Code::ProviderRejected);
         assert_eq!(refused_as(&plain(404)), Code::ProviderRejected);
-        for unsure in [100, 301, 302, 307, 500, 502, 503, 504, 599] {
+        for unsure in [100, 301, 302, 307, 408, 500, 502, 503, 504, 599] {
             assert!(matches!(plain(unsure), Answer::PerhapsSent { .. }), "{unsure}");
         }
-        for (status, code) in [(500, 21_211), (503, 20_429), (302, 21_211), (502, 63_038)] {
+        for (status, code) in [(500, 21_211), (503, 20_429), (302, 21_211), (502, 63_038), (408, 21_211)] {
             assert!(matches!(fault(status, code), Answer::PerhapsSent { .. }), "{status} {code}");
         }
     }

@@ -8,10 +8,22 @@ use lapin::{
 };
 use serde_json::{Value, json};
 use sqlx::Connection;
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
+
+/// An event as it came.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    pub key: String,
+    pub kind: String,
+    pub message_id: String,
+    pub body: Value,
+}
 
 /// Listens to what the key matches, from now on.
-async fn listen(world: &World, key: &str) -> Arc<Mutex<Vec<(String, Value)>>> {
+pub async fn listen(world: &World, key: &str) -> Arc<Mutex<Vec<Heard>>> {
     let channel = &world.broker.channel;
     let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
     let queue = channel.queue_declare("".into(), exclusive, FieldTable::default()).await.expect("a queue");
@@ -33,8 +45,14 @@ async fn listen(world: &World, key: &str) -> Arc<Mutex<Vec<(String, Value)>>> {
     let into = heard.clone();
     tokio::spawn(async move {
         while let Some(Ok(event)) = events.next().await {
-            let body: Value = serde_json::from_slice(&event.data).expect("an event is JSON");
-            into.lock().expect("no reader panics").push((event.routing_key.to_string(), body));
+            let text = |text: &Option<_>| text.as_ref().map(ToString::to_string).unwrap_or_default();
+            let heard = Heard {
+                key: event.routing_key.to_string(),
+                kind: text(event.properties.kind()),
+                message_id: text(event.properties.message_id()),
+                body: serde_json::from_slice(&event.data).expect("an event is JSON"),
+            };
+            into.lock().expect("no reader panics").push(heard);
         }
     });
     heard
@@ -48,11 +66,11 @@ fn assert_valid(event: &Value) {
     assert!(validator.is_valid(event), "{event}");
 }
 
-fn keys(heard: &Arc<Mutex<Vec<(String, Value)>>>) -> Vec<String> {
-    heard.lock().expect("no reader panics").iter().map(|(key, _)| key.clone()).collect()
+fn keys(heard: &Mutex<Vec<Heard>>) -> Vec<String> {
+    heard.lock().expect("no reader panics").iter().map(|event| event.key.clone()).collect()
 }
 
-async fn until_heard(heard: &Arc<Mutex<Vec<(String, Value)>>>, expected: &[&str]) {
+pub async fn until_heard(heard: &Mutex<Vec<Heard>>, expected: &[&str]) {
     until(&format!("{expected:?} is heard"), || async {
         (keys(heard).len() >= expected.len()).then_some(())
     })
@@ -70,8 +88,10 @@ fn key_request(gateway: &Gateway, world: &World, what: &str, key: &Value) -> req
 #[tokio::test]
 async fn a_sessions_way_is_told_step_by_step() {
     let (world, mut gateway) = at_home_quietly(Setup::default()).await;
-    let heard = listen(&world, "session.*").await;
-    let reply = send(gateway.invite(&world)).await.ok();
+    let heard = listen(&world, "session.*.72").await;
+    let others = listen(&world, "session.*.73").await;
+    let answer = send(gateway.invite(&world)).await;
+    let (reply, id) = (answer.ok(), answer.header("idempotency-key").unwrap().to_owned());
     let session = world.database.session().await;
     for status in ["sent", "delivered", "delivered"] {
         assert_eq!(receipt(&world, &gateway, &session, status).await.status, 204);
@@ -80,18 +100,25 @@ async fn a_sessions_way_is_told_step_by_step() {
         send(key_request(&gateway, &world, "join", &reply["sessionKey"])).await.ok();
     }
     send(key_request(&gateway, &world, "end", &reply["sessionKey"])).await.ok();
-    until_heard(&heard, &["session.sent", "session.delivered", "session.joined", "session.ended"]).await;
-    for (key, event) in heard.lock().unwrap().iter() {
+    let expected = ["session.sent.72", "session.delivered.72", "session.joined.72", "session.ended.72"];
+    until_heard(&heard, &expected).await;
+    let heard = heard.lock().unwrap().clone();
+    for Heard { key, kind, body: event, .. } in &heard {
         assert_eq!(
             (&event["sessionId"], &event["groupid"], &event["sessionKey"]),
             (&reply["sessionId"], &json!(72), &reply["sessionKey"])
         );
-        assert_eq!(event["status"].as_str(), key.strip_prefix("session."));
+        assert_eq!(event["messageId"], id);
+        assert_eq!(*kind, format!("session.{}", event["status"].as_str().unwrap()));
+        assert_eq!(*key, format!("{kind}.72"));
         assert_valid(event);
         let at = event["at"].as_str().unwrap();
         assert!(at.len() == 20 && at.ends_with('Z'), "{at}");
-        assert_eq!(event.as_object().unwrap().len(), 5);
+        assert_eq!(event.as_object().unwrap().len(), 6);
     }
+    let ids: BTreeSet<&str> = heard.iter().map(|event| event.message_id.as_str()).collect();
+    assert_eq!(ids.len(), heard.len(), "each event has an id of its own");
+    assert!(keys(&others).is_empty(), "another tenant hears nothing of it");
     until("the outbox is empty", || async {
         (world.database.value::<i64>("select count(*) from events").await == 0).then_some(())
     })
@@ -102,11 +129,11 @@ async fn a_sessions_way_is_told_step_by_step() {
 #[tokio::test]
 async fn expiry_an_undelivered_text_and_the_end_of_a_long_session_are_told() {
     let world = Setup::default().group(&["--session-ttl", "1s", "--session-max", "1s"]).start().await;
-    let heard = listen(&world, "session.expired").await;
+    let heard = listen(&world, "session.expired.72").await;
     world.invite(&world.request()).await.sent();
-    until_heard(&heard, &["session.expired"]).await;
+    until_heard(&heard, &["session.expired.72"]).await;
 
-    let ended = listen(&world, "session.ended").await;
+    let ended = listen(&world, "session.ended.72").await;
     world.invite(&world.request()).await.sent();
     world
         .database
@@ -114,13 +141,13 @@ async fn expiry_an_undelivered_text_and_the_end_of_a_long_session_are_told() {
             "update sessions set status = 'joined', joined_at = now(), due_at = now() where status = 'sent'",
         )
         .await;
-    until_heard(&ended, &["session.ended"]).await;
+    until_heard(&ended, &["session.ended.72"]).await;
 }
 
 #[tokio::test]
 async fn a_worker_that_dies_takes_no_event_along() {
     let mut world = World::start().await;
-    let heard = listen(&world, "session.sent").await;
+    let heard = listen(&world, "session.sent.72").await;
     // Nobody publishes while this holds the lock of whoever does.
     let mut held = sqlx::PgConnection::connect(&world.database.url).await.unwrap();
     sqlx::raw_sql("select pg_advisory_lock(x'6576656e7473'::bigint)").execute(&mut held).await.unwrap();
@@ -130,8 +157,8 @@ async fn a_worker_that_dies_takes_no_event_along() {
     assert!(keys(&heard).is_empty(), "it waits in the outbox");
     let mut another = world.start_worker().await;
     held.close().await.unwrap();
-    until_heard(&heard, &["session.sent"]).await;
-    assert_eq!(heard.lock().unwrap()[0].1["sessionId"], reply["sessionId"]);
+    until_heard(&heard, &["session.sent.72"]).await;
+    assert_eq!(heard.lock().unwrap()[0].body["sessionId"], reply["sessionId"]);
     assert!(another.stop().success());
 }
 
@@ -156,7 +183,61 @@ async fn an_exchange_that_is_gone_costs_no_invite_and_no_event() {
         (world.database.value::<i64>("select count(*) from events").await == 0).then_some(())
     })
     .await;
-    let heard = listen(&world, "session.sent").await;
+    let heard = listen(&world, "session.sent.72").await;
     world.invite(&world.request()).await.sent();
-    until_heard(&heard, &["session.sent"]).await;
+    until_heard(&heard, &["session.sent.72"]).await;
+}
+
+#[tokio::test]
+async fn an_event_that_is_published_again_has_the_same_id() {
+    let world = World::start().await;
+    let heard = listen(&world, "session.sent.72").await;
+    // Confirmed by the broker, and not deleted: as when the database goes away in between.
+    world
+        .database
+        .execute(
+            "create function refuse() returns trigger language plpgsql as
+                 $$ begin raise exception 'not now' using errcode = 'cannot_connect_now'; end $$;
+             create trigger refuse before delete on events for each row execute function refuse()",
+        )
+        .await;
+    world.invite(&world.request()).await.sent();
+    until("it was published twice", || async { (keys(&heard).len() >= 2).then_some(()) }).await;
+    world.database.execute("drop trigger refuse on events").await;
+    until("the outbox is empty", || async {
+        (world.database.value::<i64>("select count(*) from events").await == 0).then_some(())
+    })
+    .await;
+    let heard = heard.lock().unwrap();
+    let ids: BTreeSet<&str> = heard.iter().map(|event| event.message_id.as_str()).collect();
+    assert_eq!(ids.len(), 1, "{heard:?}");
+}
+
+#[tokio::test]
+async fn an_events_id_is_not_used_again_after_a_restore_nor_for_a_row_of_an_older_worker() {
+    let world = World::start().await;
+    let heard = listen(&world, "session.*.72").await;
+    for count in 1..=2 {
+        world.invite(&world.request()).await.sent();
+        until("it is told", || async { (keys(&heard).len() == count).then_some(()) }).await;
+        // A restore brings the sequence back to an earlier number.
+        world.database.execute("alter table events alter column id restart with 1").await;
+    }
+    // As the release before writes it; its session is gone by now.
+    world
+        .database
+        .execute(
+            "insert into events (session_id, group_id, session_key, event)
+             values (gen_random_uuid(), 72, '123456', 'expired')",
+        )
+        .await;
+    until("it is told", || async { (keys(&heard).len() == 3).then_some(()) }).await;
+    let heard = heard.lock().unwrap();
+    let ids: BTreeSet<&str> = heard.iter().map(|event| event.message_id.as_str()).collect();
+    assert_eq!(ids.len(), 3, "{heard:?}");
+    assert!(ids.iter().all(|id| id.parse::<uuid::Uuid>().is_ok()), "{ids:?}");
+    for event in heard.iter() {
+        assert!(event.body["messageId"].is_null(), "the invites had none: {event:?}");
+        assert_valid(&event.body);
+    }
 }

@@ -108,3 +108,110 @@ async fn a_group_counts_its_texts_segments_before_it_sends_any() {
     }
     world.ask(Message::json(&world.request())).await.sent();
 }
+
+/// So many invites, each under the id of its number.
+async fn publish(world: &World, count: usize) {
+    for n in 0..count {
+        let request = world.request_with(json!({"smsPhone": format!("201-555-{n:04}")}));
+        let name = n.to_string();
+        world.broker.request(Message::json(&request).id(&name).correlation(&name)).await;
+    }
+}
+
+async fn until_all_are(world: &World, count: usize, text_state: &str) {
+    until(&format!("{count} texts are {text_state}"), || async {
+        let rows = world.database.sessions().await;
+        (rows.iter().filter(|row| row["text_state"] == text_state).count() == count).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_waits_for_a_further_try_is_refused_once_its_group_is_switched_off() {
+    let world = World::start().await;
+    world
+        .provider
+        .set(json!({"next": ["throttle", "throttle", "throttle", "throttle", "throttle"], "retry_after": 3}))
+        .await;
+    publish(&world, 5).await;
+    until_all_are(&world, 5, "waiting").await;
+    world.run(&["groups", "disable", "72"]).ok();
+    for n in 0..5 {
+        world.broker.reply(&n.to_string()).await.refused("rejected", "group_disabled", 403);
+    }
+    assert_eq!((world.provider.posts().await, world.provider.texts().await.len()), (5, 0));
+    let rows = world.database.sessions().await;
+    for row in &rows {
+        assert_eq!(
+            (&row["status"], &row["error_code"]),
+            (&json!("rejected"), &json!("group_disabled")),
+            "{row}"
+        );
+        assert_eq!((&row["key_held"], &row["session_key"]), (&json!(false), &json!(null)), "{row}");
+    }
+    // Surely no text: their ids are free.
+    world.run(&["groups", "enable", "72"]).ok();
+    answered(&world, &world.credential(), "sent").await;
+    publish(&world, 5).await;
+    for n in 0..5 {
+        world.broker.reply(&n.to_string()).await.sent();
+    }
+}
+
+#[tokio::test]
+async fn what_may_have_gone_out_for_a_group_that_is_off_is_looked_for_and_never_sent_again() {
+    let world = Setup::default().set("SMS_TIMEOUT", "1s").set("SMS_SETTLE", "5s").start().await;
+    // The first is taken and its answer lost, the second is not taken.
+    world.provider.set(json!({"next": ["cut", "cut_before"], "list_lag_ms": 4_000})).await;
+    world.broker.request(Message::json(&world.request()).id("taken").correlation("taken")).await;
+    until_all_are(&world, 1, "unknown").await;
+    world.broker.request(Message::json(&world.request()).id("lost").correlation("lost")).await;
+    until_all_are(&world, 2, "unknown").await;
+    world.run(&["groups", "disable", "72"]).ok();
+    let (taken, lost) = (world.broker.reply("taken").await, world.broker.reply("lost").await);
+    taken.sent();
+    assert_eq!(lost.refused("failed", "outcome_unknown", 504)["retryable"], false);
+    assert_eq!((world.provider.posts().await, world.provider.texts().await.len()), (2, 1));
+
+    // A repeat is answered from its row; anything else is refused, also another content of the same id.
+    answered(&world, &world.credential(), "group_disabled").await;
+    for (id, first) in [("taken", taken), ("lost", lost)] {
+        assert_eq!(world.ask(Message::json(&world.request()).id(id)).await.bytes, first.bytes, "{id}");
+        let other = world.request_with(json!({"sessiontype": 7}));
+        world.ask(Message::json(&other).id(id)).await.refused("rejected", "group_disabled", 403);
+    }
+    world.ask(Message::json(&world.request()).id("new")).await.refused("rejected", "group_disabled", 403);
+    assert_eq!(world.provider.posts().await, 2);
+}
+
+#[tokio::test]
+async fn a_repeat_that_comes_while_the_first_waits_falls_under_the_rule_of_a_group_that_is_off() {
+    let mut world = World::start().await;
+    world.provider.set(json!({"next": ["throttle"], "retry_after": 30})).await;
+    publish(&world, 1).await;
+    let copy = world.broker.take("retry.30s").await;
+    assert_eq!(copy.correlation().as_deref(), Some("0"));
+    world.run(&["groups", "disable", "72"]).ok();
+    answered(&world, &world.credential(), "group_disabled").await;
+    world.database.execute("update sessions set lease_until = now() where text_state = 'waiting'").await;
+    publish(&world, 1).await;
+    world.broker.reply("0").await.refused("rejected", "group_disabled", 403);
+    assert_eq!(world.provider.posts().await, 1);
+    assert!(world.worker().is_running());
+}
+
+#[tokio::test]
+async fn what_waits_for_its_first_turn_is_refused_too_once_its_group_is_switched_off() {
+    let world = Setup::default().set("SMS_PER_SECOND", "0.25").start().await;
+    publish(&world, 5).await;
+    until("the first has its turn", || async { (world.provider.posts().await >= 1).then_some(()) }).await;
+    world.run(&["groups", "disable", "72"]).ok();
+    let mut refused = 0;
+    for n in 0..5 {
+        let reply = world.broker.reply(&n.to_string()).await;
+        refused += usize::from(reply.json()["error"]["code"] == "group_disabled");
+    }
+    // A turn may have come before the worker has read the groups again.
+    assert!(refused >= 3, "{refused}");
+    assert_eq!(world.provider.texts().await.len(), 5 - refused);
+}

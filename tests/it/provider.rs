@@ -1,7 +1,11 @@
 //! The contract's section 6: what is asked of the provider, and what follows from its answer.
 
-use crate::support::{GROUP, Message, Setup, World};
+use crate::support::{GROUP, Message, Setup, World, at_home_quietly, send};
 use serde_json::json;
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpListener,
+};
 
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -160,4 +164,84 @@ async fn a_groups_template_and_link_make_its_text() {
     let text = format!("G{GROUP}: {key} {token} https://join.test/{token}?g={GROUP}");
     assert_eq!(reply["invitationText"], text);
     assert!(token.len() == 16 && token.bytes().all(|b| b.is_ascii_alphanumeric()));
+}
+
+/// A provider that answers every request on its lines alike.
+fn one_that_says(head: &str, body: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let answer = format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    std::thread::spawn(move || {
+        for line in listener.incoming().map_while(Result::ok) {
+            let answer = answer.clone();
+            std::thread::spawn(move || {
+                let mut requests = BufReader::new(line.try_clone().expect("a socket can be shared"));
+                while let Some(length) = length_of_body(&mut requests) {
+                    requests.read_exact(&mut vec![0; length]).expect("a whole body");
+                    (&line).write_all(answer.as_bytes()).expect("the worker reads");
+                }
+            });
+        }
+    });
+    url
+}
+
+/// Reads a request's head.
+fn length_of_body(requests: &mut impl BufRead) -> Option<usize> {
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if requests.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        let line = line.trim().to_ascii_lowercase();
+        if line.is_empty() {
+            return Some(length);
+        }
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().ok()?;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_code_may_be_a_string_of_digits() {
+    for (head, body, (status, code, http), provider_code) in [
+        ("400 Bad Request", r#"{"code":"21211"}"#, ("rejected", "phone_invalid", 400), json!(21211)),
+        ("400 Bad Request", r#"{"code":"21610"}"#, ("rejected", "opted_out", 403), json!(21610)),
+        // A daily limit fails at once, however many tries there are.
+        ("429 Too Many", r#"{"code":"63038"}"#, ("failed", "provider_unavailable", 503), json!(63038)),
+        ("400 Bad Request", r#"{"code":"2x"}"#, ("rejected", "provider_rejected", 502), json!(null)),
+    ] {
+        let world = Setup::default().set("SMS_BASE_URL", &one_that_says(head, body)).start().await;
+        let error = world.invite(&world.request()).await.refused(status, code, http);
+        assert_eq!(error["providerCode"], provider_code, "{body}");
+        assert_eq!(world.database.session().await["attempts"], 1, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_408_may_have_been_sent_on_a_used_line_too() {
+    let world = Setup::default().hurried().never_sends_again().start().await;
+    world.invite(&world.request()).await.sent();
+    for code in [20_001, 21_211] {
+        world.provider.set(json!({"error_code": code, "error_status": 408})).await;
+        let message = Message::json(&world.request()).id(&code.to_string());
+        let error = world.ask(message).await.refused("failed", "outcome_unknown", 504);
+        assert_eq!(error["retryable"], false);
+    }
+    assert_eq!(world.provider.posts().await, 3);
+}
+
+#[tokio::test]
+async fn a_sender_that_the_operator_has_to_mend_is_asked_for_after_a_minute_at_the_least() {
+    let (world, mut gateway) = at_home_quietly(Setup::default()).await;
+    world.provider.set(json!({"error_code": 21606})).await;
+    let answer = send(gateway.invite(&world)).await;
+    answer.problem(503, "provider_misconfigured");
+    assert_eq!(answer.header("retry-after"), Some("60"));
+    let error = world.invite(&world.request()).await.refused("failed", "provider_misconfigured", 503);
+    assert_eq!(error["retryAfterSeconds"], 60);
+    world.expect_error("refuses this group's sender");
+    assert!(gateway.process.stop().success());
 }

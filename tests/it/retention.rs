@@ -103,24 +103,51 @@ async fn several_workers_delete_more_than_one_batch_together() {
 }
 
 #[tokio::test]
-async fn a_message_id_whose_session_is_blanked_still_stands_for_it() {
-    let mut world = Setup::default().start().await;
+async fn a_message_id_whose_session_is_blanked_still_stands_for_its_outcome() {
+    let mut world = Setup::default().hurried().never_sends_again().start().await;
     let message = Message::json(&world.request()).id("order-17");
-    world.ask(message.clone()).await.sent();
+    let first = world.ask(message.clone()).await.sent();
+    world.provider.next(&["cut_before"]).await;
+    let lost = Message::json(&world.request()).id("lost");
+    let unknown = world.ask(lost.clone()).await;
+    unknown.refused("failed", "outcome_unknown", 504);
     world.database
         .execute("update sessions set status = 'expired', key_held = false, due_at = null, created_at = now() - interval '200 days'")
         .await;
     // What is old is looked for when a worker starts, and each hour.
     assert!(world.take_worker().stop().success());
     let _worker = world.start_worker().await;
-    until("the session is blanked", || async {
-        world.database.value::<bool>("select blanked from sessions").await.then_some(())
+    until("the sessions are blanked", || async {
+        world.database.value::<bool>("select bool_and(blanked) from sessions").await.then_some(())
     })
     .await;
 
-    // Nobody can say any more whether it is the same content: but no second text goes out.
-    world.ask(message).await.refused("rejected", "idempotency_conflict", 409);
-    assert_eq!(world.provider.posts().await, 1);
+    // The names of its parameters in another order and its number in another form are the same content.
+    let same = world.request_with(json!({
+        "smsPhone": "+1 111 000 0000",
+        "sessionParams": {"resolution": "352x288", "camera": "back"},
+    }));
+    for repeat in [message, Message::json(&same).id("order-17")] {
+        let again = world.ask(repeat).await.sent();
+        for field in ["sessionId", "sessionKey", "groupid", "smsPhone", "expiresAt", "providerMessageId"] {
+            assert_eq!(again[field], first[field], "{field}");
+        }
+        assert_eq!(again["invitationText"], "", "the text is blanked");
+    }
+    assert_eq!(world.ask(lost).await.bytes, unknown.bytes);
+    for other in [
+        json!({"sessiontype": 2}),
+        json!({"smsPhone": "111-000-0001"}),
+        json!({"sessionParams": {"camera": "front"}}),
+    ] {
+        let other = Message::json(&world.request_with(other)).id("order-17");
+        world.ask(other).await.refused("rejected", "idempotency_conflict", 409);
+    }
+    // Blanked by a release that kept nothing to compare with: no second text either.
+    world.database.execute("update sessions set content_hash = null").await;
+    let message = Message::json(&world.request()).id("order-17");
+    assert_eq!(world.ask(message).await.sent()["sessionId"], first["sessionId"]);
+    assert_eq!(world.provider.posts().await, 2);
     let owners = format!("select count(*) from sessions where owns_message_id and group_id = {GROUP}");
-    assert_eq!(world.database.value::<i64>(&owners).await, 1);
+    assert_eq!(world.database.value::<i64>(&owners).await, 2);
 }

@@ -1,6 +1,9 @@
 //! A session's states (contract, section 5), each with what an agent, time and the provider may make of it.
 
-use crate::support::{Answer, Gateway, Message, Setup, World, at_home_quietly, receipt, send, until};
+use crate::{
+    events::{listen, until_heard},
+    support::{Answer, Gateway, Message, Setup, World, at_home_quietly, receipt, send, until},
+};
 use serde_json::{Value, json};
 
 async fn act(gateway: &Gateway, world: &World, what: &str, key: &str) -> Answer {
@@ -197,4 +200,65 @@ async fn join_and_expiry_at_once_agree() {
     }
     assert_eq!(joined + expired, 30, "{joined} joined, {expired} expired");
     assert!(gateway.process.stop().success());
+}
+
+/// A session that an agent has joined while the provider has its text still in hand.
+async fn joined_while_sending(world: &World, gateway: &Gateway) -> String {
+    world.broker.request(Message::json(&world.request()).id("joined").correlation("joined")).await;
+    let key = until("the row is there", || async {
+        world.database.sessions().await.first()?["session_key"].as_str().map(str::to_owned)
+    })
+    .await;
+    assert_eq!(act(gateway, world, "join", &key).await.ok()["status"], "joined");
+    assert_eq!(world.database.session().await["status"], "sending");
+    key
+}
+
+#[tokio::test]
+async fn a_text_that_is_refused_while_its_session_is_joined_leaves_it_joined_to_be_ended() {
+    let (world, mut gateway) = at_home_quietly(Setup::default()).await;
+    let heard = listen(&world, "session.*.72").await;
+    world.provider.set(json!({"error_code": 21211, "latency_ms": 3_000})).await;
+    let key = joined_while_sending(&world, &gateway).await;
+    world.broker.reply("joined").await.refused("rejected", "phone_invalid", 400);
+    let row = world.database.session().await;
+    assert_eq!((&row["status"], &row["error_code"]), (&json!("joined"), &json!("phone_invalid")));
+    assert_eq!((&row["key_held"], &row["token"]), (&json!(true), &json!(null)), "nobody has its link");
+
+    assert_eq!(act(&gateway, &world, "end", &key).await.ok()["status"], "ended");
+    until_heard(&heard, &["session.joined.72", "session.ended.72"]).await;
+    act(&gateway, &world, "end", &key).await.problem(404, "session_not_found");
+    // Surely no text: its id is free, and its number has had none.
+    world.provider.set(json!({"error_code": null, "latency_ms": 0})).await;
+    world.ask(Message::json(&world.request()).id("joined")).await.sent();
+    assert!(gateway.process.stop().success());
+}
+
+#[tokio::test]
+async fn a_joined_session_whose_text_was_refused_ends_in_the_end_and_so_does_one_whose_text_waits() {
+    for fault in
+        [json!({"error_code": 21211, "latency_ms": 3_000}), json!({"throttle": 1.0, "retry_after": 60})]
+    {
+        let (mut world, mut gateway) = at_home_quietly(Setup::default()).await;
+        let heard = listen(&world, "session.ended.#").await;
+        let refused = fault["error_code"].is_number();
+        world.provider.set(fault).await;
+        joined_while_sending(&world, &gateway).await;
+        if refused {
+            world.broker.reply("joined").await.refused("rejected", "phone_invalid", 400);
+        } else {
+            // The copy that would have brought it on is lost.
+            world.broker.take("retry.30s").await;
+            world.database.execute("update sessions set lease_until = now()").await;
+        }
+        world.database.execute("update sessions set due_at = now()").await;
+        let row = until_status(&world, "ended").await;
+        assert_eq!(
+            (&row["key_held"], row["ended_at"].is_string()),
+            (&json!(true), true),
+            "its key rests: {row}"
+        );
+        until_heard(&heard, &["session.ended.72"]).await;
+        assert!(gateway.process.stop().success() && world.worker().is_running());
+    }
 }

@@ -60,6 +60,10 @@ pub struct Options {
     /// The provider works as it should
     #[arg(long)]
     pub honest_provider: bool,
+    /// The provider sends no receipts, so that only its list says what became of a text whose answer was lost. Without
+    /// receipts is also a run with --set SMS_WHEN_UNSURE=resend: one may settle a text before it is sent again
+    #[arg(long)]
+    pub no_receipts: bool,
     /// A setting of the workers, such as SMS_WHEN_UNSURE=resend
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
     pub settings: Vec<(String, String)>,
@@ -79,6 +83,17 @@ fn setting(text: &str) -> Result<(String, String), String> {
 impl Options {
     pub fn invites(&self) -> usize {
         self.invites.unwrap_or_else(|| 20 * usize::try_from(self.seconds).unwrap_or_default())
+    }
+
+    /// Whether the workers send again without a look, which has to fail: the self-test.
+    pub fn resends(&self) -> bool {
+        let of_name = |(name, _): &&(String, String)| name == "SMS_WHEN_UNSURE";
+        self.settings.iter().rfind(of_name).is_some_and(|(_, value)| value == "resend")
+    }
+
+    /// Whether the provider sends receipts.
+    pub fn has_receipts(&self) -> bool {
+        !self.no_receipts && !self.resends()
     }
 
     /// A number that grows with the time, and is at least one.

@@ -1,10 +1,13 @@
 //! The provider: the sandbox, in this process, with faults by share.
 
-use crate::account::Accepted;
+use crate::{account::Accepted, options::Options};
 use serde_json::{Value, json};
 use session_invite::sandbox::{Account, Faults, Settings, serve};
 use std::future;
 use tokio::net::TcpListener;
+
+/// Texts whose answer is surely lost in a self-test, whatever the draws of faults.
+const LOST_AT_LEAST: usize = 20;
 
 pub const ACCOUNT: &str = "AC00000000000000000000000000000001";
 
@@ -31,15 +34,23 @@ fn changes(value: &Value) -> Faults {
 
 impl Provider {
     /// Its draws of faults come of the seed.
-    pub async fn start(seed: u64, honest: bool) -> Self {
+    pub async fn start(seed: u64, options: &Options) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let auth_token = uuid::Uuid::new_v4().simple().to_string();
         let account = Account { sid: ACCOUNT.to_owned(), auth_token: auth_token.clone().into() };
-        let faults = if honest { Faults::default() } else { changes(&faults()) };
-        let settings =
-            Settings { account: Some(account), faults, callbacks: true, keep: usize::MAX, seed: Some(seed) };
+        let mut faults_set = if options.honest_provider { json!({}) } else { faults() };
+        if options.resends() {
+            faults_set["next"] = json!(vec!["accept_then_fail"; LOST_AT_LEAST]);
+        }
+        let settings = Settings {
+            account: Some(account),
+            faults: changes(&faults_set),
+            callbacks: options.has_receipts(),
+            keep: usize::MAX,
+            seed: Some(seed),
+        };
         tokio::spawn(serve(listener, settings, future::pending()));
         let client = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
         Self { url, auth_token, client }

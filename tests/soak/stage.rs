@@ -46,7 +46,7 @@ pub async fn run(options: Options, surroundings: Surroundings, workers: &Places)
     let _ = std::fs::remove_dir_all(&logs);
     std::fs::create_dir_all(&logs).expect("a directory for the logs");
 
-    let provider = Provider::start(seed, options.honest_provider).await;
+    let provider = Provider::start(seed, &options).await;
     let secrets = setup::secrets();
     let addresses = setup::addresses();
     let environment = setup::environment(&options, &surroundings, &provider, &addresses[0]);

@@ -23,6 +23,8 @@
 //! - *A worker that notices* that its message was taken back gives up, which is as if it had died there.
 //! - *A claim's own time* counts from its statement; in the code, from before it, which is less.
 //! - *The sweep* moves only a row in `sending`: what it does later changes no outcome. It may be late, and never early.
+//! - *The operator* switches the group off once, at any time, and not on again: an invite that ends by it is answered, and
+//!   one that does not is one whose group was never off. Opt-outs are left out: they end an invite in the same place.
 //! - *Without a message id* a row stands for nothing that the next insert could meet, and `recall` may miss it: of this, the
 //!   model has only that such an insert succeeds ([`Broken::NoMessageId`]).
 //!
@@ -47,6 +49,7 @@ const USUAL: Config = Config {
     deadline: None,
     crashes: 2,
     stops: 1,
+    switches_off: false,
     broken: &[],
 };
 
@@ -80,6 +83,7 @@ const SENT: Told = Told::Sent;
 const REJECTED: Told = Told::Refused(Why::Rejected);
 const UNAVAILABLE: Told = Told::Refused(Why::Unavailable);
 const EXPIRED: Told = Told::Refused(Why::Expired);
+const SWITCHED_OFF: Told = Told::Refused(Why::SwitchedOff);
 const UNKNOWN: Told = Told::Refused(Why::Unknown);
 
 #[test]
@@ -108,6 +112,14 @@ fn who_never_sends_again_or_never_looks_has_one_outcome_too() {
 }
 
 #[test]
+fn a_group_that_is_switched_off_at_any_time_begins_no_further_try() {
+    let off = Config { switches_off: true, crashes: 1, ..USUAL };
+    holds("look, switched off", &off, &[SENT, REJECTED, UNAVAILABLE, EXPIRED, SWITCHED_OFF, UNKNOWN]);
+    let resend = Config { when_unsure: WhenUnsure::Resend, crashes: 0, ..off };
+    holds("resend, switched off", &resend, &[SENT, REJECTED, UNAVAILABLE, EXPIRED, SWITCHED_OFF, UNKNOWN]);
+}
+
+#[test]
 fn a_guard_that_is_taken_away_is_missed() {
     let few = Config { crashes: 1, ..USUAL };
     let without = |broken| Config { broken, ..few };
@@ -115,6 +127,8 @@ fn a_guard_that_is_taken_away_is_missed() {
     breaks("no check before the write", &without(&[Broken::NoCheckBeforeTheWrite]), check::TWO_TEXTS);
     breaks("no fence on record", &without(&[Broken::RecordIgnoresTheFence]), check::ROW_DENIES);
     breaks("no fence on claim", &without(&[Broken::ClaimIgnoresTheFence]), check::NOT_COUNTED);
+    let off = Config { switches_off: true, ..without(&[Broken::ClaimIgnoresTheGroup]) };
+    breaks("a claim that ignores its group", &off, check::SENT_WHILE_OFF);
 }
 
 /// What the search found in the code when it was first made, and would find again. The last stays: without a message id

@@ -33,6 +33,9 @@ fn row(text_state: &str) -> Standing {
         error: None,
         request_sha256: None,
         same_params: true,
+        blanked: false,
+        content_hash: None,
+        asked_params: None,
         read_at: OffsetDateTime::UNIX_EPOCH,
         age: 0.0,
         lease_left: -10.0,
@@ -66,7 +69,7 @@ fn close_unavailable() -> Step {
 
 #[track_caller]
 fn asks(row: &Standing, when_unsure: WhenUnsure, step: &Step) {
-    assert_eq!(next_step(row, &policy(when_unsure)), *step, "{when_unsure:?}: {row:#?}");
+    assert_eq!(next_step(row, &policy(when_unsure), Switch::On), *step, "{when_unsure:?}: {row:#?}");
 }
 
 #[test]
@@ -88,7 +91,7 @@ fn a_row_that_too_many_workers_died_with_is_given_up() {
     for text_state in ["begun", "waiting", "unknown"] {
         let dying = |abandoned| Standing { abandoned, ..row(text_state) };
         asks(&dying(ABANDONED_AT_MOST), Look, &Step::GiveUp);
-        assert_ne!(next_step(&dying(ABANDONED_AT_MOST - 1), &policy(Look)), Step::GiveUp);
+        assert_ne!(next_step(&dying(ABANDONED_AT_MOST - 1), &policy(Look), Switch::On), Step::GiveUp);
     }
 }
 
@@ -182,6 +185,31 @@ fn a_try_of_unknown_outcome_is_followed_as_the_operator_says() {
 }
 
 #[test]
+fn what_waits_for_a_group_that_is_off_is_refused_or_looked_for_and_never_sent() {
+    let off = || Step::Close(Fate::Refused(group_disabled()));
+    let late = |row| Standing { session_left: 0.0, ..row };
+    for when_unsure in [Look, Fail, Resend] {
+        for (row, step) in [
+            (row("waiting"), off()),
+            (Standing { lease_left: 12.5, ..row("waiting") }, off()),
+            (Standing { deadline_left: Some(-1.0), ..row("waiting") }, off()),
+            (Standing { unsettled: true, ..row("waiting") }, close_unknown()),
+            (Standing { unsure_for: -7.5, ..row("begun") }, Step::InHand(span(7.5))),
+            (late(row("unknown")), close_unknown()),
+            (looked("unknown", 2, 5.0), close_unknown()),
+            (Standing { status: "sent".to_owned(), ..row("accepted") }, Step::Answer),
+        ] {
+            assert_eq!(next_step(&row, &policy(when_unsure), Switch::Off), step, "{when_unsure:?}: {row:#?}");
+        }
+    }
+    for (when_unsure, step) in [(Look, Step::Look), (Fail, Step::Look), (Resend, close_unknown())] {
+        for text_state in ["begun", "unknown"] {
+            assert_eq!(next_step(&row(text_state), &policy(when_unsure), Switch::Off), step);
+        }
+    }
+}
+
+#[test]
 fn a_text_is_absent_when_two_looks_missed_it_the_last_of_them_after_the_list_has_settled() {
     for (looks, looked_ago, lease_left, absent) in [
         (0, None, -100.0, false),
@@ -194,7 +222,7 @@ fn a_text_is_absent_when_two_looks_missed_it_the_last_of_them_after_the_list_has
         (7, Some(1.0), -30.0, true),
     ] {
         let row = Standing { looks, lease_left, looked_ago, ..row("unknown") };
-        let step = next_step(&row, &policy(Look));
+        let step = next_step(&row, &policy(Look), Switch::On);
         assert_eq!(step == Step::Send, absent, "{looks} {looked_ago:?} {lease_left}: {step:?}");
     }
 }
@@ -378,7 +406,12 @@ proptest! {
         let absent = looks >= 2 && looked_ago.is_some_and(|ago| ago <= -lease_left);
         let live = session_left > 0.0 && deadline_left.is_none_or(|left| left > 0.0);
         for when_unsure in [Look, Fail, Resend] {
-            match next_step(&row, &policy(when_unsure)) {
+            match next_step(&row, &policy(when_unsure), Switch::Off) {
+                Step::Send => prop_assert!(false, "its group is off"),
+                Step::Close(Fate::Refused(_)) => prop_assert!(!unsettled && text_state == "waiting"),
+                _ => {}
+            }
+            match next_step(&row, &policy(when_unsure), Switch::On) {
                 Step::Send if text_state == "waiting" => prop_assert!(live && lease_left <= AS_GOOD_AS_DUE),
                 Step::Send => prop_assert!(live && unsure_for >= 0.0 && attempts < 3
                     && (when_unsure == Resend || when_unsure == Look && absent)),

@@ -3,7 +3,7 @@
 use super::{
     row::{Status, Told},
     worker::{Event, follow},
-    world::{Config, MAX_ATTEMPTS, Next, State},
+    world::{Config, MAX_ATTEMPTS, Next, State, Wrong},
 };
 use crate::config::WhenUnsure;
 use std::{
@@ -15,6 +15,7 @@ use std::{
 pub const TWO_TEXTS: &str = "two texts";
 pub const DIFFERENT: &str = "two replies differ, or one publish has two rows";
 pub const NOT_COUNTED: &str = "a try was made before it was counted";
+pub const SENT_WHILE_OFF: &str = "a try was begun after its group was switched off";
 pub const ROW_DENIES: &str = "a row denies a text that there is";
 
 /// What a search found.
@@ -83,6 +84,7 @@ fn violation(state: &State, config: &Config) -> Option<&'static str> {
     let is = |status: Status| row.is_some_and(|row| row.status == status);
     let denied = is(Status::Rejected) || is(Status::Failed);
     let faults = [
+        (state.wrong == Some(Wrong::ClaimedWhileSwitchedOff), SENT_WHILE_OFF),
         (state.wrong.is_some(), DIFFERENT),
         (state.texts > 1 && config.when_unsure != WhenUnsure::Resend, TWO_TEXTS),
         (state.posts > row.map_or(0, |row| row.attempts), NOT_COUNTED),

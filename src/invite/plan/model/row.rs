@@ -120,6 +120,9 @@ impl Row {
             error: self.error.map(|why| Json(why.refusal())),
             request_sha256: None,
             same_params: true,
+            blanked: false,
+            content_hash: None,
+            asked_params: None,
             read_at: OffsetDateTime::UNIX_EPOCH,
             age: 0.0,
             // coalesce(lease_until - now(), 0)
@@ -139,6 +142,7 @@ pub enum Why {
     Rejected,
     Unavailable,
     Expired,
+    SwitchedOff,
     Unknown,
 }
 
@@ -148,6 +152,7 @@ impl Why {
             Code::ProviderRejected => Self::Rejected,
             Code::ProviderUnavailable => Self::Unavailable,
             Code::InviteExpired => Self::Expired,
+            Code::GroupDisabled => Self::SwitchedOff,
             Code::OutcomeUnknown => Self::Unknown,
             other => unreachable!("{other:?}"),
         }
@@ -158,6 +163,7 @@ impl Why {
             Self::Rejected => Code::ProviderRejected,
             Self::Unavailable => Code::ProviderUnavailable,
             Self::Expired => Code::InviteExpired,
+            Self::SwitchedOff => Code::GroupDisabled,
             Self::Unknown => Code::OutcomeUnknown,
         };
         Refusal::new(code, "")

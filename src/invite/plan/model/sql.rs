@@ -2,7 +2,7 @@
 
 use super::{
     row::{Row, Status, TextState, Why},
-    world::{Broken, Claim, Config, Ended, MARGIN, Seen, State, TIMEOUT, Time},
+    world::{Broken, Claim, Config, Ended, MARGIN, Seen, State, TIMEOUT, Time, Wrong},
 };
 use crate::sessions::{self, Fate};
 use std::time::Duration;
@@ -63,13 +63,19 @@ pub fn insert_refused(state: &mut State, config: &Config, why: Why) -> bool {
 }
 
 /// `statements::claim`. The fence is random; here, as good a name is the number of the try.
-pub fn claim(row: &mut Row, seen: Seen, write_by: Time, now: Time, config: &Config) -> Option<Claim> {
+pub fn claim(state: &mut State, seen: Seen, write_by: Time, config: &Config) -> Option<Claim> {
+    let (now, switched_off) = (state.now, state.switched_off);
+    let row = state.row.as_mut().expect("a row that was read");
     let fence = seen.attempts + 1;
     let fenced = row.fence == seen.fence || config.is(Broken::ClaimIgnoresTheFence);
     let over = row.lease_until.unwrap_or(now) <= now;
     // where id = $1 and status = 'sending' and expires_at > now()
     //   and (fence = $3 or (fence = $2 and coalesce(lease_until, now()) <= now() + interval '0.3 s'))
     if !(row.status == Status::Sending && row.expires_at > now && fenced && over) {
+        return None;
+    }
+    //   and (select g.enabled from groups g where g.id = group_id)
+    if switched_off && !config.is(Broken::ClaimIgnoresTheGroup) {
         return None;
     }
     *row = Row {
@@ -88,6 +94,9 @@ pub fn claim(row: &mut Row, seen: Seen, write_by: Time, now: Time, config: &Conf
         lease_until: Some(now + MARGIN + TIMEOUT + config.settle),
         ..*row
     };
+    if switched_off {
+        state.wrong = Some(Wrong::ClaimedWhileSwitchedOff);
+    }
     let unsettled = seen.unsettled || seen.unsure_unless_looked;
     Some(Claim { fence, attempts: seen.attempts + 1, unsettled, write_by, fresh: false })
 }

@@ -1,7 +1,7 @@
 //! What can happen next: a worker's next effect, in the order of `process.rs` and `pursue.rs`; a fault; the provider; time.
 
 use super::{
-    super::{JITTER, Step, after_try_jittered, next_step},
+    super::{JITTER, Step, Switch, after_try_jittered, next_step},
     row::{Status, Told, Why},
     sql,
     world::{
@@ -34,12 +34,14 @@ pub enum Event {
         took: bool,
     },
     Sweep,
+    /// The operator switches the group off.
+    SwitchOff,
     Tick,
 }
 
 impl Event {
     pub fn is_fault(self) -> bool {
-        matches!(self, Self::Dies(_) | Self::Stops(_))
+        matches!(self, Self::Dies(_) | Self::Stops(_) | Self::SwitchOff)
     }
 }
 
@@ -98,6 +100,9 @@ pub fn follow(state: &State, config: &Config, each: &mut impl FnMut(Event, State
         after.accept();
         each(Event::Orphan { took: true }, after);
     }
+    if config.switches_off && !state.switched_off {
+        each(Event::SwitchOff, State { switched_off: true, ..*state });
+    }
     if may_pass(state, config) {
         each(Event::Tick, State { now: state.now + 1, ..*state });
     }
@@ -130,6 +135,14 @@ fn does(state: &State, i: usize, config: &Config, each: &mut impl FnMut(Event, S
     match doing {
         Next::Nothing | Next::Answer { .. } => {}
         Next::Open => {
+            if state.switched_off {
+                // `switched_off` of process.rs: `refuse_new`, or what the id stands for.
+                let mut after = after;
+                let inserted = sql::insert_refused(&mut after, config, Why::SwitchedOff);
+                let next = if inserted { Next::Reply(Told::Refused(Why::SwitchedOff)) } else { Next::Read };
+                repeat(&mut after, i, inserted, config);
+                then(after, next);
+            }
             if state.is_late() {
                 // `refuse_new`, or what the id stands for.
                 let inserted = sql::insert_refused(&mut after, config, Why::of(&too_late()));
@@ -152,11 +165,11 @@ fn does(state: &State, i: usize, config: &Config, each: &mut impl FnMut(Event, S
             }
         }
         // `recall`, `resume` or `again`, and what the row asks for.
-        Next::Read => match state.row {
+        Next::Read | Next::ReadSwitchedOff => match state.row {
             None => then(after, Next::Open),
             Some(row) => {
-                let standing = row.standing(now);
-                let next = decide(&mut after, &standing, config);
+                let switch = if doing == Next::Read { Switch::On } else { Switch::Off };
+                let next = decide(&mut after, &row.standing(now), switch, config);
                 then(after, next);
             }
         },
@@ -168,7 +181,12 @@ fn does(state: &State, i: usize, config: &Config, each: &mut impl FnMut(Event, S
                 then(after, Next::Missed(seen));
             }
         }
+        Next::BeginClaim(_) if state.switched_off => then(after, Next::ReadSwitchedOff),
         Next::BeginClaim(seen) => then(after, Next::Claim { seen, write_by: now + MARGIN }),
+        Next::Claim { seen, write_by } => {
+            let next = sql::claim(&mut after, seen, write_by, config).map_or(Next::Read, Next::Write);
+            then(after, next);
+        }
         Next::Write(claim) => write(state, claim, config, &mut then),
         // Published once more, then acknowledged.
         Next::Copy => {
@@ -186,7 +204,7 @@ fn does(state: &State, i: usize, config: &Config, each: &mut impl FnMut(Event, S
             after.workers[i] = Worker::IDLE;
             then(after, Next::Nothing);
         }
-        Next::Missed(_) | Next::Accept | Next::Claim { .. } | Next::Close(_) | Next::Record(_) => {
+        Next::Missed(_) | Next::Accept | Next::Close(_) | Next::Record(_) => {
             let Some(row) = after.row.as_mut() else { unreachable!("a row is never deleted") };
             let next = match doing {
                 Next::Missed(seen) => {
@@ -196,9 +214,6 @@ fn does(state: &State, i: usize, config: &Config, each: &mut impl FnMut(Event, S
                 Next::Accept => {
                     sql::accepted(row);
                     Next::Read
-                }
-                Next::Claim { seen, write_by } => {
-                    sql::claim(row, seen, write_by, now, config).map_or(Next::Read, Next::Write)
                 }
                 Next::Close(ended) => {
                     sql::record(row, ended, now, config);
@@ -224,7 +239,7 @@ fn repeat(state: &mut State, i: usize, inserted: bool, config: &Config) {
 }
 
 /// `pursue`, up to the next effect.
-fn decide(state: &mut State, row: &Standing, config: &Config) -> Next {
+fn decide(state: &mut State, row: &Standing, switch: Switch, config: &Config) -> Next {
     let small = |n: i32| u8::try_from(n).unwrap_or(u8::MAX);
     let fence = u8::try_from(row.fence).unwrap_or(u8::MAX);
     let nothing = Seen {
@@ -236,7 +251,7 @@ fn decide(state: &mut State, row: &Standing, config: &Config) -> Next {
         abandoned: 0,
         at: 0,
     };
-    match next_step(row, &config.policy()) {
+    match next_step(row, &config.policy(), switch) {
         Step::Answer => {
             let Some(outcome) = row.outcome() else {
                 state.wrong = Some(Wrong::NoOutcomeToAnswer);

@@ -29,6 +29,8 @@ pub struct Config {
     pub deadline: Option<Time>,
     pub crashes: u8,
     pub stops: u8,
+    /// Whether the operator may switch the group off, at any time.
+    pub switches_off: bool,
     pub broken: &'static [Broken],
 }
 
@@ -38,6 +40,7 @@ pub enum Broken {
     NoCheckBeforeTheWrite,
     RecordIgnoresTheFence,
     ClaimIgnoresTheFence,
+    ClaimIgnoresTheGroup,
     /// A look counts from when it was written down, and not from when it was made.
     LookCountsWhenRecorded,
     /// A delivery that was taken back before its row was there counts as a new publish.
@@ -116,11 +119,13 @@ pub enum Next {
         write_by: Time,
     },
     Read,
+    /// The same, for a worker that has seen that the group is off.
+    ReadSwitchedOff,
     Look(Seen),
     Missed(Seen),
     /// `Sessions::accepted`.
     Accept,
-    /// `Sessions::claim` is to be called.
+    /// `Sessions::may_send` is to be called, and then `Sessions::claim`.
     BeginClaim(Seen),
     Claim {
         seen: Seen,
@@ -173,6 +178,8 @@ impl Worker {
 pub struct State {
     pub now: Time,
     pub deadline: Option<Time>,
+    /// The operator has switched the group off.
+    pub switched_off: bool,
     pub row: Option<Row>,
     /// The message as it was published is in its queue.
     pub published: bool,
@@ -197,6 +204,7 @@ pub enum Wrong {
     TwoRepliesDiffer,
     AnotherRowForOnePublish,
     NoOutcomeToAnswer,
+    ClaimedWhileSwitchedOff,
 }
 
 impl State {
@@ -204,6 +212,7 @@ impl State {
         Self {
             now: 0,
             deadline: config.deadline,
+            switched_off: false,
             row: None,
             published: true,
             again: 0,
