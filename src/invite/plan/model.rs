@@ -113,10 +113,11 @@ fn who_never_sends_again_or_never_looks_has_one_outcome_too() {
 
 #[test]
 fn a_group_that_is_switched_off_at_any_time_begins_no_further_try() {
-    let off = Config { switches_off: true, crashes: 1, ..USUAL };
-    holds("look, switched off", &off, &[SENT, REJECTED, UNAVAILABLE, EXPIRED, SWITCHED_OFF, UNKNOWN]);
-    let resend = Config { when_unsure: WhenUnsure::Resend, crashes: 0, ..off };
-    holds("resend, switched off", &resend, &[SENT, REJECTED, UNAVAILABLE, EXPIRED, SWITCHED_OFF, UNKNOWN]);
+    let replies = [SENT, REJECTED, UNAVAILABLE, EXPIRED, SWITCHED_OFF, UNKNOWN];
+    let off = Config { switches_off: true, crashes: 0, ..USUAL };
+    holds("look, switched off", &off, &replies);
+    holds("look, switched off, with a death", &Config { crashes: 1, stops: 0, ..off }, &replies);
+    holds("resend, switched off", &Config { when_unsure: WhenUnsure::Resend, ..off }, &replies);
 }
 
 #[test]
