@@ -32,6 +32,7 @@ pub mod limits;
 pub mod metrics;
 pub mod optouts;
 pub mod output;
+mod pasted;
 pub mod phone;
 pub mod queue;
 pub mod refusal;

@@ -7,7 +7,10 @@
 #[cfg(test)]
 mod tests;
 
-use crate::refusal::{Code, Refusal};
+use crate::{
+    pasted,
+    refusal::{Code, Refusal},
+};
 use rlibphonenumber::{
     NumberLengthType, PHONE_NUMBER_UTIL, PhoneNumber as Parsed, PhoneNumberFormat, Region,
 };
@@ -106,6 +109,40 @@ impl fmt::Debug for PhoneNumber {
     }
 }
 
+/// The other way in which its country writes a mobile number (E.164), if there is one: Mexico with and without the 1 after
+/// +52, Argentina with and without the 9 after +54, Brazil with and without the ninth digit. Providers and networks use
+/// either for the same telephone.
+pub fn twin(e164: &str) -> Option<String> {
+    let with_and_without = |code: &str, mark: char, digits: usize| {
+        let national = e164.strip_prefix(code)?;
+        match national.strip_prefix(mark) {
+            Some(rest) if rest.len() == digits => Some([code, rest].concat()),
+            _ if national.len() == digits => Some(format!("{code}{mark}{national}")),
+            _ => None,
+        }
+    };
+    match e164.get(..3)? {
+        "+52" => with_and_without("+52", '1', 10),
+        "+54" => with_and_without("+54", '9', 10),
+        "+55" => brazilian_twin(e164),
+        _ => None,
+    }
+}
+
+/// Two digits of the area, a 9 and eight digits; the 9 was put before the eight digits that mobiles had. Eight that begin
+/// with 2 to 5 are a landline, which is another subscriber than the mobile with a 9 before them.
+fn brazilian_twin(e164: &str) -> Option<String> {
+    let (area, subscriber) = e164.split_at_checked("+5511".len())?;
+    let mobile = match subscriber.strip_prefix('9') {
+        Some(rest) if rest.len() == 8 => rest,
+        _ if subscriber.len() == 8 => subscriber,
+        _ => return None,
+    };
+    let is_landline = mobile.starts_with(['2', '3', '4', '5']);
+    let other = if subscriber.len() == 8 { "9" } else { "" };
+    (!is_landline).then(|| [area, other, mobile].concat())
+}
+
 /// Whether the code names a region with a numbering plan, as CLDR writes it (`US`, in capitals).
 pub fn is_region(code: &str) -> bool {
     code.bytes().all(|b| b.is_ascii_uppercase()) && region(code).is_some()
@@ -153,6 +190,16 @@ pub fn parse(
     look_up(&dialled, region, check, countries)
 }
 
+/// Reads a possible number that somebody else may have written: also in that form of a mobile which libphonenumber does not
+/// take (`+52 1 55 …`), as its [`twin`].
+pub fn parse_either_form(text: &str, region: &str) -> Result<PhoneNumber, Refusal> {
+    let read = |text: &str| parse(text, region, PhoneCheck::Possible, &[]);
+    read(text).or_else(|refusal| {
+        let other = dialled(text).ok().and_then(|dialled| twin(&dialled)).ok_or(refusal)?;
+        read(&other)
+    })
+}
+
 /// What libphonenumber says of a plus and digits, and what we hold against it.
 fn look_up(
     dialled: &str,
@@ -183,12 +230,13 @@ fn look_up(
     PhoneNumber::from_e164(&e164).ok_or_else(|| invalid("the phone number has more than 15 digits"))
 }
 
-/// The plus and the digits of the text, if nothing else but punctuation stands there.
+/// The plus and the digits of the text, if nothing else but punctuation and what people paste along stands there.
 fn dialled(text: &str) -> Result<String, Refusal> {
-    if text.chars().nth(MAX_INPUT_CHARS).is_some() {
+    let visible = pasted::visible(text);
+    let text = pasted::unwrapped(&visible);
+    if text.len() > MAX_INPUT_CHARS && text.chars().nth(MAX_INPUT_CHARS).is_some() {
         return Err(invalid("the phone number is longer than 250 characters"));
     }
-    let text = text.trim_matches(is_invisible_mark);
     let text = match text.split_at_checked("tel:".len()) {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("tel:") => rest,
         _ => text,
@@ -226,17 +274,16 @@ fn digit(c: char) -> Option<char> {
 }
 
 /// What merely groups digits: libphonenumber's own list, without the `x` and the tildes, since those also begin an
-/// extension. Not here either, and so refused: letters, `#`, `*`, `;`, `,` and controls.
+/// extension, and with every space of Unicode (Space_Separator), since word processors and French typography put narrow
+/// ones there. Not here either, and so refused: letters, `#`, `*`, `;`, `,`, line breaks and other controls.
 fn is_punctuation(c: char) -> bool {
     matches!(c, ' ' | '-' | '.' | '/' | '(' | ')' | '[' | ']')
-        || matches!(c, '\u{00A0}' | '\u{00AD}' | '\u{200B}' | '\u{2060}' | '\u{3000}')
+        || matches!(
+            c,
+            '\u{00A0}' | '\u{1680}' | '\u{2000}'..='\u{200A}' | '\u{202F}' | '\u{205F}' | '\u{3000}'
+        )
         || matches!(c, '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{30FC}' | '\u{FF0D}'..='\u{FF0F}')
         || matches!(c, '\u{FF08}' | '\u{FF09}' | '\u{FF3B}' | '\u{FF3D}')
-}
-
-/// Around a number: the white space of a paste, and the direction marks that contact apps copy with it.
-fn is_invisible_mark(c: char) -> bool {
-    matches!(c, ' ' | '\t' | '\r' | '\n' | '\u{00A0}' | '\u{200E}' | '\u{200F}' | '\u{202A}' | '\u{202C}')
 }
 
 fn check_textable(number: &Parsed, check: PhoneCheck) -> Result<(), Refusal> {

@@ -142,6 +142,7 @@ fn the_schema_takes_the_requests_that_the_worker_takes() {
         json!({"groupid": 9_007_199_254_740_991_u64, "sessiontype": 32_767}),
         json!({"smsPhone": 1_110_000_000}),
         json!({"smsPhone": "tel:+44 20 7946 0958"}),
+        json!({"smsPhone": format!("\u{202d}\"+1 (415) 555-2671\"\u{202c}{}", " ".repeat(300))}),
         json!({"sessionParams": null}),
         json!({"sessionParams": {"camera": null, "resolution": "16x7680", "x": 1.5, "y": true, "": "z"}}),
         json!({"authorization": "bearer  gkey  72&12345&$1$1589912963$z5H7IXHSBEkxbAnDO5wlkuNno4ZgkFcqhAyJnJ577iU"}),

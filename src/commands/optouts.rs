@@ -8,7 +8,7 @@ use crate::{
     invite::reply::to_the_second,
     optouts::{self, ANY_SENDER, OptOuts, Source},
     output::Format,
-    phone::{self, PhoneCheck, PhoneNumber},
+    phone::{self, PhoneNumber},
 };
 use anyhow::{anyhow, ensure};
 use serde_json::json;
@@ -46,9 +46,10 @@ Examples:
   session-invite optouts import stopped.txt
   session-invite optouts import - --sender '*' < stopped.txt
 
-One number a line, and after a comma the sender, if it is another:
+CSV in UTF-8: one number a line, and after a comma the sender, if it is another.
+Quotes, semicolons, tabs and a first line of names are understood:
   +14155550100
-  +442079460958,+15550001111
+  \"+44 20 7946 0958\",+15550001111
 
 If any line is wrong, nothing is imported, and the wrong lines are named.";
 
@@ -121,7 +122,7 @@ impl From {
 
     /// A number in E.164.
     fn read(&self, text: &str) -> Result<PhoneNumber, String> {
-        phone::parse(text, &self.region, PhoneCheck::Possible, &[]).map_err(|refusal| refusal.message)
+        phone::parse_either_form(text, &self.region).map_err(|refusal| refusal.message)
     }
 }
 
@@ -157,11 +158,16 @@ pub async fn run(args: Args, database: &DatabaseArgs, secrets: &SecretsArgs) -> 
         }
         Command::Import { file, from } => {
             let text = import::read(&file)?;
-            let rows = import::parse(&text, &from.sender()?, |number| from.read(number))?;
+            let import::File { rows, has_header } =
+                import::parse(&text, &from.sender()?, |number| from.read(number))?;
             let optouts = opened(super::database(database).await?, secrets).await?;
             let new = optouts.import(&rows, |done| import::tell(done, rows.len())).await?;
             let object = json!({"read": rows.len(), "added": new});
-            format.done(&object, &format!("{} numbers read, {new} of them new on the list.", rows.len()))
+            let header = if has_header { " The first line was taken for the columns' names." } else { "" };
+            format.done(
+                &object,
+                &format!("{} numbers read, {new} of them new on the list.{header}", rows.len()),
+            )
         }
     }
 }

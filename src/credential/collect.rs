@@ -1,5 +1,8 @@
 use super::{Credential, CredentialKind, malformed};
-use crate::refusal::{Code, Refusal};
+use crate::{
+    pasted,
+    refusal::{Code, Refusal},
+};
 use std::fmt;
 
 /// The form that a place writes its credential in.
@@ -38,7 +41,8 @@ pub struct Source<'a> {
 /// The one credential that the sources hold, parsed.
 ///
 /// Sources are equal when type and value are, wherever they stand; two that differ are ambiguous even if one of them
-/// is malformed. Surrounding spaces and tabs do not count, and an empty source is none.
+/// is malformed. Surrounding spaces and tabs do not count, and an empty source is none. Other white space there, quotes, and
+/// invisible characters anywhere are refused by name.
 ///
 /// # Errors
 ///
@@ -88,6 +92,9 @@ impl<'a> Presented<'a> {
             Self::Typed(_, text) | Self::Untyped(text) if text.contains('\0') => {
                 Err(malformed("the credential must not contain U+0000"))
             }
+            Self::Typed(_, text) | Self::Untyped(text) if let Some(stray) = stray(text) => {
+                Err(malformed(format!("the credential must stand as it was issued, and holds {stray}")))
+            }
             Self::Typed(kind, value) => Credential::parse(kind, value),
             Self::Untyped(_) => Err(malformed(
                 "the credential must read 'Bearer TYPE value', where TYPE is GKEY, GJWT or GSSNID",
@@ -95,6 +102,13 @@ impl<'a> Presented<'a> {
             Self::NotText => Err(malformed("the credential must be a string in UTF-8")),
         }
     }
+}
+
+/// What was pasted along with a credential. None that is good ends in a quote or white space, or holds a character that
+/// nobody sees: such a one would be another credential that looks the same.
+fn stray(text: &str) -> Option<String> {
+    let is_plain = text.bytes().all(|b| matches!(b, b' '..=b'~')) && !text.ends_with(['"', '\'']);
+    if is_plain { None } else { pasted::stray(text) }
 }
 
 /// Parts `Bearer TYPE value`; the names match in any case, and one or more spaces part them.

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     credential::Caller,
     invite::{reply::to_the_second, request},
+    pasted,
     refusal::{Code, Refusal},
     sessions::{self, Ending, Live},
 };
@@ -225,11 +226,19 @@ fn key(given: Option<String>) -> Result<String, Refusal> {
         return Err(Refusal::new(Code::FieldMissing, "sessionKey is missing").field(SESSION_KEY));
     };
     let fits = (4..=12).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_digit());
-    if fits { Ok(key) } else { Err(wrong_key()) }
+    if fits {
+        return Ok(key);
+    }
+    let refusal = wrong_key();
+    Err(match pasted::stray(&key) {
+        Some(stray) => Refusal { message: format!("{}, and holds {stray}", refusal.message), ..refusal },
+        None => refusal,
+    })
 }
 
 fn wrong_key() -> Refusal {
-    Refusal::new(Code::FieldInvalid, "sessionKey must be a string of 4 to 12 digits").field(SESSION_KEY)
+    Refusal::new(Code::FieldInvalid, "sessionKey must be a string of 4 to 12 digits, 0 to 9")
+        .field(SESSION_KEY)
 }
 
 fn not_found() -> Problem {

@@ -2,12 +2,13 @@
 
 use super::problem::{Own, Problem};
 use crate::{
-    invite::request::LARGEST_BODY,
+    invite::request::{LARGEST_BODY, check_encoding},
     refusal::{Code, Refusal},
 };
 use axum::{
     body::Body,
     extract::{FromRequest, Request},
+    http::header::CONTENT_ENCODING,
 };
 use http_body_util::BodyExt;
 use std::time::Duration;
@@ -25,12 +26,20 @@ impl<S: Sync> FromRequest<S> for Content {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        // The header may be repeated, and need not be text.
+        let encodings = request.headers().get_all(CONTENT_ENCODING).iter();
+        let encodings: Vec<_> =
+            encodings.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect();
         let reading = tokio::time::timeout(COMES_WITHIN, read(request.into_body()));
         let late = |_| {
             let seconds = COMES_WITHIN.as_secs();
             Problem::new(Own::RequestTimeout, format!("the body did not come whole within {seconds} s"))
         };
-        reading.await.map_err(late)?.map(Self)
+        let whole = reading.await.map_err(late)??;
+        for encoding in encodings {
+            check_encoding("Content-Encoding", &encoding)?;
+        }
+        Ok(Self(whole))
     }
 }
 

@@ -33,10 +33,10 @@ use lapin::{
 };
 use serde::Deserialize;
 use std::{
+    borrow::Cow,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
-
 use uuid::Uuid;
 
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -53,7 +53,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 #[utoipa::path(post, path = routes::SMS_INVITE.shown, tag = "Invites",
     params(
         ("groupid" = i64, Query, description = "The group that asks; the credential has to be its.", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 72),
-        ("Idempotency-Key" = Option<String>, Header, description = "The invite's, the same for each repeat: at most 255 bytes without control characters.", max_length = 255, pattern = "^[!-~]*$"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The invite's, the same for each repeat: at most 255 bytes without control characters. One in double quotes, as a structured field has it, stands without them.", max_length = 255, pattern = "^[!-~]*$"),
     ),
     request_body(content = ref("#/components/schemas/Invite"), content_type = "application/json"),
     responses(
@@ -187,7 +187,7 @@ fn content_type(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     Ok(first)
 }
 
-/// The sender's key; an empty one is none.
+/// The sender's key; an empty one is none. One in double quotes, as a structured field has it, stands without them.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     let invalid = |rule: &str| {
         let message = format!("{IDEMPOTENCY_KEY_SHOWN} {rule}");
@@ -198,9 +198,68 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     if given.next().is_some() {
         return invalid("is repeated");
     }
-    match std::str::from_utf8(first.as_bytes()) {
-        Ok("") => Ok(None),
-        Ok(key) if key.len() <= LONGEST_KEY && !has_control(key) => Ok(Some(key.to_owned())),
+    let key = std::str::from_utf8(first.as_bytes()).map(|text| unquoted(text).unwrap_or(Cow::Borrowed(text)));
+    match key {
+        Ok(key) if key.is_empty() => Ok(None),
+        Ok(key) if key.len() <= LONGEST_KEY && !has_control(&key) => Ok(Some(key.into_owned())),
         _ => invalid("must have at most 255 bytes of UTF-8 and no control characters"),
+    }
+}
+
+/// What a structured field's string stands for (RFC 9651, section 4.2.5), where the text is one: in double quotes, in which
+/// a backslash stands before a quote or a backslash and nothing else. Other text is a key as it is.
+fn unquoted(text: &str) -> Option<Cow<'_, str>> {
+    let inner = text.strip_prefix('"')?.strip_suffix('"')?;
+    if !inner.contains(['"', '\\']) {
+        return Some(Cow::Borrowed(inner));
+    }
+    let mut plain = String::with_capacity(inner.len());
+    let mut chars = inner.chars();
+    while let Some(c) = chars.next() {
+        plain.push(match c {
+            '\\' => chars.next().filter(|escaped| matches!(escaped, '"' | '\\'))?,
+            '"' => return None,
+            other => other,
+        });
+    }
+    Some(Cow::Owned(plain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_in_quotes_stands_without_them() {
+        let read = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+            idempotency_key(&headers).map_err(|refusal| refusal.code)
+        };
+        for (value, key) in [
+            ("abc", Some("abc")),
+            ("\"abc\"", Some("abc")),
+            ("\"a b\"", Some("a b")),
+            ("\"é\"", Some("é")),
+            (r#""a\"b\\c""#, Some(r#"a"b\c"#)),
+            ("\"\"", None),
+            ("", None),
+            // No structured field's string: as it is.
+            ("\"", Some("\"")),
+            ("\"abc", Some("\"abc")),
+            ("abc\"", Some("abc\"")),
+            (r#""a"b""#, Some(r#""a"b""#)),
+            (r#""a\b""#, Some(r#""a\b""#)),
+            (r#""abc\""#, Some(r#""abc\""#)),
+            ("'abc'", Some("'abc'")),
+        ] {
+            assert_eq!(read(value), Ok(key.map(str::to_owned)), "{value}");
+        }
+        let longest = "i".repeat(LONGEST_KEY);
+        assert_eq!(read(&format!("\"{longest}\"")), Ok(Some(longest.clone())));
+        for bad in [format!("{longest}i"), "a\tb".to_owned(), "\"a\tb\"".to_owned(), "\"\u{85}\"".to_owned()]
+        {
+            assert_eq!(read(&bad), Err(Code::FieldInvalid), "{bad:?}");
+        }
     }
 }

@@ -50,7 +50,8 @@ pub fn find(path: &str, prefix: &str) -> Option<(&'static Route, String)> {
     let plain = decoded(path);
     let path = plain.trim_end_matches('/');
     let found = || ALL.into_iter().find_map(|route| Some((route, canonical(route.path, path)?)));
-    found().or_else(|| {
+    let link = || Some((&VISITOR, canonical(VISITOR.path, without_tail(path)?)?));
+    found().or_else(link).or_else(|| {
         let (before, rest) = path.split_at_checked(prefix.len())?;
         let is_prefix = !prefix.is_empty() && before.eq_ignore_ascii_case(prefix) && rest.starts_with('/');
         is_prefix.then(|| find(rest, "")).flatten()
@@ -74,6 +75,15 @@ fn decoded(path: &str) -> Cow<'_, str> {
     }
     plain.push_str(rest);
     Cow::Owned(plain)
+}
+
+/// A visitor's link whose end a reader's program has put more punctuation to than belongs there, as in `/s/token/).`; a
+/// segment that holds no letter and no digit is none of ours.
+fn without_tail(path: &str) -> Option<&str> {
+    let (link, tail) = path.rsplit_once('/')?;
+    let is_punctuation = |tail: &str| !tail.chars().any(|c| c.is_alphanumeric() || c.is_control());
+    let decoded = percent_encoding::percent_decode_str(tail).decode_utf8().ok()?;
+    is_punctuation(&decoded).then(|| link.trim_end_matches('/'))
 }
 
 /// The path in the pattern's case, if it is one of its kind.
@@ -126,6 +136,16 @@ mod tests {
         assert_eq!(find("/s/%61B%2F%zz%e9%", "").unwrap().1, "/s/aB%2F%zz%e9%");
         assert_eq!(find("/s%2Fx", ""), None);
         assert_eq!(find("/openapi%2", ""), None);
+    }
+
+    #[test]
+    fn punctuation_after_the_last_slash_of_a_link_is_no_part_of_it() {
+        for path in ["/s/aB3/.", "/S/aB3/).", "/s/aB3/%20", "/s/aB3/%E2%80%9D/", "/s/aB3//)"] {
+            assert_eq!(find(path, ""), Some((&VISITOR, "/s/aB3".to_owned())), "{path}");
+        }
+        for path in ["/s/aB3/x", "/s/aB3/x.", "/s/aB3/%00", "/s/aB3/%ff", "/docs/."] {
+            assert_eq!(find(path, ""), None, "{path}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     group::{Group, GroupId, template::Values},
+    pasted,
     sessions::{self, Token, Visited},
 };
 use axum::{
@@ -36,7 +37,7 @@ pub async fn page(
         return show(StatusCode::TOO_MANY_REQUESTS, &Page::Slower, Some(after));
     }
     // What cannot be a token is not asked for.
-    let token = token.ok().map(|Path(token)| token).filter(|token| is_token(token));
+    let token = token.ok().and_then(|Path(token)| written_token(&token));
     let found = match &token {
         Some(token) => find(&gateway, token).await,
         None => Ok(None),
@@ -49,6 +50,15 @@ pub async fn page(
         }
         Err(_) => show(StatusCode::SERVICE_UNAVAILABLE, &Page::Away, Some(Duration::from_secs(SOON))),
     }
+}
+
+/// The token of a link that a reader's program found in a text: without the punctuation, white space and invisible
+/// characters that it took for a part of it.
+fn written_token(text: &str) -> Option<String> {
+    let visible = pasted::visible(text);
+    let token =
+        visible.trim_matches(|c: char| !c.is_alphanumeric() && (!c.is_control() || c.is_whitespace()));
+    is_token(token).then(|| token.to_owned())
 }
 
 fn is_token(text: &str) -> bool {
@@ -173,6 +183,56 @@ mod tests {
         assert!(main.contains("&lt;b&gt;&quot;Ann&quot; &amp; &#39;Bob&#39;"), "{main}");
         assert!(main.contains("href=\"https://x.example/?a=1&amp;b=&quot;\""), "{main}");
         assert!(main.contains("aria-label=\"Session code 0 1 2 3 4 5\">012345<"), "{main}");
+    }
+
+    #[test]
+    fn what_a_program_has_taken_into_the_link_is_cut_off() {
+        let token = "aB3aB3aB3aB3aB3a";
+        for after in [
+            "",
+            ".",
+            ",",
+            ")",
+            ">",
+            "\"",
+            "'",
+            "!",
+            "?",
+            ";",
+            ":",
+            "]",
+            "}",
+            "*",
+            "_",
+            "~",
+            "`",
+            "&",
+            ").",
+            ".\u{201d}",
+            " ",
+            "\u{a0}",
+            "\n",
+            "\u{2028}",
+            "\u{200b}",
+            "\u{feff}",
+            "\u{2026}",
+            "\u{3002}",
+            "\u{ff09}",
+            "\u{bb}",
+            "\u{2019}s".trim_end_matches('s'),
+            " - ",
+            "/",
+            "/).",
+            "\u{ad}\u{200d}",
+            "\u{1f642}",
+        ] {
+            assert_eq!(written_token(&format!("{token}{after}")).as_deref(), Some(token), "{after:?}");
+        }
+        assert_eq!(written_token("<aB3aB3aB\u{ad}3aB3aB3a>").as_deref(), Some(token));
+        for other in ["x", "1", "\u{2019}s", ".x", "%20", "\0", "\u{7}", "é", "1."] {
+            assert_eq!(written_token(&format!("{token}{other}")), None, "{other:?}");
+        }
+        assert_eq!(written_token("aB3aB3aB.3aB3aB3a"), None);
     }
 
     #[test]

@@ -7,19 +7,19 @@ use super::{
 };
 use crate::{
     metrics,
-    optouts::{Keyword, Source, keyword},
+    optouts::{Inbound, Keyword, keyword},
     refusal::{Code, Refusal},
     sessions::{self, Heard, Word},
     sms::signature::is_signed,
 };
 use axum::{
     Extension,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     http::{HeaderMap, HeaderName, StatusCode, header},
     response::IntoResponse,
 };
+use percent_encoding::percent_decode;
 use std::sync::Arc;
-use url::form_urlencoded;
 use uuid::Uuid;
 
 const SIGNATURE: HeaderName = HeaderName::from_static("x-twilio-signature");
@@ -27,6 +27,10 @@ const SIGNATURE: HeaderName = HeaderName::from_static("x-twilio-signature");
 const NO_REPLY: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response></Response>";
 /// Characters of an id of the provider's at most.
 const LONGEST_SID: usize = 64;
+/// Bytes of a number, a messaging service or an inbound text's id at most: they stand in indexes.
+const LONGEST_NAME: usize = 255;
+/// A field's name is repeated to its sender up to this many characters.
+const LONGEST_FIELD: usize = 64;
 
 /// A form, proven to be the provider's.
 struct Form(Vec<(String, String)>);
@@ -34,22 +38,22 @@ struct Form(Vec<(String, String)>);
 /// A delivery receipt
 pub async fn status(
     State(gateway): State<Arc<Gateway>>,
-    Path(session): Path<String>,
+    session: Result<Path<String>, PathRejection>,
     Extension(asked): Extension<AsAsked>,
     headers: HeaderMap,
     body: Result<Content, Problem>,
 ) -> Result<StatusCode, Problem> {
     let form = signed(&gateway, &asked, &headers, &body?.0)?;
-    let Ok(session) = Uuid::try_parse(&session) else {
+    let Some(session) = session.ok().and_then(|Path(id)| Uuid::try_parse(&id).ok()) else {
         return Err(no_session());
     };
-    let sid = form.required("MessageSid")?;
+    let sid = form.required_as(["MessageSid", "SmsSid"])?;
     let is_plain = sid.len() <= LONGEST_SID && sid.bytes().all(|b| b.is_ascii_alphanumeric());
     if !is_plain {
         return Err(invalid("MessageSid", "must be letters and digits").into());
     }
     let code = form.value("ErrorCode").and_then(|code| code.parse().ok());
-    let Some(word) = word(form.required("MessageStatus")?, code) else {
+    let Some(word) = word(form.required_as(["MessageStatus", "SmsStatus"])?, code) else {
         // A status that the provider may have one day: it proves no more than that the text is there.
         return Ok(StatusCode::NO_CONTENT);
     };
@@ -79,22 +83,22 @@ pub async fn inbound(
     body: Result<Content, Problem>,
 ) -> Result<impl IntoResponse, Problem> {
     let form = signed(&gateway, &asked, &headers, &body?.0)?;
-    let (from, to) = (form.required("From")?, form.required("To")?);
-    let source = Source::Inbound { provider_message_id: form.required("MessageSid")? };
-    let word = keyword(form.value("Body").unwrap_or_default(), form.value("OptOutType"));
+    let (from, to) = (form.name("From")?, form.name("To")?);
+    let from = from.ok_or_else(|| missing("From"))?;
+    let to = to.ok_or_else(|| missing("To"))?;
+    let message_sid = form.required_as(["MessageSid", "SmsSid"])?;
+    if message_sid.len() > LONGEST_NAME {
+        return Err(too_long("MessageSid").into());
+    }
     // The visitor has stopped what both stand for.
-    let senders: Vec<&str> = [Some(to), form.value("MessagingServiceSid")].into_iter().flatten().collect();
+    let senders: Vec<&str> = [Some(to), form.name("MessagingServiceSid")?].into_iter().flatten().collect();
+    let text = Inbound { message_sid, from, senders: &senders };
+    let word = keyword(form.value("Body").unwrap_or_default(), form.value("OptOutType"));
     let optouts = &gateway.services()?.optouts;
-    for sender in senders {
-        match word {
-            Some(Keyword::Stop) => {
-                answered(in_time(optouts.record(sender, from, source)).await?)?;
-            }
-            Some(Keyword::Start) => {
-                answered(in_time(optouts.remove(sender, from)).await?)?;
-            }
-            Some(Keyword::Help) | None => {}
-        }
+    match word {
+        Some(Keyword::Stop) => answered(in_time(optouts.stop(text)).await?)?,
+        Some(Keyword::Start) => answered(in_time(optouts.start(text)).await?)?,
+        Some(Keyword::Help) | None => {}
     }
     metrics::inbound(word);
     Ok(([(header::CONTENT_TYPE, "text/xml; charset=utf-8")], NO_REPLY))
@@ -108,17 +112,33 @@ fn signed(gateway: &Gateway, asked: &AsAsked, headers: &HeaderMap, body: &[u8]) 
         let message = "the Content-Type must be application/x-www-form-urlencoded";
         return Err(Refusal::new(Code::RequestMalformed, message).status(415).into());
     }
-    let form = Form(form_urlencoded::parse(body).into_owned().collect());
+    let form = decoded(body);
     let token = gateway.config.twilio_auth_token.as_ref();
     let given = headers.get(SIGNATURE).and_then(|value| value.to_str().ok());
     let url = gateway.public_address(asked);
-    let is_right = token.zip(given).is_some_and(|(token, given)| is_signed(token, &url, &form.0, given));
+    let is_right = token.zip(given).is_some_and(|(token, given)| is_signed(token, &url, &form, given));
     if !is_right {
         metrics::unsigned();
         let message = "the X-Twilio-Signature is not right for this request under PUBLIC_URL";
         return Err(Problem::new(Own::SignatureInvalid, message));
     }
-    Ok(form)
+    Ok(Form::read(form)?)
+}
+
+/// Names and values of a form (<https://url.spec.whatwg.org/#urlencoded-parsing>), as bytes: the signature is over them,
+/// whether they are text or not.
+fn decoded(body: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let plain = |text: &[u8]| -> Vec<u8> {
+        let spaced: Vec<u8> = text.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
+        percent_decode(&spaced).collect()
+    };
+    let pairs = body.split(|b| *b == b'&').filter(|pair| !pair.is_empty());
+    let pairs = pairs.map(|pair| {
+        let at = pair.iter().position(|b| *b == b'=');
+        let (name, value) = at.map_or((pair, &[][..]), |at| (&pair[..at], &pair[at + 1..]));
+        (plain(name), plain(value))
+    });
+    pairs.collect()
 }
 
 fn no_session() -> Problem {
@@ -129,7 +149,35 @@ fn invalid(field: &'static str, rule: &str) -> Refusal {
     Refusal::new(Code::FieldInvalid, format!("{field} {rule}")).field(field)
 }
 
+fn missing(name: &'static str) -> Refusal {
+    Refusal::new(Code::FieldMissing, format!("{name} is missing")).field(name)
+}
+
+fn too_long(name: &'static str) -> Refusal {
+    invalid(name, &format!("must have at most {LONGEST_NAME} bytes"))
+}
+
 impl Form {
+    /// The form, if all of it is text that a database can hold.
+    fn read(decoded: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Self, Refusal> {
+        let fields = decoded.into_iter().map(|(name, value)| {
+            let text = String::from_utf8(name);
+            let shown = match &text {
+                Ok(name) => name.as_str().into(),
+                Err(error) => String::from_utf8_lossy(error.as_bytes()),
+            };
+            let shown: String = shown.chars().filter(|c| !c.is_control()).take(LONGEST_FIELD).collect();
+            match (text, String::from_utf8(value)) {
+                (Ok(name), Ok(value)) if !name.contains('\0') && !value.contains('\0') => Ok((name, value)),
+                _ => {
+                    let message = format!("{shown} must be UTF-8 without U+0000");
+                    Err(Refusal::new(Code::FieldInvalid, message).field(shown))
+                }
+            }
+        });
+        fields.collect::<Result<_, _>>().map(Self)
+    }
+
     fn value(&self, name: &str) -> Option<&str> {
         self.0
             .iter()
@@ -138,15 +186,50 @@ impl Form {
             .filter(|v| !v.is_empty())
     }
 
-    fn required(&self, name: &'static str) -> Result<&str, Refusal> {
-        self.value(name)
-            .ok_or_else(|| Refusal::new(Code::FieldMissing, format!("{name} is missing")).field(name))
+    /// A number, a messaging service or an id.
+    fn name(&self, name: &'static str) -> Result<Option<&str>, Refusal> {
+        match self.value(name) {
+            Some(value) if value.len() > LONGEST_NAME => Err(too_long(name)),
+            value => Ok(value),
+        }
+    }
+
+    /// A field that goes by two names, the newer first.
+    fn required_as(&self, names: [&'static str; 2]) -> Result<&str, Refusal> {
+        names.into_iter().find_map(|name| self.value(name)).ok_or_else(|| missing(names[0]))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_form_is_decoded_as_the_url_standard_says() {
+        for body in
+            ["", "&", "a=1&b=2&a=3", "a", "=", "a=b=c", "a+b=%2B+%3d", "%zz=%4", "%C3%A9=é", "a=%&b=%4g"]
+        {
+            let expected: Vec<(String, String)> =
+                url::form_urlencoded::parse(body.as_bytes()).into_owned().collect();
+            assert_eq!(Form::read(decoded(body.as_bytes())).unwrap().0, expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_is_a_fault_of_its_field() {
+        for (body, field) in [
+            ("From=%2B1&Body=a%00b", "Body"),
+            ("Body=%ff", "Body"),
+            ("Body=%ED%A0%80", "Body"),
+            ("Body=%C3", "Body"),
+            ("Fro%00m=1", "From"),
+            ("%ff=1", "\u{fffd}"),
+            ("Unknown=%00", "Unknown"),
+        ] {
+            let refusal = Form::read(decoded(body.as_bytes())).err().unwrap();
+            assert_eq!((refusal.code, refusal.field.as_deref()), (Code::FieldInvalid, Some(field)), "{body}");
+        }
+    }
 
     #[test]
     fn each_status_has_its_meaning() {

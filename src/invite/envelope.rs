@@ -28,6 +28,7 @@ pub struct Envelope {
     pub correlation_id: Option<String>,
     pub reply_to: Option<String>,
     pub content_type: Option<String>,
+    pub content_encoding: Option<String>,
     /// As the sender wrote it: seconds, or milliseconds.
     pub timestamp: Option<u64>,
     /// Milliseconds, as a string of digits.

@@ -97,7 +97,7 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Tro
     };
     let gate = Gate {
         sender: ctx.sms.sender(group.options.sms_from.as_deref()),
-        phone_hash: ctx.optouts.hash(phone),
+        hashes: ctx.optouts.hashes(phone),
         per_number: group.options.per_number,
     };
     let (place, session) = loop {

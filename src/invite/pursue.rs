@@ -97,7 +97,7 @@ async fn send_again(ctx: &Context, envelope: &Envelope, row: &Standing) -> Resul
     let sender = ctx.sms.sender(group.options.sms_from.as_deref());
     let recipient = Recipient {
         sender: &sender,
-        phone_hash: &ctx.optouts.hash(row.phone.as_deref().unwrap_or_default()),
+        hashes: ctx.optouts.hashes(row.phone.as_deref().unwrap_or_default()),
     };
     match ctx.sessions.may_send(row, &recipient).await? {
         Permission::Granted => {}

@@ -18,6 +18,9 @@ use std::borrow::Cow;
 /// A body may have 64 KiB (contract, section 2).
 pub const LARGEST_BODY: usize = 64 * 1024;
 
+/// A content coding is repeated to its sender up to this many characters.
+const LONGEST_CODING: usize = 32;
+
 /// A JSON object, its known fields found, and not yet looked at.
 #[derive(Debug, Default)]
 pub struct Request<'a> {
@@ -52,6 +55,9 @@ impl<'a> Request<'a> {
             return Err(
                 malformed("the content_type must be application/json, or unset".to_owned()).status(415)
             );
+        }
+        if let Some(encoding) = &envelope.content_encoding {
+            check_encoding("content_encoding", encoding)?;
         }
         let text = std::str::from_utf8(&envelope.body).map_err(|error| {
             malformed(format!("the body is not UTF-8 from byte {} on", error.valid_up_to()))
@@ -88,6 +94,18 @@ fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
     }
 }
 
+/// Refuses a body that its sender says to be compressed, or encoded in another way: `identity` is none, in any case, and
+/// neither is an empty value. `name` is what the sender knows the property by.
+pub fn check_encoding(name: &str, value: &str) -> Result<(), Refusal> {
+    let is_none = |coding: &str| coding.is_empty() || coding.eq_ignore_ascii_case("identity");
+    // HTTP allows a list (RFC 9110, section 8.4).
+    let Some(coding) = value.split(',').map(str::trim).find(|coding| !is_none(coding)) else { return Ok(()) };
+    let shown: String =
+        coding.chars().take(LONGEST_CODING).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect();
+    let message = format!("the {name} must be identity, or unset, and is {shown}: send the body as it is");
+    Err(Refusal::new(Code::RequestMalformed, message).status(415))
+}
+
 /// `application/json`, or another type whose suffix says JSON (RFC 6839), with any parameters.
 pub fn is_json(content_type: &str) -> bool {
     if content_type == "application/json" {
@@ -111,6 +129,27 @@ mod tests {
             if let Ok(raw) = RawValue::from_string(format!("\"{inner}\"")) {
                 proptest::prop_assert_eq!(text(&raw).map(Cow::into_owned), serde_json::from_str::<String>(raw.get()).ok());
             }
+        }
+    }
+
+    #[test]
+    fn only_a_body_without_an_encoding_is_taken() {
+        for good in ["", " ", "identity", "IDENTITY", "Identity, identity", ","] {
+            assert_eq!(check_encoding("content_encoding", good), Ok(()), "{good}");
+        }
+        for (bad, named) in [
+            ("gzip", "gzip"),
+            ("GZIP", "GZIP"),
+            ("identity, br", "br"),
+            ("utf-8", "utf-8"),
+            ("base64", "base64"),
+            ("\u{200b}identity", "?identity"),
+            ("a\nb", "a?b"),
+        ] {
+            let refusal = check_encoding("content_encoding", bad).unwrap_err();
+            assert_eq!((refusal.code, refusal.status), (Code::RequestMalformed, 415));
+            let words = format!("content_encoding must be identity, or unset, and is {named}:");
+            assert!(refusal.message.contains(&words), "{}", refusal.message);
         }
     }
 

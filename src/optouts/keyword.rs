@@ -1,6 +1,8 @@
 //! What a visitor who answers a text wants
 //! (<https://help.twilio.com/articles/223134027-Twilio-support-for-opt-out-keywords-SMS-STOP-filtering->).
 
+use crate::pasted;
+
 /// A word that a text is answered with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keyword {
@@ -11,8 +13,12 @@ pub enum Keyword {
     Help,
 }
 
-/// The keyword that an inbound message is, if it is one: one word, in any case, with white space around it or none. What
-/// the provider made of it (`OptOutType`, with advanced opt-out) comes first, as it knows the service's own words.
+/// The longest of the keywords' texts has two words. One with more is none of them.
+const MOST_WORDS: usize = 2;
+
+/// The keyword that an inbound message is, if it is one: the text's only words, whatever their case and width, and whatever
+/// punctuation, quotes, symbols and invisible characters stand around or in them. What the provider made of it
+/// (`OptOutType`, with advanced opt-out) comes first, as it knows the service's own words.
 pub fn keyword(body: &str, opt_out_type: Option<&str>) -> Option<Keyword> {
     let by_provider = opt_out_type.and_then(|word| match word.trim().to_ascii_uppercase().as_str() {
         "STOP" => Some(Keyword::Stop),
@@ -20,14 +26,28 @@ pub fn keyword(body: &str, opt_out_type: Option<&str>) -> Option<Keyword> {
         "HELP" => Some(Keyword::Help),
         _ => None,
     });
-    by_provider.or_else(|| match body.trim().to_ascii_uppercase().as_str() {
-        "STOP" | "STOPALL" | "UNSUBSCRIBE" | "CANCEL" | "END" | "QUIT" | "REVOKE" | "OPTOUT" => {
-            Some(Keyword::Stop)
-        }
+    by_provider.or_else(|| match words(body).as_str() {
+        "STOP" | "STOPALL" | "STOP ALL" | "UNSUBSCRIBE" | "CANCEL" | "END" | "QUIT" | "REVOKE" | "OPTOUT"
+        | "OPT OUT" => Some(Keyword::Stop),
         "START" | "YES" | "UNSTOP" => Some(Keyword::Start),
         "HELP" | "INFO" => Some(Keyword::Help),
         _ => None,
     })
+}
+
+/// The text's words in capitals, one space between them: no punctuation, and no more words than a keyword has.
+fn words(text: &str) -> String {
+    let plain = |word: &str| -> String {
+        let visible = word.chars().filter(|c| !pasted::is_invisible(*c)).map(pasted::narrow);
+        visible.filter(|c| !is_punctuation(*c)).flat_map(char::to_uppercase).collect()
+    };
+    let words = text.split_whitespace().map(plain).filter(|word| !word.is_empty());
+    words.take(MOST_WORDS + 1).collect::<Vec<_>>().join(" ")
+}
+
+/// Neither of a word nor a mark that changes one (an accent, of which a word may be made in two characters).
+fn is_punctuation(c: char) -> bool {
+    !c.is_alphanumeric() && !('\u{0300}'..='\u{036F}').contains(&c)
 }
 
 #[cfg(test)]
@@ -35,26 +55,58 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_word_in_any_case_is_a_keyword_and_a_sentence_is_none() {
+    fn the_only_words_are_a_keyword_and_a_sentence_is_none() {
         for (body, expected) in [
             ("STOP", Some(Keyword::Stop)),
             (" stop\r\n", Some(Keyword::Stop)),
             ("StopAll", Some(Keyword::Stop)),
+            ("stop all", Some(Keyword::Stop)),
+            ("Stop\u{a0} \nALL.", Some(Keyword::Stop)),
             ("unsubscribe", Some(Keyword::Stop)),
             ("CANCEL", Some(Keyword::Stop)),
             ("end", Some(Keyword::Stop)),
             ("Quit", Some(Keyword::Stop)),
             ("REVOKE", Some(Keyword::Stop)),
             ("optout", Some(Keyword::Stop)),
+            ("OPT OUT", Some(Keyword::Stop)),
+            ("opt-out", Some(Keyword::Stop)),
+            ("Opt \u{2013} Out", Some(Keyword::Stop)),
+            ("Stop.", Some(Keyword::Stop)),
+            ("STOP!!", Some(Keyword::Stop)),
+            ("\u{201c}STOP\u{201d}", Some(Keyword::Stop)),
+            ("'stop'", Some(Keyword::Stop)),
+            ("\"Stop.\"", Some(Keyword::Stop)),
+            ("\u{a1}STOP!", Some(Keyword::Stop)),
+            ("(stop)", Some(Keyword::Stop)),
+            ("S.T.O.P.", Some(Keyword::Stop)),
+            ("... stop ...", Some(Keyword::Stop)),
+            ("ＳＴＯＰ", Some(Keyword::Stop)),
+            ("ｓｔｏｐ　ａｌｌ！", Some(Keyword::Stop)),
+            ("stop \u{200d}", Some(Keyword::Stop)),
+            ("\u{feff}S\u{200b}TO\u{ad}P\u{fe0f}", Some(Keyword::Stop)),
+            ("STOP \u{1f6d1}", Some(Keyword::Stop)),
             ("start", Some(Keyword::Start)),
             ("Yes", Some(Keyword::Start)),
+            ("Yes!", Some(Keyword::Start)),
             ("UNSTOP", Some(Keyword::Start)),
+            ("\u{ab} START \u{bb}", Some(Keyword::Start)),
             ("help", Some(Keyword::Help)),
-            ("Info", Some(Keyword::Help)),
+            ("Info?", Some(Keyword::Help)),
             ("", None),
+            (".", None),
+            ("\u{200b}", None),
             ("please stop", None),
             ("STOP IT", None),
             ("stopp", None),
+            ("STOP 2", None),
+            ("STOP2END", None),
+            ("yes please", None),
+            ("do not stop", None),
+            ("stop all of it", None),
+            ("opt out now", None),
+            ("stop\u{301}", None),
+            ("стоп", None),
+            ("n\u{f3}stop", None),
         ] {
             assert_eq!(keyword(body, None), expected, "{body:?}");
             assert_eq!(keyword(body, Some("")), expected, "{body:?}");
@@ -67,5 +119,21 @@ mod tests {
         assert_eq!(keyword("STOP", Some("start")), Some(Keyword::Start));
         assert_eq!(keyword("help", Some("HELP")), Some(Keyword::Help));
         assert_eq!(keyword("stop", Some("OTHER")), Some(Keyword::Stop));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn decorations_change_nothing(
+            word in proptest::sample::select(vec!["STOP", "UNSUBSCRIBE", "OptOut", "start", "Yes", "maybe", "please stop"]),
+            before in "[ .!?\"'\\-_*\u{201c}\u{ab}\u{200b}\u{feff}\t]{0,5}",
+            after in "[ .!?\"'\\-_*\u{201d}\u{bb}\u{200d}\u{3002}\n]{0,5}",
+        ) {
+            proptest::prop_assert_eq!(keyword(&format!("{before}{word}{after}"), None), keyword(word, None));
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in ".{0,200}") {
+            let _ = keyword(&text, None);
+        }
     }
 }

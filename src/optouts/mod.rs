@@ -8,21 +8,22 @@ mod keyword;
 pub use key::Unusable;
 pub use keyword::{Keyword, keyword};
 
-use crate::{credential::HmacKey, group::seal::SecretsKey};
+use crate::{credential::HmacKey, group::seal::SecretsKey, phone};
 use serde::Serialize;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
+use std::time::Duration;
 use time::OffsetDateTime;
 
 /// The sender of an opt-out from any sender's texts.
 pub const ANY_SENDER: &str = "*";
 /// Rows in one statement of an import.
 const BATCH: usize = 1_000;
+/// A STOP or START that comes again within this changes nothing (contract, section 13).
+const REPEATS_FOR: Duration = Duration::from_hours(30 * 24);
 
-/// How an opt-out is known.
+/// How an opt-out is known, but for a STOP of the visitor's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source<'a> {
-    /// A STOP, under the provider's id of that message.
-    Inbound { provider_message_id: &'a str },
+pub enum Source {
     /// The provider refused a text for it.
     Provider,
     /// `session-invite optouts add`.
@@ -31,14 +32,49 @@ pub enum Source<'a> {
     Import,
 }
 
-impl Source<'_> {
+impl Source {
     fn as_str(self) -> &'static str {
         match self {
-            Self::Inbound { .. } => "inbound",
             Self::Provider => "provider",
             Self::Command => "command",
             Self::Import => "import",
         }
+    }
+}
+
+/// A text from a visitor, as the provider tells of it.
+#[derive(Clone, Copy)]
+pub struct Inbound<'a> {
+    /// The provider's id of it.
+    pub message_sid: &'a str,
+    /// The visitor's number (E.164).
+    pub from: &'a str,
+    /// Whom the visitor has answered: a number, and perhaps the messaging service that it is of.
+    pub senders: &'a [&'a str],
+}
+
+/// Without the number.
+impl std::fmt::Debug for Inbound<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inbound").field("message_sid", &self.message_sid).finish_non_exhaustive()
+    }
+}
+
+/// What stands for a number in the table: its hash, and the hash of the other way in which its country writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hashes {
+    pub own: [u8; 32],
+    pub twin: Option<[u8; 32]>,
+}
+
+impl Hashes {
+    /// Each of them, as a statement takes them.
+    pub fn all(&self) -> Vec<&[u8]> {
+        std::iter::once(&self.own).chain(&self.twin).map(<[u8; 32]>::as_slice).collect()
+    }
+
+    fn twin(&self) -> Option<&[u8]> {
+        self.twin.as_ref().map(<[u8; 32]>::as_slice)
     }
 }
 
@@ -74,7 +110,11 @@ impl OptOuts {
     }
 
     /// What stands for a number (E.164) in the table.
-    pub fn hash(&self, phone: &str) -> [u8; 32] {
+    pub fn hashes(&self, phone: &str) -> Hashes {
+        Hashes { own: self.hash(phone), twin: phone::twin(phone).map(|twin| self.hash(&twin)) }
+    }
+
+    fn hash(&self, phone: &str) -> [u8; 32] {
         self.key.mac(&[phone.as_bytes()])
     }
 
@@ -84,20 +124,18 @@ impl OptOuts {
     }
 
     /// No more texts from this sender to this number; answers whether that is new.
-    pub async fn record(&self, sender: &str, phone: &str, source: Source<'_>) -> Result<bool, sqlx::Error> {
-        let hash = self.hash(phone);
-        let provider_message_id = match source {
-            Source::Inbound { provider_message_id } => Some(provider_message_id),
-            _ => None,
-        };
+    pub async fn record(&self, sender: &str, phone: &str, source: Source) -> Result<bool, sqlx::Error> {
+        let hashes = self.hashes(phone);
         let added = sqlx::query!(
-            "insert into optouts (phone_hash, sender, last_digits, source, provider_message_id)
-             values ($1, $2, $3, $4, $5) on conflict do nothing",
-            hash.as_slice(),
+            "insert into optouts (phone_hash, sender, last_digits, source)
+             select $1, $2, $3, $4
+              where not exists (select from optouts o where o.phone_hash = $5 and o.sender = $2)
+             on conflict do nothing",
+            hashes.own.as_slice(),
             sender,
             last_digits(phone),
             source.as_str(),
-            provider_message_id,
+            hashes.twin(),
         )
         .execute(&self.pool)
         .await?;
@@ -106,15 +144,68 @@ impl OptOuts {
 
     /// Texts from this sender again; answers whether there was an opt-out.
     pub async fn remove(&self, sender: &str, phone: &str) -> Result<bool, sqlx::Error> {
-        let hash = self.hash(phone);
+        let hashes = self.hashes(phone);
         let removed = sqlx::query!(
-            "delete from optouts where phone_hash = $1 and sender = $2",
-            hash.as_slice(),
+            "delete from optouts where phone_hash = any($1) and sender = $2",
+            &hashes.all() as &[&[u8]],
             sender
         )
         .execute(&self.pool)
         .await?;
         Ok(removed.rows_affected() > 0)
+    }
+
+    /// A visitor's STOP. One that was obeyed already changes nothing, whatever came since; so it is safe to repeat.
+    pub async fn stop(&self, text: Inbound<'_>) -> Result<(), sqlx::Error> {
+        let hashes = self.hashes(text.from);
+        sqlx::query!(
+            r#"
+            with first as (
+                insert into inbound_texts as i (message_sid) values ($1)
+                on conflict (message_sid) do update set received_at = now()
+                    where i.received_at < now() - make_interval(secs => $2)
+                returning message_sid
+            )
+            insert into optouts (phone_hash, sender, last_digits, source, provider_message_id)
+            select $3, s.sender, $4, 'inbound', first.message_sid
+              from first cross join unnest($5::text[]) as s (sender)
+             where not exists (select from optouts o where o.phone_hash = $6 and o.sender = s.sender)
+            on conflict do nothing
+            "#,
+            text.message_sid,
+            REPEATS_FOR.as_secs_f64(),
+            hashes.own.as_slice(),
+            last_digits(text.from),
+            text.senders as &[&str],
+            hashes.twin(),
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// A visitor's START, likewise.
+    pub async fn start(&self, text: Inbound<'_>) -> Result<(), sqlx::Error> {
+        let hashes = self.hashes(text.from);
+        sqlx::query!(
+            r#"
+            with first as (
+                insert into inbound_texts as i (message_sid) values ($1)
+                on conflict (message_sid) do update set received_at = now()
+                    where i.received_at < now() - make_interval(secs => $2)
+                returning message_sid
+            )
+            delete from optouts
+             where phone_hash = any($3) and sender = any($4) and exists (select from first)
+            "#,
+            text.message_sid,
+            REPEATS_FOR.as_secs_f64(),
+            &hashes.all() as &[&[u8]],
+            text.senders as &[&str],
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
     }
 
     /// Records many, each a sender and a number, all of them or none; `told` hears now and then how many are done.
@@ -127,18 +218,20 @@ impl OptOuts {
         let mut transaction = self.pool.begin().await?;
         let (mut new, mut done) = (0, 0);
         for part in all.chunks(BATCH) {
-            let hashes: Vec<_> = part.iter().map(|(_, phone)| self.hash(phone)).collect();
+            let hashes: Vec<_> = part.iter().map(|(_, phone)| self.hashes(phone)).collect();
             let added = sqlx::query!(
                 r#"
                 insert into optouts (phone_hash, sender, last_digits, source)
-                select o.hash, o.sender, o.last_digits, $4
-                  from unnest($1::bytea[], $2::text[], $3::text[]) as o (hash, sender, last_digits)
+                select n.hash, n.sender, n.last_digits, $4
+                  from unnest($1::bytea[], $2::text[], $3::text[], $5::bytea[]) as n (hash, sender, last_digits, twin)
+                 where not exists (select from optouts o where o.phone_hash = n.twin and o.sender = n.sender)
                 on conflict do nothing
                 "#,
-                &hashes.iter().map(<[u8; 32]>::as_slice).collect::<Vec<_>>() as &[&[u8]],
+                &hashes.iter().map(|hashes| hashes.own.as_slice()).collect::<Vec<_>>() as &[&[u8]],
                 &part.iter().map(|(sender, _)| sender.as_str()).collect::<Vec<_>>() as &[&str],
                 &part.iter().map(|(_, phone)| last_digits(phone)).collect::<Vec<_>>() as &[&str],
                 Source::Import.as_str(),
+                &hashes.iter().map(Hashes::twin).collect::<Vec<_>>() as &[Option<&[u8]>],
             )
             .execute(&mut *transaction)
             .await?;
@@ -163,6 +256,24 @@ pub async fn list(pool: &PgPool, sender: Option<&str>, limit: i64) -> Result<Vec
     )
     .fetch_all(pool)
     .await
+}
+
+/// Forgets STOPs and STARTs that are too old to come again, at most so many.
+pub async fn forget_repeats(connection: &mut PgConnection, at_most: i64) -> Result<u64, sqlx::Error> {
+    let forgotten = sqlx::query!(
+        r#"
+        with old as materialized (
+            select message_sid from inbound_texts where received_at < now() - make_interval(secs => $2)
+             order by received_at limit $1 for update skip locked
+        )
+        delete from inbound_texts i using old where i.message_sid = any(array[old.message_sid])
+        "#,
+        at_most,
+        REPEATS_FOR.as_secs_f64(),
+    )
+    .execute(connection)
+    .await?;
+    Ok(forgotten.rows_affected())
 }
 
 /// The last two, or fewer of what is too short to be a number.

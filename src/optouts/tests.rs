@@ -9,14 +9,79 @@ fn secrets(keys: &[&str]) -> SecretsKey {
     SecretsKey::parse(&keys.join(",")).unwrap()
 }
 
+fn inbound<'a>(message_sid: &'a str, from: &'a str, senders: &'a [&'a str]) -> Inbound<'a> {
+    Inbound { message_sid, from, senders }
+}
+
+async fn count(pool: &PgPool) -> i64 {
+    sqlx::query_scalar("select count(*) from optouts").fetch_one(pool).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_stop_or_start_that_comes_again_within_thirty_days_changes_nothing() {
+    with_database(|pool| async move {
+        let optouts = OptOuts::open(pool.clone(), &secrets(&["k"])).await.unwrap();
+        let both = ["MG1", SENDER];
+        optouts.stop(inbound("SM1", PHONE, &both)).await.unwrap();
+        assert_eq!(count(&pool).await, 2);
+        optouts.start(inbound("SM2", PHONE, &both)).await.unwrap();
+        assert_eq!(count(&pool).await, 0);
+        optouts.stop(inbound("SM1", PHONE, &both)).await.unwrap();
+        assert_eq!(count(&pool).await, 0);
+        optouts.stop(inbound("SM3", PHONE, &both)).await.unwrap();
+        optouts.start(inbound("SM2", PHONE, &both)).await.unwrap();
+        assert_eq!(count(&pool).await, 2);
+
+        let mut line = pool.acquire().await.unwrap();
+        assert_eq!(forget_repeats(&mut line, 10).await.unwrap(), 0);
+        sqlx::query("update inbound_texts set received_at = now() - interval '30 days 1 minute'")
+            .execute(&pool)
+            .await
+            .unwrap();
+        optouts.start(inbound("SM2", PHONE, &both)).await.unwrap();
+        assert_eq!(count(&pool).await, 0);
+        assert_eq!(forget_repeats(&mut line, 1).await.unwrap(), 1);
+        assert_eq!(forget_repeats(&mut line, 10).await.unwrap(), 1);
+        optouts.stop(inbound("SM2", PHONE, &both)).await.unwrap();
+        assert_eq!(count(&pool).await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn either_way_of_writing_a_mobile_stands_for_both() {
+    with_database(|pool| async move {
+        let optouts = OptOuts::open(pool.clone(), &secrets(&["k"])).await.unwrap();
+        for (n, (one, other)) in [
+            ("+5215512345678", "+525512345678"),
+            ("+5491123456789", "+541123456789"),
+            ("+5511987654321", "+551187654321"),
+        ]
+        .into_iter()
+        .flat_map(|(one, other)| [(one, other), (other, one)])
+        .enumerate()
+        {
+            let (first, second) = (format!("SM{n}a"), format!("SM{n}b"));
+            optouts.stop(inbound(&first, one, &[SENDER])).await.unwrap();
+            assert!(!optouts.record(SENDER, other, Source::Command).await.unwrap(), "{one}");
+            let imported = optouts.import(&[(SENDER.to_owned(), other.to_owned())], |_| ()).await;
+            assert_eq!(imported.unwrap(), 0, "{one}");
+            assert_eq!(count(&pool).await, 1, "{one}");
+            optouts.start(inbound(&second, other, &[SENDER])).await.unwrap();
+            assert_eq!(count(&pool).await, 0, "{one}");
+            assert!(optouts.record(SENDER, one, Source::Provider).await.unwrap());
+            assert!(optouts.remove(SENDER, other).await.unwrap());
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn an_opt_out_is_recorded_once_listed_without_its_number_and_removed() {
     with_database(|pool| async move {
         let optouts = OptOuts::open(pool.clone(), &secrets(&["k"])).await.unwrap();
-        let stop = Source::Inbound { provider_message_id: "SM1" };
-        assert!(optouts.record(SENDER, PHONE, stop).await.unwrap());
+        optouts.stop(inbound("SM1", PHONE, &[SENDER, "MG1"])).await.unwrap();
         assert!(!optouts.record(SENDER, PHONE, Source::Provider).await.unwrap());
-        assert!(optouts.record("MG1", PHONE, stop).await.unwrap());
         let all = list(&pool, None, 10).await.unwrap();
         assert_eq!(all.len(), 2);
         let own = list(&pool, Some(SENDER), 10).await.unwrap();

@@ -43,6 +43,74 @@ fn numbers_are_read_as_their_country_dials_them() {
 }
 
 #[test]
+fn what_people_paste_along_does_not_count() {
+    for text in [
+        "\u{202d}+1 (415) 555-2671\u{202c}",
+        "\u{2066}(415) 555-2671\u{2069}",
+        "\u{feff}415-555-2671",
+        "41\u{200b}5-555\u{ad}-26\u{2060}71\u{200d}",
+        "+\u{200e}1\u{fe0f}415\u{e0020}5552671",
+        "\u{2003}\u{3000}415-555-2671\u{85}\u{2028}",
+        "\t415-555-2671\r\n",
+        "\"415-555-2671\"",
+        "'+1 415 555 2671'",
+        "\u{201c}(415) 555-2671\u{201d}",
+        "\u{2018}415-555-2671\u{2019}",
+        "\u{201e}415-555-2671\u{201c}",
+        "\u{ab}\u{a0}415-555-2671\u{a0}\u{bb}",
+        "((415) 555-2671)",
+        "[(415) 555-2671]",
+        "<+1-415-555-2671>",
+        "<tel:+1-415-555-2671>",
+        "\"tel:+1-415-555-2671\"",
+        "\u{202a}\"\u{200b} tel:\u{feff} 415-555-2671 \u{200b}\"\u{202c}",
+        " \n<\u{200b} +1 415 555 2671 > ",
+        "te\u{ad}l:415-555-2671",
+        "415\u{202f}555\u{2009}2671",
+    ] {
+        assert_eq!(read(text, "US").as_deref(), Ok("+14155552671"), "{text:?}");
+    }
+    let padded = format!("{0}415-555-2671{0}", "\u{200b} ".repeat(200));
+    assert_eq!(read(&padded, "US").as_deref(), Ok("+14155552671"));
+}
+
+#[test]
+fn a_mobile_that_its_country_writes_in_two_ways_has_a_twin() {
+    for (one, other) in [
+        ("+5215512345678", "+525512345678"),
+        ("+5491123456789", "+541123456789"),
+        ("+5511961234567", "+551161234567"),
+        ("+5511987654321", "+551187654321"),
+        ("+5511912345678", "+551112345678"),
+    ] {
+        assert_eq!(twin(one).as_deref(), Some(other));
+        assert_eq!(twin(other).as_deref(), Some(one));
+    }
+    // Of the two, libphonenumber may take only one.
+    for text in ["+5215512345678", "+52 1 55 1234 5678", "\u{202d}+52 55 1234-5678"] {
+        assert_eq!(parse_either_form(text, "US").map(String::from).as_deref(), Ok("+525512345678"), "{text}");
+    }
+    assert!(parse_either_form("+52 1 55 1234 56", "US").is_err() && parse_either_form("x", "US").is_err());
+    for alone in [
+        "",
+        "+",
+        "+52",
+        "+14155552671",
+        "+5255123456789",
+        "+521",
+        "+54112345678",
+        // Landlines of Brazil, and the mobiles that have their digits after a 9.
+        "+551134567890",
+        "+5511934567890",
+        "+55119",
+        "no number",
+        "ééé",
+    ] {
+        assert_eq!(twin(alone), None, "{alone}");
+    }
+}
+
+#[test]
 fn a_number_has_a_country_or_a_calling_code_and_a_prefix_that_hides_it() {
     for (e164, home, prefix) in [
         ("+12015550123", "US", "+120…"),
@@ -57,7 +125,7 @@ fn a_number_has_a_country_or_a_calling_code_and_a_prefix_that_hides_it() {
 
 #[test]
 fn what_cannot_take_a_text_or_would_be_guessed_at_is_refused() {
-    let (too_long, many_digits) = (" ".repeat(251), "1".repeat(16));
+    let (too_long, many_digits) = (format!("4{}4155552671", " ".repeat(250)), "1".repeat(16));
     for (region, text) in [
         ("US", ""),
         ("US", " "),
@@ -68,6 +136,24 @@ fn what_cannot_take_a_text_or_would_be_guessed_at_is_refused() {
         ("US", "call 415-555-2671"),
         ("US", "415-555-2671 home"),
         ("US", "415-555-2671 x12"),
+        ("US", "1.4155552671E+10"),
+        ("US", "415555267l"),
+        ("US", "41555526７１ａ"),
+        ("US", "４１５ー５５５ー２６７ｌ"),
+        ("US", "415555267\u{406}"),
+        ("US", "415555267\u{661}\u{627}"),
+        ("US", "\"\"415-555-2671\"\""),
+        ("US", "(\"415-555-2671\")"),
+        ("US", "\"415-555-2671"),
+        ("US", "415-555-2671'"),
+        ("US", "\"415-555-2671'"),
+        ("US", "<415-555-2671"),
+        ("US", "{415-555-2671}"),
+        ("US", "\"Joe\" <415-555-2671>"),
+        ("US", "\"\""),
+        ("US", "\u{200b}"),
+        ("US", "415\t5552671"),
+        ("US", "415\u{2028}5552671"),
         ("US", "415-555-2671 ext. 12"),
         ("US", "415-555-2671;ext=12"),
         ("US", "415-555-2671#12"),
@@ -221,6 +307,30 @@ proptest! {
         let dialled = format!("{plus}{digits}");
         if let Some(number) = north_american(&dialled, &region) {
             prop_assert_eq!(look_up(&dialled, &region, PhoneCheck::Possible, &[]), Ok(number));
+        }
+    }
+
+    #[test]
+    fn what_is_pasted_along_changes_no_verdict(
+        text in prop_oneof!["[0-9+() .-]{0,16}", "[0-9a-z+;#]{5,14}", "\\+?[0-9]{7,15}"],
+        at in prop::collection::vec((0..20_usize, prop::sample::select(
+            vec!['\u{ad}', '\u{61c}', '\u{180e}', '\u{200b}', '\u{200f}', '\u{202d}', '\u{2066}', '\u{3164}', '\u{fe0f}', '\u{feff}', '\u{e0001}'])), 0..9),
+        (open, close) in prop::sample::select(vec![("", ""), ("\"", "\""), ("\u{201c}", "\u{201d}"), ("'", "'"), ("<", ">")]),
+        space in "[ \t\r\n\u{a0}\u{2003}\u{3000}]{0,3}",
+    ) {
+        // Quotes that are there already would be the one pair.
+        let mut pasted: Vec<char> = format!("{space}{open}{space}{text}{space}{close}{space}").chars().collect();
+        for (index, mark) in at {
+            pasted.insert(index.min(pasted.len()), mark);
+        }
+        let pasted: String = pasted.into_iter().collect();
+        prop_assert_eq!(read(&pasted, "US"), read(&text, "US"));
+    }
+
+    #[test]
+    fn twins_are_each_others(e164 in "\\+(52|54|55|1)[0-9]{9,12}") {
+        if let Some(other) = twin(&e164) {
+            prop_assert_eq!(twin(&other), Some(e164));
         }
     }
 

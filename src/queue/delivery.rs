@@ -72,6 +72,7 @@ pub fn read(properties: &BasicProperties, body: Vec<u8>) -> Envelope {
         correlation_id: owned(properties.correlation_id()),
         reply_to: owned(properties.reply_to()),
         content_type: owned(properties.content_type()),
+        content_encoding: owned(properties.content_encoding()),
         timestamp: *properties.timestamp(),
         expiration: owned(properties.expiration()),
         headers: headers.map(read_headers).unwrap_or_default(),

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     metrics,
+    optouts::Hashes,
     refusal::Refusal,
     trouble::{Trouble, persist},
 };
@@ -66,7 +67,7 @@ pub enum Fate {
 #[derive(Debug, Clone, Copy)]
 pub struct Recipient<'a> {
     pub sender: &'a str,
-    pub phone_hash: &'a [u8; 32],
+    pub hashes: Hashes,
 }
 
 /// Whether a text may be handed over once more, as the database has it now.

@@ -4,6 +4,7 @@
 use super::row::NewRow;
 use crate::{
     group::options::RateLimit,
+    optouts::Hashes,
     refusal::{Code, Refusal},
 };
 use std::{
@@ -23,7 +24,7 @@ pub struct Gate {
     /// Whom the text would come from.
     pub sender: Arc<str>,
     /// What stands for the number among the opt-outs.
-    pub phone_hash: [u8; 32],
+    pub hashes: Hashes,
     /// Texts of the group to one number.
     pub per_number: Option<RateLimit>,
 }
@@ -40,7 +41,8 @@ pub enum Gated {
     Crowded,
 }
 
-/// The gates of the sessions that a statement begins, as its columns.
+/// The gates of the sessions that a statement begins, as its columns. A row has a second gate where its number is written
+/// in two ways.
 #[derive(Debug, Default)]
 pub struct Gates<'a> {
     pub ids: Vec<Uuid>,
@@ -70,17 +72,29 @@ impl<'a> Gates<'a> {
             let phone = row.asked.phone.as_deref().unwrap_or_default();
             let nth = to_the_same.entry((group, phone)).or_default();
             *nth += 1;
-            gates.ids.push(row.id);
-            gates.groups.push(group);
-            gates.phones.push(phone);
-            gates.senders.push(&gate.sender);
-            gates.phone_hashes.push(&gate.phone_hash);
+            gates.push(row.id, (group, phone), gate, &gate.hashes.own);
             gates.at_most.push(gate.per_number.map(|limit| i32::try_from(limit.count).unwrap_or(i32::MAX)));
             gates.nth.push(*nth);
             gates.window.push(gate.per_number.map(|limit| limit.window.as_secs_f64()));
             gates.since.push(first_id(now, gate.per_number.map_or(Duration::ZERO, |limit| limit.window)));
+            // The other way of writing the number only asks for an opt-out: the limit counts by the one that is texted.
+            if let Some(twin) = &gate.hashes.twin {
+                gates.push(row.id, (group, phone), gate, twin);
+                gates.at_most.push(None);
+                gates.nth.push(1);
+                gates.window.push(None);
+                gates.since.push(row.id);
+            }
         }
         gates
+    }
+
+    fn push(&mut self, id: Uuid, (group, phone): (i64, &'a str), gate: &'a Gate, phone_hash: &'a [u8; 32]) {
+        self.ids.push(id);
+        self.groups.push(group);
+        self.phones.push(phone);
+        self.senders.push(&gate.sender);
+        self.phone_hashes.push(phone_hash);
     }
 }
 

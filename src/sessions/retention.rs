@@ -1,8 +1,10 @@
-//! Forgets old sessions: first what names a person, later the row (docs/GROWTH.md).
+//! Forgets old sessions: first what names a person, later the row (docs/GROWTH.md). And the repeats of STOPs that no longer
+//! come.
 
 use super::Fingerprints;
 use crate::{
     metrics::{self, Retired},
+    optouts,
     supervise::{Pulse, Task, keep_up},
     trouble::Passing,
 };
@@ -76,10 +78,11 @@ async fn step(pool: &PgPool, retention: Duration, fingerprints: &Fingerprints) -
     // What is kept for no longer than names needs no blanking.
     let blanked =
         if retention > BLANK_AFTER { blank(&mut transaction, retention, fingerprints).await? } else { 0 };
+    let repeats = optouts::forget_repeats(&mut transaction, BATCH.cast_signed()).await?;
     transaction.commit().await?;
     metrics::retired(Retired::Deleted, deleted);
     metrics::retired(Retired::Blanked, blanked);
-    Ok(deleted >= BATCH || blanked >= BATCH)
+    Ok(deleted >= BATCH || blanked >= BATCH || repeats >= BATCH)
 }
 
 /// Deletes rows that are older than `age` and over: no key is held, and no invite is in hand.

@@ -226,7 +226,7 @@ pub async fn claim(
          where id = $1 and status = 'sending' and expires_at > now()
            and (fence = $3 or (fence = $2 and coalesce(lease_until, now()) <= now() + interval '0.3 s'))
            and (select g.enabled from groups g where g.id = group_id)
-           and not exists (select from optouts o where o.phone_hash = $9 and o.sender = any(array[$10, '*']))
+           and not exists (select from optouts o where o.phone_hash = any($9) and o.sender = any(array[$10, '*']))
         returning extract(epoch from expires_at - now())::float8 as "session_left!",
                   extract(epoch from deadline_at - now())::float8 as deadline,
                   extract(epoch from valid_until - now())::float8 as own_limit
@@ -239,7 +239,7 @@ pub async fn claim(
         row.abandoned + i32::from(row.is_abandoned()),
         lease.ends.as_secs_f64(),
         lease.settle.as_secs_f64(),
-        to.phone_hash.as_slice(),
+        &to.hashes.all() as &[&[u8]],
         to.sender,
     )
     .fetch_optional(pool)
@@ -326,9 +326,9 @@ pub async fn release_message_id(pool: &PgPool, id: Uuid) -> Result<(), sqlx::Err
 pub async fn may_send(pool: &PgPool, row: &Standing, to: &Recipient<'_>) -> Result<Permission, sqlx::Error> {
     let now = sqlx::query!(
         r#"select coalesce((select enabled from groups where id = $1), false) as "enabled!",
-                  exists (select from optouts where phone_hash = $2 and sender = any(array[$3, '*'])) as "opted_out!""#,
+                  exists (select from optouts where phone_hash = any($2) and sender = any(array[$3, '*'])) as "opted_out!""#,
         row.group_id,
-        to.phone_hash.as_slice(),
+        &to.hashes.all() as &[&[u8]],
         to.sender,
     )
     .fetch_one(pool)

@@ -8,14 +8,15 @@ use secrecy::{ExposeSecret, SecretString};
 use sha1::Sha1;
 use url::Url;
 
-/// What the provider sends in `X-Twilio-Signature` with this form to this URL.
-pub fn sign<N: AsRef<str>, V: AsRef<str>>(auth_token: &SecretString, url: &str, form: &[(N, V)]) -> String {
+/// What the provider sends in `X-Twilio-Signature` with this form to this URL. Names and values are decoded, and need not
+/// be text: what is signed is its bytes.
+pub fn sign<N: AsRef<[u8]>, V: AsRef<[u8]>>(auth_token: &SecretString, url: &str, form: &[(N, V)]) -> String {
     STANDARD.encode(mac(auth_token, url, form).finalize().into_bytes())
 }
 
 /// Whether the signature is the provider's, in constant time. The provider signs the URL as it calls it, with or without
 /// the port.
-pub fn is_signed<N: AsRef<str>, V: AsRef<str>>(
+pub fn is_signed<N: AsRef<[u8]>, V: AsRef<[u8]>>(
     auth_token: &SecretString,
     url: &str,
     form: &[(N, V)],
@@ -27,7 +28,7 @@ pub fn is_signed<N: AsRef<str>, V: AsRef<str>>(
     urls.fold(false, |is_right, url| mac(auth_token, &url, form).verify_slice(&signature).is_ok() | is_right)
 }
 
-fn mac<N: AsRef<str>, V: AsRef<str>>(auth_token: &SecretString, url: &str, form: &[(N, V)]) -> Hmac<Sha1> {
+fn mac<N: AsRef<[u8]>, V: AsRef<[u8]>>(auth_token: &SecretString, url: &str, form: &[(N, V)]) -> Hmac<Sha1> {
     let mut sorted: Vec<_> = form.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).collect();
     sorted.sort_unstable();
     // As the provider's own libraries do with a name that comes twice.
@@ -36,8 +37,8 @@ fn mac<N: AsRef<str>, V: AsRef<str>>(auth_token: &SecretString, url: &str, form:
     let mut mac = Hmac::<Sha1>::new_from_slice(auth_token.expose_secret().as_bytes()).expect("any key");
     mac.update(url.as_bytes());
     for (name, value) in sorted {
-        mac.update(name.as_bytes());
-        mac.update(value.as_bytes());
+        mac.update(name);
+        mac.update(value);
     }
     mac
 }

@@ -27,6 +27,7 @@ mod neighbours;
 mod observe;
 mod optouts;
 mod outage;
+mod pasted;
 mod provider;
 mod receipts;
 mod replies;

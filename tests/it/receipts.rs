@@ -214,14 +214,13 @@ async fn who_says_stop_while_the_text_waits_is_not_texted() {
 async fn who_says_stop_is_texted_no_more_until_start() {
     let (world, mut gateway) = at_home_quietly(Setup::default()).await;
     let inbound = |body: &'static str| {
-        let form = [
-            ("From", "+11110000000"),
-            ("To", "+15005550006"),
-            ("Body", body),
-            ("MessageSid", "SM0123456789abcdef0123456789abcdef"),
-        ];
+        let sid = format!("SM{}", uuid::Uuid::new_v4().simple());
         let (world, gateway) = (&world, &gateway);
-        async move { webhook(world, gateway, "/webhooks/twilio/inbound", &form).await }
+        async move {
+            let form =
+                [("From", "+11110000000"), ("To", "+15005550006"), ("Body", body), ("MessageSid", &sid)];
+            webhook(world, gateway, "/webhooks/twilio/inbound", &form).await
+        }
     };
     send(gateway.invite(&world)).await.ok();
     let answer = inbound(" Stop ").await;

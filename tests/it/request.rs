@@ -16,7 +16,7 @@ async fn what_is_no_json_object_is_malformed_and_still_answered() {
     let broken = format!("{{\"x\":{}", "[".repeat(60_000));
     let repeated = world.request().to_string().replacen('{', "{\"groupid\":72,", 1);
     let escaped = world.request().to_string().replacen('{', "{\"group\\u0069d\":72,", 1);
-    let marked = format!("\u{feff}{}", world.request());
+    let marked = format!("\u{feff}\u{feff}{}", world.request());
     for body in [
         b"".as_slice(),
         b"\xff\xfe{}",

@@ -1,7 +1,8 @@
 //! A file of numbers: read whole before anything is written.
 
-use crate::{config::sender_name, phone::PhoneNumber};
+use crate::{config::sender_name, pasted, phone::PhoneNumber};
 use anyhow::{Context as _, bail};
+use csv::{ReaderBuilder, StringRecord, Trim};
 use std::{fs, io, path::Path};
 
 /// Wrong lines that are named at most.
@@ -10,45 +11,115 @@ const NAMED_AT_MOST: usize = 20;
 const TOLD_EVERY: usize = 50_000;
 
 pub(super) fn read(file: &Path) -> anyhow::Result<String> {
-    if file == Path::new("-") {
-        return io::read_to_string(io::stdin()).context("cannot read standard input");
-    }
-    fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
+    let (bytes, name) = if file == Path::new("-") {
+        let mut bytes = Vec::new();
+        io::copy(&mut io::stdin(), &mut bytes).context("cannot read standard input")?;
+        (bytes, "standard input".into())
+    } else {
+        let name = file.display().to_string();
+        (fs::read(file).with_context(|| format!("cannot read {name}"))?, name)
+    };
+    let is_utf8 = |_| format!("{name} is not UTF-8; a spreadsheet saves it so as \"CSV UTF-8\"");
+    String::from_utf8(bytes).map_err(|error| anyhow::anyhow!(is_utf8(error)))
 }
 
-/// Senders and numbers, one a line. The numbers are not repeated in complaints.
+/// What a file holds.
+#[derive(Debug)]
+pub(super) struct File {
+    /// Senders and numbers.
+    pub rows: Vec<(String, String)>,
+    /// Whether the first line was taken for the columns' names.
+    pub has_header: bool,
+}
+
+/// Reads CSV (RFC 4180): numbers, and after a comma, a semicolon or a tab their senders, quoted or not. The numbers are not
+/// repeated in complaints, but for their last two digits.
 pub(super) fn parse(
     text: &str,
     sender: &str,
     number: impl Fn(&str) -> Result<PhoneNumber, String>,
-) -> anyhow::Result<Vec<(String, String)>> {
-    let (mut rows, mut wrong) = (Vec::new(), Vec::new());
-    for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() {
-            continue;
-        }
-        let (phone, own) = match line.split_once(',') {
-            Some((phone, own)) => (phone.trim(), Some(own.trim())),
-            None => (line, None),
-        };
-        let own = own.filter(|own| !own.is_empty()).map_or(Ok(sender.to_owned()), sender_name);
-        match (number(phone), own) {
-            (Ok(phone), Ok(sender)) => rows.push((sender, phone.into())),
-            (Err(message), _) => wrong.push(format!("  line {}: {message}", index + 1)),
-            (_, Err(message)) => wrong.push(format!("  line {}: the sender {message}", index + 1)),
+) -> anyhow::Result<File> {
+    let text = text.trim_start_matches('\u{feff}');
+    let mut reader = ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .trim(Trim::All)
+        .delimiter(delimiter(text))
+        .from_reader(text.as_bytes());
+    let (mut rows, mut wrong, mut more, mut has_header) = (Vec::new(), Vec::new(), 0_usize, false);
+    for (index, record) in reader.records().enumerate() {
+        let record = record.context("the file cannot be read")?;
+        if index == 0 && is_header(&record) {
+            has_header = true;
+        } else if record.iter().any(|cell| !pasted::visible(cell).trim().is_empty()) {
+            match row(&record, sender, &number) {
+                Ok(row) => rows.push(row),
+                Err(message) if wrong.len() < NAMED_AT_MOST => {
+                    let (line, cell) = (line_of(text, &record), record.get(0).unwrap_or_default());
+                    wrong.push(format!("  line {line}: {message} ({})", masked(cell)));
+                }
+                Err(_) => more += 1,
+            }
         }
     }
     if wrong.is_empty() {
-        return Ok(rows);
+        return Ok(File { rows, has_header });
     }
-    let count = wrong.len();
-    if count > NAMED_AT_MOST {
-        wrong.truncate(NAMED_AT_MOST);
-        wrong.push(format!("  and {} more", count - NAMED_AT_MOST));
+    let count = wrong.len() + more;
+    if more > 0 {
+        wrong.push(format!("  and {more} more"));
     }
     let lines = if count == 1 { "line is" } else { "lines are" };
     bail!("nothing is imported, as {count} {lines} wrong:\n{}", wrong.join("\n"))
+}
+
+fn row(
+    record: &StringRecord,
+    sender: &str,
+    number: impl Fn(&str) -> Result<PhoneNumber, String>,
+) -> Result<(String, String), String> {
+    if record.iter().skip(2).any(|cell| !cell.is_empty()) {
+        return Err("it has more than a number and a sender".to_owned());
+    }
+    let phone = number(record.get(0).unwrap_or_default())?;
+    let own = record.get(1).map(|own| pasted::unwrapped(&pasted::visible(own)).to_owned());
+    let own = match own.filter(|own| !own.is_empty()) {
+        None => sender.to_owned(),
+        // Of columns that were swapped, it is a visitor's number.
+        Some(own) => sender_name(&own)
+            .map_err(|message| format!("the sender {}", message.replace(&own, &masked(&own))))?,
+    };
+    Ok((own, phone.into()))
+}
+
+/// The line that a record begins on, from 1. Its position may be that of the line break before it.
+fn line_of(text: &str, record: &StringRecord) -> usize {
+    let at = record.position().and_then(|position| usize::try_from(position.byte()).ok()).unwrap_or_default();
+    let (before, rest) = text.as_bytes().split_at(at.min(text.len()));
+    let breaks = rest.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
+    let before = &text.as_bytes()[..before.len() + breaks];
+    let is_break = |(n, b): (usize, &u8)| *b == b'\n' || (*b == b'\r' && before.get(n + 1) != Some(&b'\n'));
+    1 + before.iter().enumerate().filter(|pair| is_break(*pair)).count()
+}
+
+/// What parts the cells: a comma, unless there is none and spreadsheets of other countries wrote a semicolon, or a tab.
+fn delimiter(text: &str) -> u8 {
+    let candidates = [b',', b';', b'\t'];
+    candidates.into_iter().find(|b| text.as_bytes().contains(b)).unwrap_or(b',')
+}
+
+/// Whether it is a line of names: each cell has letters, and no digit.
+fn is_header(record: &StringRecord) -> bool {
+    record.iter().all(|cell| cell.contains(char::is_alphabetic) && !cell.contains(char::is_numeric))
+}
+
+/// Enough to find the line by, and no number.
+fn masked(cell: &str) -> String {
+    let digits: Vec<char> = cell.chars().filter(char::is_ascii_digit).collect();
+    match digits.len() {
+        0..=4 => "…".to_owned(),
+        count => format!("…{}", digits[count - 2..].iter().collect::<String>()),
+    }
 }
 
 /// Says on standard error how far a long import is.
@@ -61,18 +132,19 @@ pub(super) fn tell(done: usize, all: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::phone::{self, PhoneCheck};
+    use crate::phone;
 
-    fn rows(text: &str) -> anyhow::Result<Vec<(String, String)>> {
-        let number = |text: &str| {
-            phone::parse(text, "US", PhoneCheck::Possible, &[]).map_err(|refusal| refusal.message)
-        };
+    fn file(text: &str) -> anyhow::Result<File> {
+        let number = |text: &str| phone::parse_either_form(text, "US").map_err(|refusal| refusal.message);
         parse(text, "*", number)
+    }
+
+    fn rows(text: &str) -> Vec<(String, String)> {
+        file(text).unwrap_or_else(|error| panic!("{text:?}: {error}")).rows
     }
 
     #[test]
     fn numbers_are_read_in_any_format_with_a_sender_or_without() {
-        let text = "\u{feff}111-000-0000\r\n\n +442079460958 , +15550001111\n2015550100,\n2015550101,MG1\n";
         let expected = [
             ("*", "+11110000000"),
             ("+15550001111", "+442079460958"),
@@ -80,18 +152,56 @@ mod tests {
             ("MG1", "+12015550101"),
         ];
         let expected = expected.map(|(sender, phone)| (sender.to_owned(), phone.to_owned()));
-        assert_eq!(rows(text).unwrap(), expected);
-        assert!(rows("").unwrap().is_empty());
+        for text in [
+            "\u{feff}111-000-0000\r\n\n +442079460958 , +15550001111\n2015550100,\n2015550101,MG1\n",
+            "\"111-000-0000\"\n\"+44 20 7946 0958\",\"+15550001111\"\r\n\"(201) 555-0100\"\n \"2015550101\" , \"MG1\"",
+            "\u{feff}\"Phone\",\"Sender\"\r\n\"111-000-0000\",\"\"\r\n\"+442079460958\",\"+15550001111\"\r\n\"2015550100\",\r\n2015550101,MG1\r\n",
+            "Phone;Sender\n111-000-0000;\n+442079460958;+15550001111\n2015550100;\n2015550101;MG1\n",
+            "111-000-0000\t\n+442079460958\t+15550001111\n\u{202a}2015550100\u{202c}\n2015550101\tMG1\n",
+            "phone\n\"\"\"111-000-0000\"\"\"\n+442079460958,+15550001111\n<2015550100>\n\u{201c}2015550101\u{201d},\u{201c}MG1\u{201d}\n\n,\n",
+        ] {
+            assert_eq!(rows(text), expected, "{text:?}");
+        }
+        for empty in ["", "\u{feff}", "\n\r\n", "Phone,Sender\n"] {
+            assert!(rows(empty).is_empty(), "{empty:?}");
+        }
+        assert!(file("Phone\n2015550100").unwrap().has_header && !file("2015550100").unwrap().has_header);
     }
 
     #[test]
     fn wrong_lines_are_named_and_not_quoted() {
-        let complaint = rows("2015550100\nphone\n2015550101,no such sender at all\n12345\n").unwrap_err();
-        let complaint = complaint.to_string();
-        assert!(complaint.starts_with("nothing is imported, as 3 lines are wrong:"), "{complaint}");
-        assert!(complaint.contains("line 2: ") && complaint.contains("line 3: the sender"), "{complaint}");
-        assert!(complaint.contains("line 4: ") && !complaint.contains("12345"), "{complaint}");
-        let many = "x\n".repeat(100);
-        assert!(rows(&many).unwrap_err().to_string().ends_with("and 80 more"));
+        let complaint = file(
+            "2015550100\nphone\n2015550101,no such sender 2015550188\n12345\n\"201-555-01O2\"\n2015550103,MG1,x\n",
+        );
+        let complaint = complaint.unwrap_err().to_string();
+        assert!(complaint.starts_with("nothing is imported, as 5 lines are wrong:"), "{complaint}");
+        for named in
+            ["line 2: the phone", "line 3: the sender", "line 4: ", "line 5: ", "line 6: it has more than"]
+        {
+            assert!(complaint.contains(named), "{named} {complaint}");
+        }
+        for named in ["(…)", "(…01)", "(…45)", "(…12)", "(…03)"] {
+            assert!(complaint.contains(named), "{named} {complaint}");
+        }
+        for hidden in ["12345", "2015", "no such"] {
+            assert!(!complaint.contains(hidden), "{complaint}");
+        }
+        // A cell over several lines is named by its first.
+        let complaint = file("2015550100\n\"2015550101\n2015550102\"\n2015550103\n").unwrap_err().to_string();
+        assert!(complaint.contains("1 line is wrong") && complaint.contains("line 2: "), "{complaint}");
+        for (breaks, line) in [("\r\n", 3), ("\n", 3), ("\r", 3), ("\r\n\r\n", 5)] {
+            let complaint =
+                file(&["2015550100", "2015550101", "12345", "2015550102"].join(breaks)).unwrap_err();
+            assert!(complaint.to_string().contains(&format!("  line {line}: ")), "{breaks:?} {complaint}");
+        }
+        let many = "x1\n".repeat(100);
+        assert!(file(&many).unwrap_err().to_string().ends_with("and 80 more"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_file_makes_it_panic(text in "[0-9+a-z\",; \t\r\n\u{feff}\u{200b}é]{0,80}") {
+            let _ = file(&text);
+        }
     }
 }

@@ -68,6 +68,41 @@ fn what_is_no_credential_is_malformed() {
 }
 
 #[test]
+fn what_was_pasted_along_is_refused_by_name() {
+    let token = gkey::mint(group(72), "12345", KEY, NOW + 60);
+    let web = gssnid::mint("joe", NOW, None);
+    for (text, named) in [
+        (format!("\u{feff}Bearer GKEY {token}"), "U+FEFF"),
+        (format!("Bearer GKEY {token}\u{200b}"), "U+200B"),
+        (format!("Bearer GKEY \u{202a}{token}"), "U+202A"),
+        (format!("Bearer\u{2060} GKEY {token}"), "U+2060"),
+        (format!("Bearer GKEY {}", token.replacen("12345", "12\u{ad}345", 1)), "U+00AD"),
+        (format!("Bearer GKEY jo\u{200d}e~{}", token.rsplit('&').next().unwrap()), "U+200D"),
+        (format!("\"Bearer GKEY {token}\""), "U+0022"),
+        (format!("'Bearer GKEY {token}'"), "U+0027"),
+        (format!("Bearer GKEY \"{token}\""), "U+0022"),
+        (format!("\u{201c}Bearer GKEY {token}\u{201d}"), "U+201C"),
+        (format!("Bearer GKEY {token}\n"), "U+000A"),
+        (format!("\u{a0}Bearer GKEY {token}"), "U+00A0"),
+        ("\u{200b}".to_owned(), "U+200B"),
+    ] {
+        let refusal = collect([authorization(&text)]).unwrap_err();
+        assert_eq!(refusal.code, Code::CredentialMalformed, "{text:?}");
+        assert!(refusal.message.contains(named), "{text:?}: {}", refusal.message);
+    }
+    for text in [format!("\"{web}\""), format!("jo\u{200b}{web}"), format!("{web}\r\n")] {
+        let refusal = collect([gssnid(&text)]).unwrap_err();
+        assert_eq!(refusal.code, Code::CredentialMalformed, "{text:?}");
+        assert!(refusal.message.contains("U+"), "{text:?}: {}", refusal.message);
+    }
+    // A name may have letters of any script, and what is encoded may be anything.
+    for user in ["é/& \u{200b}", "\u{a0}"] {
+        let text = format!("Bearer GKEY {}", gkey::mint(group(72), user, KEY, NOW + 60));
+        assert!(matches!(collect([authorization(&text)]), Ok(Credential::Gkey(_))), "{text:?}");
+    }
+}
+
+#[test]
 fn debug_shows_no_credential() {
     let token = gkey::mint(group(72), "12345", KEY, NOW + 60);
     let bearer = format!("Bearer GKEY {token}");

@@ -4,7 +4,7 @@ use super::{Params, Request, text};
 use crate::{
     group::{Group, GroupId},
     invite::envelope::{Envelope, HeaderValue},
-    phone,
+    pasted, phone,
     refusal::{Code, Refusal},
     sessions::Asked,
 };
@@ -15,6 +15,7 @@ use std::borrow::Cow;
 const LARGEST_PARAMS: usize = 4 * 1024;
 /// A field's name is repeated to its sender up to this many characters.
 const LONGEST_NAME: usize = 64;
+const GROUP_RULE: &str = "must be an integer from 1 to 9007199254740991";
 
 fn missing(field: &str) -> Refusal {
     Refusal::new(Code::FieldMissing, format!("{field} is missing")).field(field)
@@ -26,28 +27,34 @@ fn invalid(field: &str, rule: &str) -> Refusal {
 
 /// The group that the request names, in its body, its header, or both alike.
 pub fn groupid(request: &Request<'_>, envelope: &Envelope) -> Result<GroupId, Refusal> {
-    let rule = || invalid("groupid", "must be an integer from 1 to 9007199254740991");
+    let rule = || invalid("groupid", GROUP_RULE);
     let body = match given(request.groupid) {
         None => None,
         Some(raw) => Some(match text(raw) {
-            Some(digits) => digits_of(&digits).ok_or_else(rule)?,
+            Some(digits) => digits_of(&digits).ok_or_else(|| not_digits(&digits))?,
             None => whole(raw.get()).parse().ok().and_then(GroupId::new).ok_or_else(rule)?,
         }),
     };
     let mut named = body;
     for value in envelope.headers("groupid") {
         let header = match value {
-            HeaderValue::Text(digits) => digits_of(digits),
-            HeaderValue::Integer(number) => GroupId::new(*number),
-            HeaderValue::Other => None,
+            HeaderValue::Text(digits) => digits_of(digits).ok_or_else(|| not_digits(digits))?,
+            HeaderValue::Integer(number) => GroupId::new(*number).ok_or_else(rule)?,
+            HeaderValue::Other => return Err(rule()),
         };
-        let header = header.ok_or_else(rule)?;
         if named.is_some_and(|other| other != header) {
             return Err(invalid("groupid", "differs between the body and the header"));
         }
         named = Some(header);
     }
     named.ok_or_else(|| missing("groupid"))
+}
+
+fn not_digits(text: &str) -> Refusal {
+    match pasted::stray(text) {
+        Some(stray) => invalid("groupid", &format!("{GROUP_RULE}, in digits alone, and holds {stray}")),
+        None => invalid("groupid", GROUP_RULE),
+    }
 }
 
 fn digits_of(digits: &str) -> Option<GroupId> {

@@ -10,9 +10,16 @@ use serde::{
 use serde_json::{error::Category, value::RawValue};
 use std::{borrow::Cow, collections::HashSet, fmt};
 
+/// Some programs put it before all that they write in UTF-8. RFC 8259, section 8.1, lets a reader ignore it.
+const BYTE_ORDER_MARK: char = '\u{FEFF}';
+
+fn reader(text: &str) -> serde_json::Deserializer<serde_json::de::StrRead<'_>> {
+    serde_json::Deserializer::from_str(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text))
+}
+
 /// Says what is wrong in words that hold nothing of the body but a position.
 pub fn parse(text: &str) -> Result<Request<'_>, String> {
-    let mut reader = serde_json::Deserializer::from_str(text);
+    let mut reader = reader(text);
     let request = Object.deserialize(&mut reader).map_err(|error| describe(&error))?;
     reader.end().map_err(|error| describe(&error))?;
     Ok(request)
@@ -20,7 +27,7 @@ pub fn parse(text: &str) -> Result<Request<'_>, String> {
 
 /// The fields of any JSON object, each there once; in the same words.
 pub fn object(text: &str) -> Result<Vec<(Cow<'_, str>, &RawValue)>, String> {
-    let mut reader = serde_json::Deserializer::from_str(text);
+    let mut reader = reader(text);
     let fields =
         de::Deserializer::deserialize_map(&mut reader, ParamsObject).map_err(|error| describe(&error))?;
     reader.end().map_err(|error| describe(&error))?;
@@ -191,7 +198,10 @@ mod tests {
             "{'a':1}",
             "{\"a\":}",
             "{\"a\":1,}",
-            "\u{feff}{}",
+            "\u{feff}",
+            "\u{feff}\u{feff}{}",
+            " \u{feff}{}",
+            "{}\u{feff}",
             r#"{"groupid":1,"groupid":1}"#,
             r#"{"groupid":1,"group\u0069d":2}"#,
             r#"{"x":1,"x":2}"#,
@@ -200,6 +210,12 @@ mod tests {
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_byte_order_mark_before_the_object_is_ignored() {
+        assert!(parse("\u{feff} {\"groupid\": 72}").unwrap().groupid.is_some());
+        assert_eq!(object("\u{feff}{\"a\":1}").unwrap().len(), 1);
     }
 
     #[test]

@@ -38,6 +38,10 @@ impl Message {
         self.with(|properties| properties.with_content_type(name.into()))
     }
 
+    pub fn content_encoding(self, name: &str) -> Self {
+        self.with(|properties| properties.with_content_encoding(name.into()))
+    }
+
     pub fn timestamp(self, at: u64) -> Self {
         self.with(|properties| properties.with_timestamp(at))
     }
