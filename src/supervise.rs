@@ -15,9 +15,11 @@ pub use pulse::{Pulse, problems};
 pub use runtime::watch as watch_runtime;
 
 use crate::{backoff::Backoff, metrics};
+use futures::FutureExt;
 use std::{
     convert::Infallible,
     future::Future,
+    panic::AssertUnwindSafe,
     time::{Duration, Instant},
 };
 use tokio::task::JoinHandle;
@@ -224,12 +226,15 @@ pub fn aside_in(
     all.spawn(named(what, work))
 }
 
-/// Runs it; the log names it when it panics.
-async fn named(what: &'static str, work: impl Future<Output = ()>) {
-    if pulse::caught(work).await.is_err() {
-        metrics::task_ended(what);
-        tracing::error!(task = what, "a piece of work ended in a panic");
-    }
+/// Runs it; the log names it when it panics. No `async` block: that would keep the room for the work twice, and each invite
+/// in hand has one.
+fn named(what: &'static str, work: impl Future<Output = ()>) -> impl Future<Output = ()> {
+    AssertUnwindSafe(work).catch_unwind().map(move |ended| {
+        if ended.is_err() {
+            metrics::task_ended(what);
+            tracing::error!(task = what, "a piece of work ended in a panic");
+        }
+    })
 }
 
 #[cfg(test)]

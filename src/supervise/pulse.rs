@@ -54,11 +54,6 @@ impl Ended {
     }
 }
 
-/// Runs it, and catches its panic; the hook has logged that.
-pub(super) async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Ended> {
-    AssertUnwindSafe(work).catch_unwind().await.map_err(|_| Ended::Panicked)
-}
-
 impl Pulse {
     pub(super) fn of(task: Task) -> Self {
         let state = Arc::new(State { task, now: Mutex::default(), fate: failpoint::Fate::default() });
@@ -86,7 +81,9 @@ impl Pulse {
             self.0.fate.meet(self.0.task.name());
             life.await
         };
-        caught(self.0.fate.of(life)).await?.ok_or(Ended::Returned)
+        // The hook has logged a panic.
+        let ended = AssertUnwindSafe(self.0.fate.of(life)).catch_unwind().await;
+        ended.map_err(|_| Ended::Panicked)?.ok_or(Ended::Returned)
     }
 
     pub(super) fn has_ended(&self) {

@@ -5,7 +5,7 @@ use std::sync::{
 };
 
 /// What `problems` says of the task so much later. Tests of one process share the list, so each has a task of its own.
-fn named(task: Task, later: Duration) -> Option<String> {
+fn problem(task: Task, later: Duration) -> Option<String> {
     let name = format!("\"{}\"", task.name());
     pulse::problems_at(Instant::now() + later).into_iter().find(|problem| problem.contains(&name))
 }
@@ -33,8 +33,8 @@ async fn a_task_that_ends_in_a_panic_or_returns_is_started_again_until_it_is_ask
         }
     });
     let _ = lives_thrice.await as Result<(), _>;
-    assert!(named(Task::Groups, NOW).is_some_and(|problem| problem.contains("ended unasked")));
-    assert_eq!(named(Task::Groups, A_MINUTE), None, "it has been well for a minute by then");
+    assert!(problem(Task::Groups, NOW).is_some_and(|problem| problem.contains("ended unasked")));
+    assert_eq!(problem(Task::Groups, A_MINUTE), None, "it has been well for a minute by then");
     stop.cancel();
     assert!(matches!(kept.ended().await, Ok(())));
     assert_eq!(lives.load(Ordering::Relaxed), 3);
@@ -50,17 +50,17 @@ async fn an_error_that_no_start_mends_ends_the_task() {
 fn a_task_without_a_step_for_a_minute_is_named_with_its_last_step_and_an_idle_one_is_not() {
     let task = Task::MetricsUpkeep;
     let pulse = Pulse::of(task);
-    assert_eq!(named(task, A_MINUTE), None, "it waits for work");
+    assert_eq!(problem(task, A_MINUTE), None, "it waits for work");
     pulse.step("reading");
     pulse.step("writing");
-    assert_eq!(named(task, Duration::from_secs(59)), None);
-    let problem = named(task, A_MINUTE).expect("it is stuck");
-    assert!(problem.contains("61 s") && problem.contains("writing"), "{problem}");
+    assert_eq!(problem(task, Duration::from_secs(59)), None);
+    let text = problem(task, A_MINUTE).expect("it is stuck");
+    assert!(text.contains("61 s") && text.contains("writing"), "{text}");
     pulse.idle();
-    assert_eq!(named(task, A_MINUTE), None);
+    assert_eq!(problem(task, A_MINUTE), None);
     pulse.step("reading");
     drop(pulse);
-    assert_eq!(named(task, A_MINUTE), None, "it is gone");
+    assert_eq!(problem(task, A_MINUTE), None, "it is gone");
 }
 
 #[tokio::test]
@@ -80,6 +80,17 @@ async fn a_piece_of_work_that_panics_drops_what_its_requester_waits_for() {
         panic!("a test's panic");
     });
     assert!(answered.await.is_err());
+}
+
+#[test]
+fn a_piece_of_work_has_hardly_more_room_than_its_own() {
+    let work = async {
+        let held = [0_u8; 4_096];
+        std::future::pending::<()>().await;
+        std::hint::black_box(held);
+    };
+    let own = size_of_val(&work);
+    assert!(size_of_val(&super::named("a test's work", work)) <= own + 64);
 }
 
 #[test]
