@@ -103,19 +103,23 @@ async fn ready(State(health): State<Health>) -> (StatusCode, Json<serde_json::Va
     let refused = outside.and_then(|(_, sms)| sms.account_refused());
     let mut problems = Vec::new();
     if !consuming {
-        problems.push("no invites can come: the broker is away, or its queue; see the log".to_owned());
+        let why = health.consuming.problem();
+        let why = why.unwrap_or_else(|| "the broker is away, or its queue; see the log".to_owned());
+        problems.push(format!("no invites can come: {why}"));
     }
     if !database {
         problems.push(NO_DATABASE.to_owned());
     }
     if outside.is_some() && !publishing {
-        problems.push("replies cannot be published: the broker is away, or holds publishers back".to_owned());
+        let why = outside.and_then(|(publisher, _)| publisher.problem());
+        let why = why.unwrap_or_else(|| "the broker is away, or holds publishers back".to_owned());
+        problems.push(format!("replies cannot be published: {why}"));
     }
     if let Some(code) = refused {
         problems.push(format!("the provider refuses the operator's account ({code}): check TWILIO_*"));
     }
     problems.extend(supervise::problems());
-    let ready = consuming && database;
+    let ready = consuming && database && publishing;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let provider = if refused.is_some() { "refuses the account" } else { "ok" };
     let body = json!({

@@ -37,6 +37,7 @@ pub mod phone;
 pub mod queue;
 pub mod refusal;
 pub mod sandbox;
+mod seldom;
 pub mod sessions;
 pub mod shutdown;
 pub mod sms;

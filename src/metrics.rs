@@ -26,6 +26,7 @@ const TEXTS: &str = "session_invite_texts_total";
 const TEXT_SECONDS: &str = "session_invite_text_duration_seconds";
 const REDELIVERIES: &str = "session_invite_redeliveries_total";
 const DEAD: &str = "session_invite_dead_letters_total";
+const DISCARDED: &str = "session_invite_discarded_total";
 const LOST: &str = "session_invite_connection_losses_total";
 const STAGE_SECONDS: &str = "session_invite_stage_duration_seconds";
 const LATER: &str = "session_invite_postponed_total";
@@ -88,6 +89,11 @@ pub fn start() -> Result<PrometheusHandle, BuildError> {
     describe_histogram!(TEXT_SECONDS, Unit::Seconds, "How long the provider takes for one try.");
     describe_counter!(REDELIVERIES, "Messages that the broker had delivered before.");
     describe_counter!(DEAD, "Messages that were set aside, by kind: a request or a reply.");
+    describe_counter!(
+        DISCARDED,
+        "What senders without a credential can cause, and is not kept: `undecodable` messages, which the broker carries \
+         on, `dead_letter`s above the limit, and `direct_reply`s to names that are not known."
+    );
     describe_counter!(LOST, "Connections that were lost, by what they were for.");
     describe_histogram!(STAGE_SECONDS, Unit::Seconds, "How long an invite takes in one stage of its way.");
     describe_counter!(LATER, "Messages that went to a retry queue, for a try, a look or an outcome.");
@@ -186,6 +192,24 @@ pub fn texted(answer: &Answer, since: Instant) {
 /// `kind` is `request` or `reply`.
 pub fn dead_letter(kind: &'static str) {
     counter!(DEAD, "kind" => kind).increment(1);
+}
+
+/// What is not kept, as anybody can cause it without a credential.
+#[derive(Debug, Clone, Copy)]
+pub enum Discarded {
+    /// The broker carries it on.
+    Undecodable,
+    DeadLetter,
+    DirectReply,
+}
+
+pub fn discarded(what: Discarded) {
+    let what = match what {
+        Discarded::Undecodable => "undecodable",
+        Discarded::DeadLetter => "dead_letter",
+        Discarded::DirectReply => "direct_reply",
+    };
+    counter!(DISCARDED, "what" => what).increment(1);
 }
 
 /// What a lost connection was for.

@@ -10,7 +10,7 @@ use crate::{
     limits::Guesses,
     metrics,
     optouts::OptOuts,
-    queue::{self, Asking, Names, Unusable},
+    queue::{self, Asking},
     shutdown, supervise,
     trouble::{Trouble, persist},
 };
@@ -87,31 +87,20 @@ async fn reach_database(
     Ok(())
 }
 
-/// Connects and declares the queues, however long the broker is away.
+/// Connects, however long the broker is away or no worker has declared the queue: the gateway declares nothing. An error
+/// is one that no waiting mends. What is waited for is in the log and in `/readyz` by [`Asking`].
 async fn reach_broker(
     config: &BrokerConfig,
     gateway: &Gateway,
     give_up: &CancellationToken,
 ) -> anyhow::Result<()> {
+    gateway.has_asking(Asking::start(config.clone(), give_up.clone()));
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
-    let mut told = false;
-    while let Err(error) = declare(config).await {
+    while let Err(error) = queue::look_for_requests(config).await {
         if !error.passes() {
             return Err(error.into());
         }
-        if !told {
-            told = true;
-            tracing::warn!(%error, "waiting for the broker");
-        }
         backoff.wait().await;
     }
-    gateway.has_asking(Asking::start(config.clone(), give_up.clone()));
     Ok(())
-}
-
-async fn declare(config: &BrokerConfig) -> Result<(), Unusable> {
-    let connection = queue::connect(config, "gateway's start").await?;
-    let channel = connection.create_channel().await?;
-    queue::declare(&channel, &Names::new(&config.queue_prefix)).await?;
-    Ok(connection.close(200, "done".into()).await?)
 }

@@ -20,6 +20,7 @@ pub mod worker;
 use crate::{
     config::{BrokerArgs, BrokerConfig, DatabaseArgs, Faults},
     db,
+    queue::ReplyToAllow,
 };
 use sqlx::PgPool;
 
@@ -45,4 +46,11 @@ pub fn broker(args: &BrokerArgs) -> anyhow::Result<BrokerConfig> {
     let mut faults = Faults::default();
     let config = args.check(&mut faults);
     Ok(faults.finish(config)?)
+}
+
+/// Where replies may go, for one command.
+pub fn reply_to_allow(given: Option<&String>) -> anyhow::Result<ReplyToAllow> {
+    let mut faults = Faults::default();
+    let allow = faults.read("REPLY_TO_ALLOW", given, "*", ReplyToAllow::parse);
+    Ok(faults.finish(allow)?)
 }

@@ -6,12 +6,13 @@ use crate::{
     credential::gkey,
     group::GroupId,
     output,
-    queue::{self, Names},
+    queue::{self, Names, Unusable},
 };
 use anyhow::{Context, anyhow, bail};
 use futures::StreamExt;
 use lapin::{
     BasicProperties, Channel,
+    message::Delivery,
     options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions},
     types::FieldTable,
 };
@@ -123,12 +124,25 @@ async fn ask(
         .with_content_type("application/json".into());
     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
     let payload = serde_json::to_vec(body)?;
-    let confirm =
-        channel.basic_publish("".into(), queue.into(), options, &payload, properties).await?.await?;
+    let publishing =
+        async { channel.basic_publish("".into(), queue.into(), options, &payload, properties).await?.await };
+    let confirm = publishing.await.map_err(Unusable::of_publishing)?;
     if confirm.take_message().is_some() {
         bail!("there is no queue {queue}; start a worker, which declares it, or check QUEUE_PREFIX");
     }
-    let reply = tokio::time::timeout(wait, replies.next()).await.map_err(|_| {
+    // Anybody can publish to the name of a direct reply.
+    let own =
+        |reply: &Delivery| reply.properties.correlation_id().as_ref().is_some_and(|of| of.as_str() == id);
+    let coming = async {
+        while let Some(came) = replies.next().await {
+            match came {
+                Ok(reply) if !own(&reply) => {}
+                came => return Some(came),
+            }
+        }
+        None
+    };
+    let reply = tokio::time::timeout(wait, coming).await.map_err(|_| {
         let waited = humantime::format_duration(wait);
         anyhow!(
             "no reply within {waited}; is a worker running? The invite waits in the queue, or goes on; \

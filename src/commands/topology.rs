@@ -25,10 +25,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let config = super::broker(&args.broker)?;
     let names = Names::new(&config.queue_prefix);
     let connection = queue::connect(&config, "topology").await?;
-    let channel = connection.create_channel().await?;
     match args.action {
-        Action::Declare => queue::declare(&channel, &names).await?,
-        Action::Delete => queue::delete(&channel, &names).await?,
+        Action::Declare => queue::declare(&connection, &names).await?,
+        Action::Delete => queue::delete(&connection.create_channel().await?, &names).await?,
     }
     connection.close(200, "done".into()).await?;
     Ok(())

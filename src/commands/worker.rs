@@ -11,7 +11,7 @@ use crate::{
     limits::Limits,
     metrics,
     optouts::OptOuts,
-    queue::{Consumer, Consuming, Events, Names, Publisher, Source},
+    queue::{Consumer, Consuming, DirectReplies, Events, Names, Publisher, Source},
     sessions::{self, Fingerprints, Lease, Sessions},
     shutdown,
     sms::Sms,
@@ -96,9 +96,9 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
     Events::new(pool.clone(), config.broker.clone()).start(stop.clone());
     sessions::retain(pool.clone(), config.retention, fingerprints, stop.clone());
     let publisher = Publisher::start(Task::Replies, config.broker.clone(), give_up.clone());
-    let direct = Publisher::start(Task::DirectReplies, config.broker.clone(), give_up.clone());
+    let direct = DirectReplies::start(config.broker.clone(), give_up.clone());
     health.tells_of(publisher.clone(), sms.clone());
-    let publishers = [publisher, direct];
+    let publishers = (publisher, direct);
     let requests = consumer(&config, publishers.clone(), invites.clone(), health.consuming);
     let dropped = Consumer {
         source: Source::Dropped,
@@ -136,7 +136,7 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
 
 fn consumer(
     config: &WorkerConfig,
-    [publisher, direct]: [Publisher; 2],
+    (publisher, direct): (Publisher, DirectReplies),
     invites: Arc<Context>,
     consuming: Arc<Consuming>,
 ) -> Consumer {

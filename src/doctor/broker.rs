@@ -3,12 +3,14 @@
 use super::{Finding, PATIENCE};
 use crate::{
     config::{Faults, WorkerArgs},
-    queue::{self, Names, QueueState, Standing},
+    queue::{self, Names, QueueState, Server, Standing},
 };
+use lapin::Connection;
 use tokio::time::timeout;
 
 const SERVER: &str = "broker";
 const QUEUES: &str = "queues";
+const LIMITS: &str = "delivery limit";
 
 pub(super) async fn examine(args: &WorkerArgs) -> Vec<Finding> {
     let mut faults = Faults::default();
@@ -16,15 +18,19 @@ pub(super) async fn examine(args: &WorkerArgs) -> Vec<Finding> {
         return vec![Finding::skipped(SERVER, "AMQP_URL is not usable")];
     };
     let looking = async {
-        let connection = queue::connect(&config, "doctor").await?;
-        let states = queue::look(&connection, &Names::new(&config.queue_prefix)).await?;
+        let (server, names) = (Server::default(), Names::new(&config.queue_prefix));
+        let connection = queue::connect_and_ask(&config, "doctor", server.clone()).await?;
+        let states = queue::look(&connection, &names).await?;
+        let version = server.version().unwrap_or("of an unknown version").to_owned();
+        let limits = if throws_away(&version) { limits(&connection, &names, &states).await } else { None };
         let _ = connection.close(200, "done".into()).await;
-        Ok::<_, queue::Unusable>(states)
+        Ok::<_, queue::Unusable>((version, states, limits))
     };
     let why = match timeout(PATIENCE, looking).await {
-        Ok(Ok(states)) => {
-            let mut findings = vec![Finding::ok(SERVER, "reached")];
+        Ok(Ok((version, states, limits))) => {
+            let mut findings = vec![Finding::ok(SERVER, format!("reached: RabbitMQ {version}"))];
             findings.extend(told(&states));
+            findings.extend(limits.map(|limited| of_limits(limited, &config.queue_prefix)));
             return findings;
         }
         Ok(Err(error)) => error.to_string(),
@@ -32,6 +38,64 @@ pub(super) async fn examine(args: &WorkerArgs) -> Vec<Finding> {
     };
     let mend = "is it running where AMQP_URL points, and does it take this login and vhost?";
     vec![Finding::failed(SERVER, why, mend), Finding::skipped(QUEUES, "needs the broker")]
+}
+
+/// Whether this server has a delivery limit where nothing says so.
+fn throws_away(version: &str) -> bool {
+    version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major >= 4)
+}
+
+/// The queues from which a message that is returned too often is lost, as far as that can be tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Limited {
+    /// Those in which it was tried, and lost.
+    Here(Vec<String>),
+    /// They are in use: it could not be tried in any.
+    Unknown,
+}
+
+/// Tried where there are queues without a dead-letter queue.
+async fn limits(connection: &Connection, names: &Names, states: &[QueueState]) -> Option<Limited> {
+    let (mut limited, mut tried) = (Vec::new(), false);
+    for queue in [&names.unreadable, &names.dead, &names.replies] {
+        let is_there = |state: &QueueState| state.name == *queue && state.standing != Standing::Missing;
+        if !states.iter().any(is_there) {
+            return None;
+        }
+        // Without the right to try, it stays unknown.
+        match queue::is_limited(connection, queue).await {
+            Ok(Some(is_limited)) => {
+                tried = true;
+                limited.extend(is_limited.then(|| queue.clone()));
+            }
+            Ok(None) | Err(_) => {}
+        }
+    }
+    Some(if tried { Limited::Here(limited) } else { Limited::Unknown })
+}
+
+fn of_limits(limited: Limited, prefix: &str) -> Finding {
+    let found = match limited {
+        Limited::Here(queues) if queues.is_empty() => {
+            return Finding::ok(LIMITS, "no message is lost by being returned often");
+        }
+        Limited::Here(queues) => {
+            format!("RabbitMQ 4 throws away a message that is returned 21 times to {}", queues.join(" or "))
+        }
+        Limited::Unknown => "RabbitMQ 4 may throw away a message that is returned 21 times: the queues are in use, \
+                             so it could not be tried"
+            .to_owned(),
+    };
+    Finding::warning(LIMITS, found, policy(prefix))
+}
+
+/// The command that lifts the limit. Not with -1: RabbitMQ 3.10 drops a message at its first return then.
+fn policy(prefix: &str) -> String {
+    let pattern = prefix.replace('.', "\\.");
+    format!(
+        "rabbitmqctl set_policy --apply-to quorum_queues {prefix} '^{pattern}\\.(replies|dead|unreadable)$' \
+         '{{\"delivery-limit\": 1000000}}' (with -p VHOST, where AMQP_URL names another than /)"
+    )
 }
 
 /// What is to be said of the queues; one line if all is well.
@@ -83,6 +147,19 @@ fn count(state: &QueueState) -> u32 {
 mod tests {
     use super::*;
     use crate::doctor::Verdict;
+
+    #[test]
+    fn the_limit_is_told_with_the_command_that_lifts_it() {
+        assert!(throws_away("4.0.5") && throws_away("10.1") && !throws_away("3.13.7") && !throws_away("?"));
+        let lost = of_limits(Limited::Here(vec!["session-invite.dead".to_owned()]), "session-invite");
+        assert_eq!(lost.verdict, Verdict::Warning);
+        assert!(lost.found.contains("session-invite.dead"));
+        let command = "rabbitmqctl set_policy --apply-to quorum_queues session-invite \
+                       '^session-invite\\.(replies|dead|unreadable)$' '{\"delivery-limit\": 1000000}'";
+        assert!(lost.mend.as_ref().is_some_and(|mend| mend.starts_with(command)), "{lost:?}");
+        assert_eq!(of_limits(Limited::Unknown, "x").verdict, Verdict::Warning);
+        assert_eq!(of_limits(Limited::Here(Vec::new()), "x").verdict, Verdict::Ok);
+    }
 
     #[test]
     fn what_lies_aside_is_told_and_who_is_not_there() {

@@ -1,7 +1,7 @@
 //! `/healthz`, `/readyz` and `/metrics` of the gateway.
 
 use super::{Gateway, routes};
-use crate::{health, supervise};
+use crate::{health, queue::Asking, supervise};
 use axum::{
     Json,
     extract::State,
@@ -42,8 +42,10 @@ pub async fn healthz() -> Response {
 ))]
 pub async fn readyz(State(gateway): State<Arc<Gateway>>) -> Response {
     let pool = gateway.services.get().map(|services| &services.pool);
-    let backlog = gateway.asking.get().and_then(crate::queue::Asking::backlog);
-    let readiness = readiness(health::answers(pool).await, backlog);
+    let asking = gateway.asking.get();
+    let backlog = asking.and_then(Asking::backlog);
+    let why = asking.and_then(Asking::problem);
+    let readiness = readiness(health::answers(pool).await, backlog, why);
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(readiness)).into_response()
 }
@@ -56,11 +58,11 @@ pub async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
     health::exposition(Some(&gateway.metrics)).into_response()
 }
 
-fn readiness(database: bool, backlog: Option<u64>) -> Readiness {
+fn readiness(database: bool, backlog: Option<u64>, why: Option<String>) -> Readiness {
     let mut problems = Vec::new();
     if backlog.is_none() {
-        let what = "invites cannot be published: the broker is away, or holds publishers back; see the log";
-        problems.push(what.to_owned());
+        let why = why.unwrap_or_else(|| "the broker is away, or holds publishers back; see the log".to_owned());
+        problems.push(format!("invites cannot be published: {why}"));
     }
     if !database {
         problems.push(health::NO_DATABASE.to_owned());

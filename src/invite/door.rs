@@ -1,7 +1,7 @@
 //! What is asked of an invite before anything is done for it: its shape, its credential, and the group that both name.
 //! None of it leaves a row. The gateway asks the same, by the same code, before it troubles the broker.
 
-use super::{Envelope, Request, request};
+use super::{Context, Envelope, Reply, Request, request};
 use crate::{
     credential::{Authenticator, Caller},
     group::GroupId,
@@ -46,4 +46,16 @@ impl<'a> Shaped<'a> {
             Ok(caller)
         }))
     }
+}
+
+/// Whether the request is of somebody with a good credential, or one that was good; asked of what is not worked on.
+pub async fn is_from_authenticated(ctx: &Context, envelope: &Envelope) -> Result<bool, Trouble> {
+    if let Some((session, ticket)) = envelope.ticket
+        && ctx.sessions.resume(session, ticket).await?.is_some()
+    {
+        return Ok(true);
+    }
+    let Ok(shaped) = Shaped::parse(envelope) else { return Ok(false) };
+    let admitted = shaped.admit(envelope, &ctx.authenticator).await?;
+    Ok(admitted.map_or_else(|refusal| Reply::refused(&refusal).is_to_authenticated(), |_| true))
 }

@@ -87,6 +87,15 @@ impl Reply {
         Self { status: "sent", code: None, body: to_json(&body), has_row: true }
     }
 
+    /// Whether its sender has shown a credential that is good, or was.
+    pub fn is_to_authenticated(&self) -> bool {
+        let of_strangers = |code: &str| {
+            matches!(code, "request_malformed" | "internal_error")
+                || (code.starts_with("credential_") && code != "credential_expired")
+        };
+        self.has_row || !self.code.is_some_and(of_strangers)
+    }
+
     /// AMQP's `type` of the reply.
     pub fn kind(&self) -> String {
         format!("invite.{}", self.status)

@@ -10,7 +10,7 @@ use crate::{
 };
 use lapin::{
     Channel,
-    options::{BasicAckOptions, BasicNackOptions},
+    options::{BasicAckOptions, BasicNackOptions, BasicRejectOptions},
     types::DeliveryTag,
 };
 use std::{
@@ -45,6 +45,8 @@ enum Told {
     Done { tag: DeliveryTag, anonymous: Option<Anonymous>, then: Option<oneshot::Sender<()>> },
     /// Unfinished: it goes back to the queue, for another worker.
     Return(DeliveryTag),
+    /// Nothing can be done with it: the broker carries it on to where the queue's dead letters go.
+    Refuse(DeliveryTag),
     /// Nothing is held back any longer.
     Flush(oneshot::Sender<()>),
 }
@@ -74,6 +76,11 @@ impl Acks {
     /// Unfinished: back to the queue, for another worker. A lost line returns it as well.
     pub fn give_back(&self, tag: DeliveryTag) {
         let _ = self.told.send(Told::Return(tag));
+    }
+
+    /// The broker carries it on to where the queue's dead letters go.
+    pub fn refuse(&self, tag: DeliveryTag) {
+        let _ = self.told.send(Told::Refuse(tag));
     }
 
     /// Until all that was settled before is written, or the line is lost.
@@ -141,6 +148,11 @@ impl Teller {
                 Told::Return(tag) => {
                     let requeue = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
                     self.on_line(self.channel.basic_nack(tag, requeue)).await?;
+                    self.tags.told(tag);
+                }
+                Told::Refuse(tag) => {
+                    let carry_on = BasicRejectOptions { requeue: false };
+                    self.on_line(self.channel.basic_reject(tag, carry_on)).await?;
                     self.tags.told(tag);
                 }
                 Told::Flush(waiting) => {

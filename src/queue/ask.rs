@@ -3,7 +3,8 @@
 
 use super::{
     connection::Unusable,
-    publish::{Outgoing, Published, Publisher},
+    direct::DIRECT_REPLY_TO,
+    publish::{Manner, Outgoing, Published, Publisher},
     topology::{self, Names},
 };
 use crate::{
@@ -12,12 +13,7 @@ use crate::{
     trouble::Trouble,
 };
 use futures::StreamExt;
-use lapin::{
-    Channel, Connection,
-    message::Delivery,
-    options::{BasicConsumeOptions, QueueDeclareOptions},
-    types::FieldTable,
-};
+use lapin::{Channel, Connection, message::Delivery, options::BasicConsumeOptions, types::FieldTable};
 use std::{
     collections::HashMap,
     sync::{
@@ -30,7 +26,6 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 /// How often the broker is asked how many requests wait.
 const LOOKS_EVERY: Duration = Duration::from_secs(1);
 /// How long its answer may take before it counts as away: it may hold publishers back.
@@ -65,7 +60,7 @@ impl Asking {
             line: watch::Sender::new(0),
             backlog: AtomicU64::new(UNKNOWN),
         });
-        let publisher = Publisher::start_with(Task::Asking, config, stop, Some(replies.clone()));
+        let publisher = Publisher::start_with(Task::Asking, config, stop, Manner::Answered(replies.clone()));
         Self { publisher, replies }
     }
 
@@ -73,6 +68,11 @@ impl Asking {
     pub fn backlog(&self) -> Option<u64> {
         let known = self.replies.backlog.load(Ordering::Relaxed);
         (self.publisher.is_publishing() && known != UNKNOWN).then_some(known)
+    }
+
+    /// Why no request can be published, in words for an operator; `None` while they can.
+    pub fn problem(&self) -> Option<String> {
+        if self.backlog().is_some() { None } else { self.publisher.problem() }
     }
 
     /// Publishes a request, and waits for its reply. Its `reply_to` and `correlation_id` are set here. It has to have a
@@ -116,6 +116,7 @@ impl Asking {
             match settled.published {
                 Published::Routed => maybe_taken = true,
                 // The reply to an earlier copy of it may still come.
+                Published::Lost | Published::Blamed => maybe_taken = true,
                 Published::Unroutable | Published::Refused if maybe_taken => {}
                 Published::Unroutable => return Err(AskError::NotPublished("the queue is not there")),
                 Published::Refused => return Err(AskError::NotPublished("the queue is full")),
@@ -139,7 +140,8 @@ pub(super) struct Replies {
 }
 
 impl Replies {
-    /// Takes replies on the channel before anything is published on it. Queues that are gone are declared again.
+    /// Takes replies on the channel before anything is published on it. The worker declares the queues, not the gateway,
+    /// which needs no right but to publish.
     pub(super) async fn open(
         self: &Arc<Self>,
         connection: &Connection,
@@ -151,7 +153,6 @@ impl Replies {
             .basic_consume(DIRECT_REPLY_TO.into(), "".into(), automatic, FieldTable::default())
             .await?;
         let looks = connection.create_channel().await?;
-        topology::declare(&looks, &self.names).await?;
         self.backlog.store(self.look(&looks).await?, Ordering::Relaxed);
         let (replies, until) = (self.clone(), gone.clone());
         part_of(Task::ReplyReader, gone.clone(), move |_| async move {
@@ -196,11 +197,8 @@ impl Replies {
         }
     }
 
-    async fn look(&self, channel: &Channel) -> lapin::Result<u64> {
-        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let queue = self.names.requests.as_str().into();
-        let answer = channel.queue_declare(queue, passive, FieldTable::default()).await?;
-        Ok(answer.message_count().into())
+    async fn look(&self, channel: &Channel) -> Result<u64, Unusable> {
+        Ok(topology::backlog(channel, &self.names.requests).await?.into())
     }
 
     fn register(&self, id: Uuid) -> (Registered<'_>, oneshot::Receiver<Vec<u8>>) {

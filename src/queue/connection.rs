@@ -1,5 +1,6 @@
 //! Connecting to the broker, and what an error from it means.
 
+use super::wire::{self, Server};
 use crate::config::BrokerConfig;
 use lapin::{Connection, ConnectionProperties, ErrorKind, uri::AMQPUri};
 use rand::seq::SliceRandom;
@@ -16,14 +17,12 @@ const FRAME_MAX: u32 = 128 * 1024;
 
 /// How long one node may take to answer, where AMQP_URL does not say `?connection_timeout=`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
+/// AMQP's reply code where a right is missing.
+pub(super) const ACCESS_REFUSED: u16 = 403;
 /// AMQP's reply code for a connection that an operator, or a broker that is stopping, has closed.
 const CONNECTION_FORCED: u16 = 320;
 /// Seconds without a sign of life after which a connection is dead, where AMQP_URL does not say `?heartbeat=`.
 const HEARTBEAT: u16 = 10;
-
-/// AMQP's reply code for a frame that cannot be one.
-const FRAME_ERROR: u16 = 501;
 
 /// Why the broker cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -35,23 +34,21 @@ pub enum Unusable {
          QUEUE_PREFIX; RabbitMQ 3.10 or later is needed"
     )]
     Queue { queue: String, why: String },
+    #[error(
+        "AMQP_URL's user lacks the right {right} on {name} ({why}). An operator grants it with `rabbitmqctl \
+         set_permissions`; the README's section on RabbitMQ rights has the commands"
+    )]
+    Right { right: Right, name: String, why: String },
+    #[error("there is no queue {0}: a worker declares it when it starts; check QUEUE_PREFIX")]
+    NoQueue(String),
     #[error("the broker is away ({0}); is it running where AMQP_URL points?")]
     Away(lapin::Error),
 }
 
 impl Unusable {
-    /// Whether waiting may help.
+    /// Whether waiting may help: for the broker, for an operator who grants a right, or for a worker that declares a queue.
     pub fn passes(&self) -> bool {
-        matches!(self, Self::Away(_))
-    }
-
-    /// Whether bytes arrived that the client library cannot decode, or in a frame larger than was agreed.
-    pub fn is_undecodable(&self) -> bool {
-        match self {
-            Self::Away(error) if matches!(error.kind(), ErrorKind::ParsingError(_)) => true,
-            Self::Away(error) => reply_code(error) == Some(FRAME_ERROR),
-            _ => false,
-        }
+        matches!(self, Self::Away(_) | Self::Right { .. } | Self::NoQueue(_))
     }
 
     /// A line of ours that is of no use any more.
@@ -61,9 +58,54 @@ impl Unusable {
 
     pub(super) fn of_declaring(queue: &str, error: lapin::Error) -> Self {
         match reply_code(&error) {
-            Some(406 | 403 | 540) => Self::Queue { queue: queue.to_owned(), why: error.to_string() },
+            // A queue with dead letters may only be declared by who may publish them.
+            Some(ACCESS_REFUSED) if error.to_string().contains("exchange 'amq.default'") => {
+                Self::lacking(Right::Write, "amq.default", &error)
+            }
+            Some(ACCESS_REFUSED) => Self::lacking(Right::Declare, queue, &error),
+            Some(406 | 540) => Self::Queue { queue: queue.to_owned(), why: error.to_string() },
             _ => error.into(),
         }
+    }
+
+    /// An error of a publish to a queue, by the default exchange.
+    pub fn of_publishing(error: lapin::Error) -> Self {
+        Self::of(Right::Write, "amq.default", error)
+    }
+
+    /// An error of what needs this right on this queue or exchange.
+    pub(super) fn of(right: Right, name: &str, error: lapin::Error) -> Self {
+        match reply_code(&error) {
+            Some(ACCESS_REFUSED) => Self::lacking(right, name, &error),
+            _ => error.into(),
+        }
+    }
+
+    pub(super) fn lacking(right: Right, name: &str, error: &lapin::Error) -> Self {
+        let why = match error.kind() {
+            ErrorKind::ProtocolError(error) => error.get_message().to_string(),
+            _ => error.to_string(),
+        };
+        Self::Right { right, name: name.to_owned(), why }
+    }
+}
+
+/// What RabbitMQ's rights allow on a queue or an exchange (<https://www.rabbitmq.com/docs/access-control>).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Right {
+    /// To declare what is not there.
+    Declare,
+    Write,
+    Read,
+}
+
+impl std::fmt::Display for Right {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Declare => "configure (with read, for a queue that has dead letters)",
+            Self::Write => "write",
+            Self::Read => "read",
+        })
     }
 }
 
@@ -76,9 +118,10 @@ impl From<lapin::Error> for Unusable {
     }
 }
 
-/// Whether the broker has closed the channel or the connection over what was sent on it; and not because it is stopping.
+/// Whether the broker has closed the channel or the connection over what was sent on it; and neither because it is
+/// stopping nor because our user lacks a right.
 pub(super) fn is_blame(error: &lapin::Error) -> bool {
-    reply_code(error).is_some_and(|code| code != CONNECTION_FORCED)
+    reply_code(error).is_some_and(|code| code != CONNECTION_FORCED && code != ACCESS_REFUSED)
 }
 
 /// AMQP's reply code, if the broker closed the channel or the connection with one.
@@ -91,12 +134,21 @@ pub(super) fn reply_code(error: &lapin::Error) -> Option<u16> {
 
 /// Opens a connection to one of the nodes; `purpose` is what the broker's operator sees it called.
 pub async fn connect(config: &BrokerConfig, purpose: &str) -> Result<Connection, Unusable> {
+    connect_and_ask(config, purpose, Server::default()).await
+}
+
+/// The same; `server` learns what the broker says of itself.
+pub async fn connect_and_ask(
+    config: &BrokerConfig,
+    purpose: &str,
+    server: Server,
+) -> Result<Connection, Unusable> {
     let mut nodes = config.nodes.clone();
     nodes.shuffle(&mut rand::rng());
     let mut failure = None;
     for uri in nodes {
         let node = format!("{}:{}", uri.authority.host, uri.authority.port);
-        match connect_to(uri, purpose).await {
+        match connect_to(uri, purpose, server.clone()).await {
             Ok(connection) => return Ok(connection),
             Err(error) => {
                 if config.nodes.len() > 1 {
@@ -111,13 +163,14 @@ pub async fn connect(config: &BrokerConfig, purpose: &str) -> Result<Connection,
     Err(failure.unwrap_or_else(|| Unusable::lost("AMQP_URL names no node")))
 }
 
-async fn connect_to(mut uri: AMQPUri, purpose: &str) -> Result<Connection, Unusable> {
+/// The same, to one node.
+pub async fn connect_to(mut uri: AMQPUri, purpose: &str, server: Server) -> Result<Connection, Unusable> {
     let name = format!("session-invite {purpose} ({})", std::process::id());
     let patience = uri.query.connection_timeout.map_or(CONNECT_TIMEOUT, Duration::from_millis);
     uri.query.frame_max = uri.query.frame_max.or(Some(FRAME_MAX));
     uri.query.heartbeat = uri.query.heartbeat.or(Some(HEARTBEAT));
     let properties = ConnectionProperties::default().with_connection_name(name.as_str().into());
-    let connecting = Connection::connect_uri(uri, properties);
+    let connecting = wire::connect(uri, properties, server);
     tokio::time::timeout(patience, connecting).await.map_or_else(
         |_| {
             let why = format!("no answer in {} s", patience.as_secs_f32());

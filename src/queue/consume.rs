@@ -3,17 +3,20 @@
 use super::{
     Names, ReplyToAllow,
     ack::{Acks, Anonymous},
-    connection::{self, Unusable},
+    connection::{self, Right, Unusable},
     delivery::is_suspect,
+    direct::DirectReplies,
     publish::Publisher,
     topology,
     watch::{Consuming, watch},
+    wire::is_unreadable,
 };
 use crate::{
     backoff::Backoff,
     config::BrokerConfig,
     invite::Context,
-    metrics::{self, Lost},
+    metrics::{self, Discarded, Lost},
+    seldom::Seldom,
     supervise::{Kept, Pulse, Task, aside_in, keep_up_unless, part_of},
 };
 use futures::StreamExt;
@@ -24,8 +27,11 @@ use lapin::{
     types::FieldTable,
 };
 use std::{
-    sync::Arc,
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 use tokio::{
     sync::{Notify, RwLock, mpsc},
@@ -41,6 +47,8 @@ pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
 /// Acknowledgements that are marked in one statement.
 const MARKED: usize = 1_024;
+/// Anybody can publish what cannot be decoded.
+static UNDECODABLE: Seldom = Seldom::new();
 
 /// Which queue is consumed, and how its messages are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,8 +75,7 @@ pub struct Consumer {
     pub prefetch: u16,
     pub reply_to_allow: ReplyToAllow,
     pub publisher: Publisher,
-    /// For direct replies.
-    pub direct: Publisher,
+    pub direct: DirectReplies,
     pub invites: Arc<Context>,
     pub in_hand: TaskTracker,
     /// Held by each invite in hand; by a suspect alone.
@@ -89,6 +96,8 @@ struct Line {
     connection: lapin::Connection,
     channel: lapin::Channel,
     hold: Hold,
+    /// Whether the broker has let it consume.
+    consumed: AtomicBool,
 }
 
 /// What a delivery keeps of its line.
@@ -97,25 +106,6 @@ pub(super) struct Hold {
     /// Cancelled when the line is lost.
     pub lost: CancellationToken,
     pub acks: Acks,
-}
-
-/// For a while after a message that cannot be decoded has ended a line, messages are taken one at a time: the broker
-/// brings it again, to this worker or another, until its limit is reached.
-#[derive(Debug, Clone, Copy, Default)]
-struct Quarantine {
-    since: Option<Instant>,
-}
-
-impl Quarantine {
-    const LASTS: Duration = Duration::from_secs(2);
-
-    fn begin(&mut self) {
-        self.since = Some(Instant::now());
-    }
-
-    fn is_on(self) -> bool {
-        self.since.is_some_and(|since| since.elapsed() < Self::LASTS)
-    }
 }
 
 /// Why consuming in one mode ended without an error.
@@ -145,26 +135,25 @@ impl Consumer {
 
     async fn run(self: Arc<Self>, stop: CancellationToken, pulse: Pulse) -> Result<(), Unusable> {
         // Alone at first: what comes first may be what killed the worker before us.
-        let (mut mode, mut quarantine) = (Mode::Alone, Quarantine::default());
-        let (mut started, mut told, mut consuming) = (false, false, false);
+        let mut mode = Mode::Alone;
+        let (mut started, mut told) = (false, false);
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         while !stop.is_cancelled() {
             pulse.step("connecting and declaring the queues");
-            let opening = tokio::time::timeout(OPENS_WITHIN, self.open(quarantine));
+            let opening = tokio::time::timeout(OPENS_WITHIN, self.open());
             let Some(opened) = stop.run_until_cancelled(opening).await else { break };
             let opened =
                 opened.unwrap_or_else(|_| Err(Unusable::lost("it takes too long to declare the queues")));
             let error = match opened {
                 Ok(line) => {
-                    if !consuming && !quarantine.is_on() {
-                        tracing::info!(queue = self.queue(), prefetch = self.prefetch, "consuming");
-                        consuming = true;
-                    }
-                    (started, told) = (true, false);
-                    backoff.reset();
+                    started = true;
                     pulse.idle();
-                    let ended = self.follow(line, &mut mode, quarantine, &stop).await;
+                    let ended = self.follow(&line, &mut mode, &stop).await;
                     self.consuming.lost();
+                    if line.consumed.load(Ordering::Relaxed) {
+                        told = false;
+                        backoff.reset();
+                    }
                     match ended {
                         Ok(()) => break,
                         Err(error) => {
@@ -177,17 +166,7 @@ impl Consumer {
                 Err(error) => error,
             };
             mode = Mode::Alone;
-            if error.is_undecodable() {
-                if !quarantine.is_on() {
-                    tracing::warn!(
-                        queue = self.queue(),
-                        "a message cannot be decoded; the broker will set it aside"
-                    );
-                }
-                quarantine.begin();
-                continue;
-            }
-            consuming = false;
+            self.consuming.cannot(Some(error.to_string()));
             if !told {
                 told = true;
                 tracing::warn!(queue = self.queue(), %error, "not consuming; connecting again until it works");
@@ -198,35 +177,32 @@ impl Consumer {
         Ok(())
     }
 
-    /// Once a message has ended a connection by being undecodable, the queues need not be declared again each time.
-    async fn open(&self, quarantine: Quarantine) -> Result<Line, Unusable> {
+    async fn open(&self) -> Result<Line, Unusable> {
         let purpose = if self.source == Source::Requests { "consumer" } else { "consumer of the dropped" };
         let connection = connection::connect(&self.config, purpose).await?;
+        topology::declare(&connection, &self.names).await?;
         let channel = connection.create_channel().await?;
-        if !quarantine.is_on() {
-            topology::declare(&channel, &self.names).await?;
-        }
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
         let (sure, written) = mpsc::channel(usize::from(self.prefetch).max(MARKED));
         let lost = CancellationToken::new();
         let acks = Acks::start(channel.clone(), lost.clone(), sure);
         let (asked, until, invites) = (channel.clone(), lost.clone(), self.invites.clone());
         part_of(Task::SureAcks, lost.clone(), |pulse| make_sure(asked, written, until, invites, pulse));
-        Ok(Line { connection, channel, hold: Hold { lost, acks } })
+        Ok(Line { connection, channel, hold: Hold { lost, acks }, consumed: AtomicBool::new(false) })
     }
 
     /// Consumes on one line, in one mode after another, until `stop` or until the line fails.
     async fn follow(
         self: &Arc<Self>,
-        line: Line,
+        line: &Line,
         mode: &mut Mode,
-        quarantine: Quarantine,
         stop: &CancellationToken,
     ) -> Result<(), Unusable> {
         let lost = line.hold.lost.clone().drop_guard();
         let watching = watch(&line.connection, self.queue(), &self.consuming);
         let consuming = async {
             loop {
-                match self.consume(&line, *mode, quarantine, stop).await? {
+                match self.consume(line, *mode, stop).await? {
                     Turn::Stopped => return Ok(()),
                     Turn::To(next) => *mode = next,
                 }
@@ -242,7 +218,7 @@ impl Consumer {
                 }
                 () = self.queues_gone.notified() => {
                     tracing::warn!("a queue of ours is gone; the queues are declared again");
-                    if let Err(error) = topology::declare(&line.channel, &self.names).await {
+                    if let Err(error) = topology::declare(&line.connection, &self.names).await {
                         break Err(error);
                     }
                 }
@@ -269,15 +245,19 @@ impl Consumer {
         self: &Arc<Self>,
         line: &Line,
         mode: Mode,
-        quarantine: Quarantine,
         stop: &CancellationToken,
     ) -> Result<Turn, Unusable> {
         let prefetch = if mode == Mode::Alone { 1 } else { self.prefetch };
         line.channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+        let consuming = line.channel.basic_consume(self.queue().into(), "".into(), options, arguments);
         let mut deliveries =
-            line.channel.basic_consume(self.queue().into(), "".into(), options, arguments).await?;
+            consuming.await.map_err(|error| Unusable::of(Right::Read, self.queue(), error))?;
+        self.consuming.cannot(None);
         self.consuming.shown();
+        if !line.consumed.swap(true, Ordering::Relaxed) {
+            tracing::info!(queue = self.queue(), prefetch = self.prefetch, "consuming");
+        }
         loop {
             let next = tokio::select! {
                 biased;
@@ -293,6 +273,10 @@ impl Consumer {
                 None => return Err(Unusable::lost("the queue or its channel is gone")),
             };
             self.consuming.delivered();
+            if is_unreadable(&delivery.properties) {
+                self.refuse(&delivery, line);
+                continue;
+            }
             match (mode, is_suspect(&delivery)) {
                 (Mode::Many, false) => drop(self.hold(self.take(delivery, &line.hold))),
                 (Mode::Many, true) => {
@@ -308,10 +292,6 @@ impl Consumer {
                     // Nothing else is in hand then, here or in the process.
                     let _ = self.hold(self.take_alone(delivery, &line.hold)).await;
                 }
-                (Mode::Alone, false) if quarantine.is_on() => {
-                    // The next one may be what another worker has just died of.
-                    let _ = self.hold(self.take(delivery, &line.hold)).await;
-                }
                 (Mode::Alone, false) => {
                     drop(self.hold(self.take(delivery, &line.hold)));
                     cancel(line, deliveries, |delivery| self.take_or_give_back(delivery, line)).await;
@@ -322,7 +302,9 @@ impl Consumer {
     }
 
     fn take_or_give_back(self: &Arc<Self>, delivery: Delivery, line: &Line) {
-        if is_suspect(&delivery) {
+        if is_unreadable(&delivery.properties) {
+            self.refuse(&delivery, line);
+        } else if is_suspect(&delivery) {
             line.hold.acks.give_back(delivery.delivery_tag);
         } else {
             drop(self.hold(self.take(delivery, &line.hold)));
@@ -332,6 +314,21 @@ impl Consumer {
     /// A message in hand. Whatever ends the work, the message is settled or goes back to the queue.
     fn hold(&self, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         aside_in(&self.in_hand, "an invite in hand", work)
+    }
+
+    /// What cannot be decoded is carried on by the broker, as it is: from the requests to the dropped, and from there to
+    /// the queue that nobody here reads.
+    fn refuse(&self, delivery: &Delivery, line: &Line) {
+        line.hold.acks.refuse(delivery.delivery_tag);
+        metrics::discarded(Discarded::Undecodable);
+        if let Some(messages) = UNDECODABLE.due() {
+            tracing::warn!(
+                queue = self.queue(),
+                messages,
+                "messages cannot be decoded (a short string that is not UTF-8, or headers that are nested too deep); \
+                 the broker carries them on to the unreadable"
+            );
+        }
     }
 
     /// Waits for what is in hand. Its replies and rows need no line of the consumer's.

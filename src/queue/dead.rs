@@ -9,7 +9,10 @@ mod letter;
 
 pub use letter::{ID_DIGITS, Kind, Letter, Replay, is_added, named};
 
-use super::{Names, Unusable, connect, connection::reply_code};
+use super::{
+    Names, Unusable, connect,
+    connection::{Right, reply_code},
+};
 use crate::config::BrokerConfig;
 use lapin::{
     Acker, Channel, Connection,
@@ -36,11 +39,6 @@ const BACK_WITHIN: Duration = Duration::from_secs(2);
 pub enum Trouble {
     #[error("there is no queue {0}; start a worker, which declares it, or check QUEUE_PREFIX")]
     NoQueue(String),
-    #[error(
-        "a message in {0} cannot be decoded, and is in the way of those behind it: no worker of ours put it there. \
-         Take it out with another client, such as the management plugin's"
-    )]
-    Undecodable(String),
     #[error(
         "the broker did not confirm within {} s that it has the message {id}, so the dead letter stays; it may come \
          twice. Is the broker short of memory or disk?",
@@ -122,10 +120,7 @@ impl DeadLetters {
         }
         let queue = self.names.dead.as_str();
         let got = self.channel.basic_get(queue.into(), BasicGetOptions::default()).await;
-        let got = got.map_err(Unusable::from).map_err(|error| match error {
-            error if error.is_undecodable() => Trouble::Undecodable(queue.to_owned()),
-            error => error.into(),
-        })?;
+        let got = got.map_err(|error| Unusable::of(Right::Read, queue, error))?;
         let Some(got) = got else { return Ok(None) };
         self.seen += 1;
         let delivery = got.delivery;
@@ -177,7 +172,8 @@ impl DeadLetters {
             channel.basic_publish("".into(), queue, options, &message.body, properties).await?.await
         };
         let confirmed = tokio::time::timeout(CONFIRM_WITHIN, publishing).await;
-        let confirmed = confirmed.map_err(|_| Trouble::Unconfirmed { id: id.to_owned() })??;
+        let confirmed = confirmed.map_err(|_| Trouble::Unconfirmed { id: id.to_owned() })?;
+        let confirmed = confirmed.map_err(Unusable::of_publishing)?;
         let taken = confirmed.is_ack();
         Ok(match confirmed.take_message() {
             Some(_) => Replayed::Unroutable,

@@ -4,7 +4,7 @@
 
 use super::{
     Names,
-    connection::{Unusable, connect},
+    connection::{Right, Unusable, connect},
     topology,
 };
 use crate::{
@@ -168,9 +168,9 @@ impl Events {
 
     async fn open(&self) -> Result<Line, Unusable> {
         let connection = connect(&self.config, "events").await?;
-        let channel = connection.create_channel().await?;
         // Somebody may have deleted it.
-        topology::declare_events(&channel, &self.names).await?;
+        topology::declare_events(&connection, &self.names).await?;
+        let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         Ok(Line { connection, channel, used: tokio::time::Instant::now() })
     }
@@ -184,7 +184,7 @@ impl Events {
         match tokio::time::timeout(CONFIRMS_WITHIN, publishing).await {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) | Err(_) => Err(Failure::Unconfirmed),
-            Ok(Err(error)) => Err(Failure::Broker(error.into())),
+            Ok(Err(error)) => Err(Failure::Broker(Unusable::of(Right::Write, &self.names.events, error))),
         }
     }
 

@@ -1,25 +1,32 @@
 //! The broker: what the queues are called, consuming from them, and publishing with confirms.
 
 mod ack;
+mod allowance;
 mod ask;
 mod connection;
 mod consume;
 pub mod dead;
 mod delivery;
+mod direct;
 mod events;
 mod publish;
+mod returns;
 mod settle;
 mod topology;
 mod watch;
+mod wire;
 mod work;
 
 pub use ask::{AskError, Asking};
-pub use connection::{Unusable, connect};
+pub use connection::{Right, Unusable, connect, connect_and_ask, connect_to};
 pub use consume::{Consumer, Source};
+pub use direct::DirectReplies;
 pub use events::Events;
+pub use returns::is_limited;
 pub use publish::{Name, Outgoing, Published, Publisher};
-pub use topology::{Names, QueueState, Standing, declare, delete, look};
+pub use topology::{Names, QueueState, Standing, declare, delete, look, look_for_requests};
 pub use watch::Consuming;
+pub use wire::Server;
 
 /// Where replies may go: names in which `*` stands for any characters, several with commas.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +45,11 @@ impl ReplyToAllow {
 
     pub fn allows(&self, queue: &str) -> bool {
         self.0.iter().any(|pattern| matches(pattern, queue))
+    }
+
+    /// Whether a reply may go to the queue: it is none of the worker's own, and is allowed.
+    pub fn takes(&self, names: &Names, queue: &str) -> bool {
+        direct::form(queue) == direct::Form::Queue && !names.is_reserved(queue) && self.allows(queue)
     }
 }
 

@@ -22,7 +22,7 @@ use lapin::{
 use std::{
     collections::{HashSet, VecDeque},
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -38,6 +38,8 @@ use uuid::Uuid;
 const TRIES: u32 = 3;
 /// How long a connection and its channel may take.
 const OPENS_WITHIN: Duration = Duration::from_secs(15);
+/// How long the broker may take to show that we may publish.
+const SHOWN_WITHIN: Duration = Duration::from_secs(3);
 /// How soon it is noticed that a line is gone, if nothing else tells it.
 const LOOKS_EVERY: Duration = Duration::from_millis(250);
 /// Messages that wait for the channel at most; more wait in their senders.
@@ -98,6 +100,21 @@ pub enum Published {
     Unroutable,
     /// Its queue is full, or its name is one that the broker fails on.
     Refused,
+    /// Unconfirmed on a line that was lost; only where each message is published once.
+    Lost,
+    /// The same, and the broker closed the line over what was sent on it.
+    Blamed,
+}
+
+/// How often a message is published.
+#[derive(Debug, Clone)]
+pub(super) enum Manner {
+    /// Until it is confirmed.
+    Confirmed,
+    /// The same; replies to what is published come on the line that it was published on.
+    Answered(Arc<Replies>),
+    /// Once.
+    Once,
 }
 
 /// The same, with what whoever waits for a reply has to know.
@@ -127,33 +144,47 @@ pub struct Publisher {
     // Dropped first: a task whose queue ends without that has ended unasked.
     _asks_it_to_end: Arc<DropGuard>,
     jobs: mpsc::Sender<Job>,
-    publishing: Arc<AtomicBool>,
+    state: Arc<State>,
+}
+
+/// What is known of the line.
+#[derive(Debug, Default)]
+struct State {
+    publishing: AtomicBool,
+    /// Why it is not there.
+    why_not: std::sync::Mutex<Option<String>>,
+}
+
+impl State {
+    fn is(&self, publishing: bool, why_not: Option<String>) {
+        self.publishing.store(publishing, Ordering::Relaxed);
+        *self.why_not.lock().unwrap_or_else(PoisonError::into_inner) = why_not;
+    }
 }
 
 impl Publisher {
     /// Starts the task; it ends when every handle is dropped, or at `stop`. Its name is the connection's too.
     pub fn start(task: Task, config: BrokerConfig, stop: CancellationToken) -> Self {
-        Self::start_with(task, config, stop, None)
+        Self::start_with(task, config, stop, Manner::Confirmed)
     }
 
-    /// The same; replies to what is published come on the line that it was published on.
     pub(super) fn start_with(
         task: Task,
         config: BrokerConfig,
         stop: CancellationToken,
-        replies: Option<Arc<Replies>>,
+        manner: Manner,
     ) -> Self {
         let (jobs, queue) = mpsc::channel(WAITING);
-        let publishing = Arc::new(AtomicBool::new(false));
+        let state = Arc::<State>::default();
         let line = Line {
             config,
             purpose: task.name(),
             later: jobs.downgrade(),
             again: VecDeque::new(),
             one_by_one: false,
-            publishing: publishing.clone(),
+            state: state.clone(),
             number: 0,
-            replies,
+            manner,
         };
         let asked_to_end = stop.child_token();
         // It outlives a panic, with what is not confirmed yet.
@@ -166,12 +197,17 @@ impl Publisher {
             }
         });
         let asked_to_end = Arc::new(asked_to_end.drop_guard());
-        Self { _asks_it_to_end: asked_to_end, jobs, publishing }
+        Self { _asks_it_to_end: asked_to_end, jobs, state }
     }
 
     /// Whether its connection is there.
     pub fn is_publishing(&self) -> bool {
-        self.publishing.load(Ordering::Relaxed)
+        self.state.publishing.load(Ordering::Relaxed)
+    }
+
+    /// Why nothing can be published, in words for an operator; `None` while it can, or while that is not known yet.
+    pub fn problem(&self) -> Option<String> {
+        self.state.why_not.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits for the broker's confirm, however long the broker is away. The message may be published more than
@@ -202,10 +238,10 @@ struct Line {
     again: VecDeque<Job>,
     /// While those are published again.
     one_by_one: bool,
-    publishing: Arc<AtomicBool>,
+    state: Arc<State>,
     /// The current line's, or the last one's.
     number: u64,
-    replies: Option<Arc<Replies>>,
+    manner: Manner,
 }
 
 /// A connection to publish on.
@@ -224,25 +260,41 @@ async fn tell_when_gone(connection: ConnectionStatus, channel: ChannelStatus, go
     gone.cancel();
 }
 
+/// Shows the right to publish before any message depends on it, by one that no queue gets: none has an empty name.
+async fn may_publish(channel: &Channel) -> Result<(), Unusable> {
+    let (options, nothing) = (BasicPublishOptions::default(), BasicProperties::default());
+    let publishing =
+        async { channel.basic_publish("".into(), "".into(), options, &[], nothing).await?.await };
+    match tokio::time::timeout(SHOWN_WITHIN, publishing).await {
+        Ok(Err(error)) => Err(Unusable::of_publishing(error)),
+        // Without an answer, the broker holds publishers back, and says nothing of rights.
+        Ok(Ok(_)) | Err(_) => Ok(()),
+    }
+}
+
 /// Publishes, and waits for the confirm. While the broker holds publishers back, this waits too.
-async fn publish_on(channel: &Channel, job: &Job) -> lapin::Result<Confirmation> {
-    let Outgoing { queue, body, mandatory, .. } = &*job.message;
+pub(super) async fn publish_on(
+    channel: &Channel,
+    message: &Outgoing,
+    id: Uuid,
+) -> lapin::Result<Confirmation> {
+    let Outgoing { queue, body, mandatory, .. } = message;
     let options = BasicPublishOptions { mandatory: *mandatory, ..BasicPublishOptions::default() };
-    let properties = job.message.named(job.id);
+    let properties = message.named(id);
     channel.basic_publish("".into(), queue.as_str().into(), options, body, properties).await?.await
 }
 
 fn publish(open: &Open, job: Job) -> impl Future<Output = Confirmed> + use<> {
     let (channel, gone) = (open.channel.clone(), open.gone.clone());
     async move {
-        let confirmed = gone.run_until_cancelled(publish_on(&channel, &job)).await;
+        let confirmed = gone.run_until_cancelled(publish_on(&channel, &job.message, job.id)).await;
         (job, confirmed)
     }
 }
 
 impl Line {
     async fn run(&mut self, queue: &mut mpsc::Receiver<Job>, pulse: &Pulse) {
-        self.publishing.store(false, Ordering::Relaxed);
+        self.state.is(false, None);
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         let (mut told, mut lost) = (false, false);
         loop {
@@ -257,12 +309,12 @@ impl Line {
                     (told, lost) = (false, true);
                     backoff.reset();
                     self.number += 1;
-                    if let Some(replies) = &self.replies {
+                    if let Manner::Answered(replies) = &self.manner {
                         replies.line_is_open(self.number);
                     }
-                    self.publishing.store(true, Ordering::Relaxed);
+                    self.state.is(true, None);
                     let ended = self.pump(&open, queue, pulse).await;
-                    self.publishing.store(false, Ordering::Relaxed);
+                    self.state.is(false, Some("its connection is lost".to_owned()));
                     open.gone.cancel();
                     let closing = open.connection.close(200, "done".into());
                     let _ = tokio::time::timeout(Duration::from_secs(2), closing).await;
@@ -278,11 +330,13 @@ impl Line {
                     );
                 }
                 // At the start, the consumer ends the worker over what no waiting mends, and says so as the last word.
-                Err(error) if !told && (lost || error.passes()) => {
-                    told = true;
-                    tracing::warn!(purpose = self.purpose, %error, "not publishing; connecting again until it works");
+                Err(error) => {
+                    self.state.is(false, Some(error.to_string()));
+                    if !told && (lost || error.passes()) {
+                        told = true;
+                        tracing::warn!(purpose = self.purpose, %error, "not publishing; connecting again until it works");
+                    }
                 }
-                Err(_) => {}
             }
             backoff.wait().await;
         }
@@ -293,7 +347,8 @@ impl Line {
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         let gone = CancellationToken::new();
-        if let Some(replies) = &self.replies {
+        may_publish(&channel).await?;
+        if let Manner::Answered(replies) = &self.manner {
             replies.open(&connection, &channel, &gone).await?;
         }
         let looking = tell_when_gone(connection.status().clone(), channel.status().clone(), gone.clone());
@@ -394,7 +449,11 @@ impl Line {
     /// The channel was lost before the confirm. A message that was alone with it, and that the broker has ended it for
     /// more than once, is given up; one that was only there when a line was cut is not.
     fn lost(&mut self, mut job: Job, error: Option<&lapin::Error>) {
-        job.failures += u32::from(self.one_by_one && error.is_some_and(is_blame));
+        let blamed = error.is_some_and(is_blame);
+        if matches!(self.manner, Manner::Once) {
+            return self.tell(job, if blamed { Published::Blamed } else { Published::Lost });
+        }
+        job.failures += u32::from(self.one_by_one && blamed);
         job.was_lost = true;
         if job.failures >= TRIES {
             self.tell(job, Published::Refused);
@@ -406,7 +465,7 @@ impl Line {
     /// The broker could not keep it (a full queue, or one without a leader), which says nothing of the channel.
     fn not_taken(&self, mut job: Job) {
         job.failures += 1;
-        if job.failures >= TRIES {
+        if job.failures >= TRIES || matches!(self.manner, Manner::Once) {
             self.tell(job, Published::Refused);
             return;
         }

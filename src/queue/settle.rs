@@ -1,14 +1,17 @@
 //! What is published before a message is acknowledged: its reply, or its copy in a retry queue or among the dead letters.
 
 use super::{
+    allowance::Allowance,
     consume::Consumer,
     delivery::{self, FIRST_AT, ROUTING, SESSION, TICKET},
+    direct::{Form, Sender, form},
     publish::{Name, Outgoing, Published},
 };
 use crate::{
     failpoint,
     invite::{Envelope, Reply, trace::TraceParent},
-    metrics,
+    metrics::{self, Discarded},
+    seldom::Seldom,
     sessions::Resume,
     trouble::Trouble,
 };
@@ -21,11 +24,12 @@ use serde_json::json;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-/// What RabbitMQ makes of a requester's `amq.rabbitmq.reply-to` begins so
-/// (<https://www.rabbitmq.com/docs/direct-reply-to>).
-const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to.";
 /// Bytes of a sender's headers that are kept beside ours: a frame has 128 KiB at the most, and may have less.
 const LARGEST_HEADERS: usize = 64 * 1024;
+/// What senders without a credential may leave among the dead letters.
+static STRANGERS: Allowance = Allowance::new();
+static DISCARDED: Seldom = Seldom::new();
+static REFUSED: Seldom = Seldom::new();
 /// How often a message is published to a queue of ours that does not take it.
 const TRIES: u32 = 4;
 /// In between, the consumer may have declared the queue again.
@@ -45,7 +49,8 @@ impl Consumer {
     pub(super) async fn answer(&self, envelope: &Envelope, reply: Reply) -> Result<(), Trouble> {
         metrics::answered(&reply);
         let queue = self.reply_queue(envelope);
-        let direct = queue.starts_with(DIRECT_REPLY_TO);
+        let direct = form(queue) == Form::Direct;
+        let sender = if reply.is_to_authenticated() { Sender::Authenticated } else { Sender::Stranger };
         let message = Arc::new(Outgoing {
             queue: queue.to_owned(),
             properties: reply_properties(envelope, &reply),
@@ -54,9 +59,8 @@ impl Consumer {
             name: Name::MessageId,
         });
         if direct {
-            // At most once by its nature: there is nobody to keep it for. A name that somebody made up can end the
-            // connection, so these have one of their own.
-            return self.direct.publish(message).await.map(drop);
+            // At most once by its nature: there is nobody to keep it for.
+            return self.direct.publish(message, sender).await;
         }
         let published = if queue == self.names.replies {
             Box::pin(self.publish_to_our_own(message.clone())).await?
@@ -66,8 +70,13 @@ impl Consumer {
         let why = match published {
             Published::Routed => return Ok(()),
             Published::Unroutable => "unroutable: it is not there",
-            Published::Refused => "refused by the broker: it may be full",
+            Published::Refused | Published::Lost | Published::Blamed => {
+                "refused by the broker: it may be full"
+            }
         };
+        if sender == Sender::Stranger && !may_leave_a_dead_letter() {
+            return Ok(());
+        }
         tracing::warn!(queue = %queue.escape_debug(), why, "a reply cannot go to its queue; it is set aside");
         let reason = format!("the queue {queue} is {why}");
         let code = reply.code.unwrap_or_default();
@@ -110,7 +119,7 @@ impl Consumer {
                 failpoint::hit("copied");
                 Ok(())
             }
-            Published::Unroutable | Published::Refused => Err(Trouble::Stopping),
+            _ => Err(Trouble::Stopping),
         }
     }
 
@@ -168,7 +177,7 @@ impl Consumer {
                 metrics::dead_letter(dead.kind);
                 Ok(())
             }
-            Published::Unroutable | Published::Refused => {
+            _ => {
                 let queue = &self.names.dead;
                 tracing::error!(queue, "the dead-letter queue is gone or full; the message goes back");
                 Err(Trouble::Stopping)
@@ -196,15 +205,33 @@ impl Consumer {
     fn reply_queue<'a>(&'a self, envelope: &'a Envelope) -> &'a str {
         match envelope.reply_to.as_deref() {
             None | Some("") => &self.names.replies,
-            // Its own requester alone can be behind it.
-            Some(direct) if direct.starts_with(DIRECT_REPLY_TO) => direct,
-            Some(queue) if !self.names.is_reserved(queue) && self.reply_to_allow.allows(queue) => queue,
+            // Its own requester alone can be behind a direct one.
+            Some(queue) if form(queue) == Form::Direct || self.reply_to_allow.takes(&self.names, queue) => {
+                queue
+            }
             Some(_) => {
-                tracing::warn!("a reply_to is refused; the reply goes to the default queue");
+                if let Some(replies) = REFUSED.due() {
+                    tracing::warn!(replies, "a reply_to is refused; the reply goes to the default queue");
+                }
                 &self.names.replies
             }
         }
     }
+}
+
+/// Whether one more dead letter fits that was left without a credential; else it is counted, and not kept.
+pub(super) fn may_leave_a_dead_letter() -> bool {
+    let fits = STRANGERS.take();
+    if !fits {
+        metrics::discarded(Discarded::DeadLetter);
+        if let Some(messages) = DISCARDED.due() {
+            tracing::warn!(
+                messages,
+                "dead letters of senders without a credential are above the limit, and are not kept"
+            );
+        }
+    }
+    fits
 }
 
 /// Adds a header that is text.

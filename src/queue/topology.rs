@@ -1,12 +1,10 @@
 //! The queues and the exchange of events (contract, sections 9 and 13), declared idempotently.
 
-use super::connection::{Unusable, reply_code};
+use super::connection::{ACCESS_REFUSED, Unusable, connect, reply_code};
+use crate::config::BrokerConfig;
 use lapin::{
     Channel, Connection, ExchangeKind,
-    options::{
-        ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeclareOptions,
-        QueueDeleteOptions,
-    },
+    options::{ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions},
     types::{AMQPValue, FieldTable},
 };
 
@@ -96,28 +94,73 @@ impl Names {
     }
 }
 
-/// Declares every queue, and the exchange of events. A queue that is there with other arguments is an error that names both, in the broker's words.
-pub async fn declare(channel: &Channel, names: &Names) -> Result<(), Unusable> {
+/// Declares every queue, and the exchange of events. A queue that is there with other arguments is an error that names
+/// both, in the broker's words. Without the right to declare one, it will do that it is there.
+pub async fn declare(connection: &Connection, names: &Names) -> Result<(), Unusable> {
+    let mut channel = connection.create_channel().await?;
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     for (queue, mut arguments) in names.arguments() {
         arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-        channel
-            .queue_declare(queue.into(), durable, arguments)
-            .await
-            .map_err(|error| Unusable::of_declaring(queue, error))?;
+        if let Err(error) = channel.queue_declare(queue.into(), durable, arguments).await {
+            // The error has ended the channel.
+            channel = connection.create_channel().await?;
+            let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+            let looking = channel.queue_declare(queue.into(), passive, FieldTable::default());
+            unless_there(queue, error, looking).await?;
+        }
     }
-    declare_events(channel, names).await?;
-    channel.confirm_select(ConfirmSelectOptions::default()).await?;
-    Ok(())
+    declare_events(connection, names).await
 }
 
 /// Declares the exchange of events; one that is there and of another kind is an error that names it.
-pub(super) async fn declare_events(channel: &Channel, names: &Names) -> Result<(), Unusable> {
+pub(super) async fn declare_events(connection: &Connection, names: &Names) -> Result<(), Unusable> {
+    let events = names.events.as_str();
     let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-    channel
-        .exchange_declare(names.events.as_str().into(), ExchangeKind::Topic, durable, FieldTable::default())
-        .await
-        .map_err(|error| Unusable::of_declaring(&names.events, error))
+    let channel = connection.create_channel().await?;
+    let declaring =
+        channel.exchange_declare(events.into(), ExchangeKind::Topic, durable, FieldTable::default());
+    if let Err(error) = declaring.await {
+        let channel = connection.create_channel().await?;
+        let passive = ExchangeDeclareOptions { passive: true, ..durable };
+        let looking =
+            channel.exchange_declare(events.into(), ExchangeKind::Topic, passive, FieldTable::default());
+        unless_there(events, error, looking).await?;
+    }
+    Ok(())
+}
+
+/// What follows from not being able to declare it: nothing, if only the right is missing and it is there already.
+async fn unless_there<T>(
+    name: &str,
+    error: lapin::Error,
+    looking: impl Future<Output = lapin::Result<T>>,
+) -> Result<(), Unusable> {
+    if reply_code(&error) != Some(ACCESS_REFUSED) {
+        return Err(Unusable::of_declaring(name, error));
+    }
+    match looking.await {
+        Ok(_) => Ok(()),
+        Err(missing) if reply_code(&missing) == Some(404) => Err(Unusable::of_declaring(name, error)),
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// The messages that wait in the queue; an error says who declares it when it is not there.
+pub(super) async fn backlog(channel: &Channel, queue: &str) -> Result<u32, Unusable> {
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    match channel.queue_declare(queue.into(), passive, FieldTable::default()).await {
+        Ok(there) => Ok(there.message_count()),
+        Err(error) if reply_code(&error) == Some(404) => Err(Unusable::NoQueue(queue.to_owned())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Connects, and looks for the queue of requests; declares nothing.
+pub async fn look_for_requests(config: &BrokerConfig) -> Result<(), Unusable> {
+    let connection = connect(config, "gateway's start").await?;
+    let channel = connection.create_channel().await?;
+    backlog(&channel, &Names::new(&config.queue_prefix).requests).await?;
+    Ok(connection.close(200, "done".into()).await?)
 }
 
 /// A queue as it stands at the broker.

@@ -3,7 +3,10 @@
 use super::connection::Unusable;
 use lapin::{Connection, options::QueueDeclareOptions, types::FieldTable};
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -24,12 +27,20 @@ pub struct Consuming {
     shown: AtomicU64,
     deliveries: AtomicU64,
     in_hand: AtomicU64,
+    /// Why nothing can come, as it was last known.
+    why_not: Mutex<Option<String>>,
 }
 
 impl Default for Consuming {
     fn default() -> Self {
         let zero = AtomicU64::default;
-        Self { since: Instant::now(), shown: zero(), deliveries: zero(), in_hand: zero() }
+        Self {
+            since: Instant::now(),
+            shown: zero(),
+            deliveries: zero(),
+            in_hand: zero(),
+            why_not: Mutex::default(),
+        }
     }
 }
 
@@ -38,6 +49,19 @@ impl Consuming {
     pub fn is_fresh(&self) -> bool {
         let shown = self.shown.load(Ordering::Relaxed);
         shown > 0 && self.since.elapsed().saturating_sub(Duration::from_millis(shown)) < FRESH
+    }
+
+    /// Why no message can come, in words for an operator; `None` while they can, or while that is not known yet.
+    pub fn problem(&self) -> Option<String> {
+        if self.is_fresh() { None } else { self.lock().clone() }
+    }
+
+    pub(super) fn cannot(&self, why: Option<String>) {
+        *self.lock() = why;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<String>> {
+        self.why_not.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The broker has answered on the line.

@@ -4,10 +4,11 @@ use super::{
     ack::Acks,
     consume::{Consumer, Hold, Source},
     delivery,
+    settle::may_leave_a_dead_letter,
 };
 use crate::{
     failpoint,
-    invite::{Envelope, Progress, Verdict, process, verdict::verdict},
+    invite::{Envelope, Progress, Verdict, door::is_from_authenticated, process, verdict::verdict},
     metrics::{self, InHand as Counted, Stage},
     trouble::Trouble,
 };
@@ -88,7 +89,15 @@ impl Consumer {
                 .await
                 .unwrap_or_else(|panic| Err(Trouble::Defect(format!("a panic: {}", said(&*panic))))),
         };
-        let (verdict, decided) = (verdict(result), Instant::now());
+        let verdict = match verdict(result) {
+            Verdict::SetAside { reply, .. }
+                if self.source == Source::Dropped && !self.may_set_aside(envelope).await =>
+            {
+                Verdict::Answer(reply)
+            }
+            verdict => verdict,
+        };
+        let decided = Instant::now();
         // Only such a row waits for its acknowledgement.
         let waits = envelope.is_anonymous()
             && match &verdict {
@@ -133,6 +142,16 @@ impl Consumer {
         }
         failpoint::hit_by("delivered", envelope.message_id.as_deref());
         process(&self.invites, envelope).await
+    }
+
+    /// Anybody can publish to the queue of what the broker dropped, so what comes from there without a credential is limited.
+    async fn may_set_aside(&self, envelope: &Envelope) -> bool {
+        let asked = AssertUnwindSafe(is_from_authenticated(&self.invites, envelope)).catch_unwind().await;
+        match asked {
+            // A stopping worker gives the message back, or sets it aside.
+            Ok(Ok(true) | Err(_)) => true,
+            Ok(Ok(false)) | Err(_) => may_leave_a_dead_letter(),
+        }
     }
 
     /// Marks what expired in the queue of requests, to be answered so; anything else is nothing to work on. Only here

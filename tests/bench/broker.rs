@@ -17,6 +17,7 @@ const CONSUMED_WITHIN: Duration = Duration::from_secs(30);
 /// In milliseconds: what a run that was killed leaves behind goes by itself.
 const UNUSED_FOR: i32 = 600_000;
 
+#[expect(clippy::disallowed_methods, reason = "what is measured reads only what this wrote itself")]
 pub async fn connect(url: &str, name: &str) -> lapin::Result<Connection> {
     let properties = ConnectionProperties::default().with_connection_name(format!("bench {name}").into());
     Connection::connect(url, properties).await

@@ -1,8 +1,8 @@
 //! What one sender can put on the queue, or behind a `reply_to`, must not stop the worker for the others.
 
-use crate::support::{Message, Setup, Tunnel, World, broker_server, until};
+use crate::support::{Message, Setup, Tunnel, World, broker_server, connect_broker, send, until};
+use base64::{Engine, prelude::BASE64_STANDARD as STANDARD};
 use lapin::{
-    Connection, ConnectionProperties,
     options::{QueueDeclareOptions, QueueDeleteOptions},
     types::{AMQPValue, FieldTable},
 };
@@ -49,7 +49,7 @@ async fn a_made_up_direct_reply_queue_ends_nobody_elses_replies() {
 #[tokio::test]
 async fn a_reply_to_a_full_queue_is_set_aside_and_holds_up_nobody() {
     let world = World::start().await;
-    let connection = Connection::connect(&broker_server(), ConnectionProperties::default()).await.unwrap();
+    let connection = connect_broker().await;
     let channel = connection.create_channel().await.unwrap();
     let mut full = FieldTable::default();
     full.insert("x-max-length".into(), AMQPValue::LongInt(0));
@@ -130,4 +130,64 @@ async fn headers_that_leave_no_room_for_ours_are_set_aside_without_them() {
     assert!(reason.contains("too large to be kept") && dead.header("junk").is_none(), "{reason}");
     assert_eq!(dead.properties.message_id().as_ref().map(ToString::to_string).as_deref(), Some("large"));
     world.broker.take("replies").await.refused("failed", "internal_error", 500);
+}
+
+#[tokio::test]
+async fn direct_replies_to_nobody_delay_no_invite_over_http() {
+    let world = World::start().await;
+    let gateway = world.start_gateway(&[]).await;
+    let process = |node: &str| {
+        let length = u8::try_from(node.len()).expect("a short name");
+        STANDARD.encode([b"\x83Xw", &[length][..], node.as_bytes(), &[0; 12]].concat())
+    };
+    for n in 0..300 {
+        // Not of the broker's form, no process, and one of a node that is not there.
+        let name = match n % 3 {
+            0 => "g1h2AA.x".to_owned(),
+            1 => format!("g1h2AA==.{}", STANDARD.encode([n.to_string().as_bytes(), b"k"].concat())),
+            _ => format!("{}.AAAA", process(&format!("reply@{n}"))),
+        };
+        let reply_to = format!("amq.rabbitmq.reply-to.{name}");
+        world.broker.publish(Message::bytes("{}").reply_to(&reply_to)).await;
+        if n % 50 == 0 {
+            let begun = std::time::Instant::now();
+            send(gateway.invite(&world)).await.ok();
+            assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
+        }
+    }
+    for _ in 0..5 {
+        send(gateway.invite(&world)).await.ok();
+    }
+    for _ in 0..100 {
+        world.broker.take("replies").await.refused("rejected", "credential_missing", 401);
+    }
+}
+
+#[tokio::test]
+async fn dead_letters_without_a_credential_are_limited_and_others_are_not() {
+    let world = World::start().await;
+    world.expect_error("it is set aside");
+    let dropped = world.broker.queue("dropped");
+    for n in 0..150 {
+        world.broker.publish_to(&dropped, Message::bytes(format!("{n}"))).await;
+    }
+    for _ in 0..150 {
+        world.broker.take("replies").await.refused("failed", "internal_error", 500);
+    }
+    let kept = || async { world.broker.depth(&world.broker.queue("dead")).await.unwrap_or_default() };
+    assert!((100..150).contains(&kept().await), "{} are kept", kept().await);
+    let gone = format!("{}.gone", world.broker.prefix);
+    for _ in 0..50 {
+        world.broker.publish(Message::bytes("{}").reply_to(&gone)).await;
+    }
+    // Whoever shows a credential loses nothing.
+    world.broker.publish_to(&dropped, Message::json(&world.request()).id("known")).await;
+    world.broker.take("replies").await.refused("failed", "internal_error", 500);
+    let dead = until("it is among the dead letters", || async {
+        let letter = world.broker.take("dead").await;
+        (letter.properties.message_id().as_ref().is_some_and(|id| id.as_str() == "known")).then_some(letter)
+    })
+    .await;
+    assert_eq!(dead.header("x-kind").as_deref(), Some("request"));
+    world.broker.purge("dead").await;
 }

@@ -79,10 +79,7 @@ async fn a_reply_whose_queue_is_gone_is_set_aside_with_the_reason() {
 #[tokio::test]
 async fn rabbitmqs_direct_reply_to_works_and_a_requester_that_left_troubles_nobody() {
     let world = World::start().await;
-    let connection =
-        lapin::Connection::connect(&crate::support::broker_server(), lapin::ConnectionProperties::default())
-            .await
-            .unwrap();
+    let connection = crate::support::connect_broker().await;
     let channel = connection.create_channel().await.unwrap();
     let automatic = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
     let direct = "amq.rabbitmq.reply-to";

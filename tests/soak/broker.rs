@@ -6,13 +6,14 @@ use crate::{
 };
 use futures::StreamExt;
 use lapin::{
-    Channel, Connection, ConnectionProperties, ExchangeKind,
+    Channel, Connection, ExchangeKind,
     message::Delivery,
     options::{
         BasicAckOptions, BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
     },
     types::{AMQPValue, FieldTable},
 };
+use session_invite::queue::{self, Server};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
 
@@ -44,8 +45,8 @@ pub fn reply_queue(publisher: usize) -> Option<String> {
 }
 
 pub async fn connect(url: &str, name: &str) -> Option<Connection> {
-    let properties = ConnectionProperties::default().with_connection_name(format!("soak {name}").into());
-    timeout(PATIENCE, Connection::connect(url, properties)).await.ok()?.ok()
+    let connecting = queue::connect_to(url.parse().ok()?, &format!("soak {name}"), Server::default());
+    timeout(PATIENCE, connecting).await.ok()?.ok()
 }
 
 /// Makes a durable quorum queue that outlives its consumer and the broker's restarts.

@@ -5,6 +5,9 @@ use crate::queue::dead::{Kind, Letter};
 use lapin::types::ShortString;
 use serde::Serialize;
 
+/// Why a dead letter has neither kind nor properties.
+pub const NOT_DECODED: &str = "its properties cannot be decoded; no worker put it there";
+
 /// What is seen of a dead letter; safe for a terminal.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -36,7 +39,7 @@ impl Entry {
             id: letter.id.clone(),
             kind: letter.kind(),
             code: known("x-code"),
-            reason: known("x-reason"),
+            reason: if letter.is_decoded { known("x-reason") } else { Some(NOT_DECODED.to_owned()) },
             attempts: letter.number("x-attempts"),
             first_at: time("x-first-at"),
             last_at: time("x-last-at"),

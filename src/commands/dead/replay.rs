@@ -1,6 +1,7 @@
 //! `dead replay`: publishes dead letters where they were meant to go.
 
 use super::{
+    entry::NOT_DECODED,
     mask, messages,
     report::{Action, As, Line, Report},
     select::Which,
@@ -10,7 +11,7 @@ use crate::{
     config::{BrokerConfig, DatabaseArgs},
     output::Format,
     queue::{
-        Names,
+        Names, ReplyToAllow,
         dead::{DeadLetters, Held, Kind, Letter, Replay, Replayed, named},
     },
     sessions::lookup::{self, Ticket},
@@ -36,7 +37,7 @@ Examples:
 A request is asked again as of now, with its own message id: mend what stopped it first, and
 replay it while its credential is good. One that had been authenticated (its row in `sessions`
 says so) goes on from there, without its credential. A reply goes to the queue that it was meant
-for. What cannot be published stays, and the exit code is 1. A command that is killed may replay
+for, if REPLY_TO_ALLOW still allows it. What cannot be published stays, and the exit code is 1. A command that is killed may replay
 one message twice, which a request without a message id takes for two invites.";
 
 #[derive(Debug, clap::Args)]
@@ -50,6 +51,9 @@ pub struct Args {
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
+    /// Where replies may go, as the workers have it [default: *]
+    #[arg(long, env = "REPLY_TO_ALLOW", hide_env_values = true, value_name = "PATTERN")]
+    reply_to_allow: Option<String>,
     #[command(flatten)]
     database: DatabaseArgs,
 }
@@ -63,12 +67,14 @@ enum Plan {
 }
 
 pub async fn run(args: Args, config: BrokerConfig, format: Format) -> anyhow::Result<()> {
+    let allow = super::super::reply_to_allow(args.reply_to_allow.as_ref())?;
     let pool = super::super::database(&args.database).await?;
     let mut pace = tokio::time::interval(Duration::from_secs(1) / args.rate);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let queue = Names::new(&config.queue_prefix).dead;
     let mut round = Round {
         pool,
+        allow,
         pace,
         stop: shutdown::on_signal()?,
         copies: HashSet::new(),
@@ -91,6 +97,7 @@ pub async fn run(args: Args, config: BrokerConfig, format: Format) -> anyhow::Re
 
 struct Round {
     pool: PgPool,
+    allow: ReplyToAllow,
     pace: Interval,
     stop: CancellationToken,
     /// What was replayed, of which copies may follow.
@@ -170,8 +177,9 @@ impl Round {
             return Ok(Plan::Drop);
         }
         Ok(match letter.kind() {
+            None if !letter.is_decoded => Plan::Stay(NOT_DECODED.to_owned()),
             None => Plan::Stay("its x-kind does not say what it is; no worker put it there".to_owned()),
-            Some(Kind::Reply) => match letter.as_reply(names) {
+            Some(Kind::Reply) => match letter.as_reply(names, &self.allow) {
                 Ok(replay) => Plan::Publish(Box::new(replay), As::Reply),
                 Err(why) => Plan::Stay(mask::known(&why)),
             },

@@ -4,8 +4,10 @@ use crate::{
     group::GroupId,
     invite::{Envelope, Request, request},
     queue::{
-        Names,
+        Names, ReplyToAllow,
         delivery::{self, FIRST_AT, ROUTING, SESSION, TICKET},
+        direct::DIRECT_REPLY_TO,
+        wire::is_unreadable,
     },
 };
 use lapin::{
@@ -35,8 +37,6 @@ const OURS: [&str; 9] = [
 /// The headers that the broker adds, and counts up with each look.
 const BROKERS: [&str; 3] = ["x-death", "x-delivery-count", "x-acquired-count"];
 const BROKERS_BEGIN: [&str; 2] = ["x-first-death-", "x-last-death-"];
-/// What direct replies' queues begin with (<https://www.rabbitmq.com/docs/direct-reply-to>).
-const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 /// Whether a header was added by a worker of ours, as it set the message aside, or by the broker.
 pub fn is_added(header: &str) -> bool {
@@ -85,6 +85,8 @@ pub struct Letter {
     pub id: String,
     pub body: Vec<u8>,
     pub properties: BasicProperties,
+    /// Whether its properties could be decoded; without, it has none here, and no worker of ours put it there.
+    pub is_decoded: bool,
 }
 
 impl std::fmt::Debug for Letter {
@@ -95,7 +97,9 @@ impl std::fmt::Debug for Letter {
 
 impl Letter {
     pub fn new(properties: BasicProperties, body: Vec<u8>) -> Self {
-        let mut letter = Self { id: String::new(), body, properties };
+        let is_decoded = !is_unreadable(&properties);
+        let properties = if is_decoded { properties } else { BasicProperties::default() };
+        let mut letter = Self { id: String::new(), body, properties, is_decoded };
         for byte in letter.identity().finalize().iter().take(ID_DIGITS / 2) {
             let _ = write!(letter.id, "{byte:02x}");
         }
@@ -115,6 +119,7 @@ impl Letter {
             hash.update(format!("{name:?}: {value:?}\n"));
         }
         hash.update(format!("{:?}", without_headers(&self.properties)));
+        hash.update(if self.is_decoded { "" } else { "not decoded" });
         hash
     }
 
@@ -266,8 +271,9 @@ impl Letter {
         Replay { queue: names.requests.clone(), body: b"{}".to_vec(), properties }
     }
 
-    /// The reply, for the queue that it was meant for; or why there is no such.
-    pub fn as_reply(&self, names: &Names) -> Result<Replay, String> {
+    /// The reply, for the queue that it was meant for; or why there is no such. Anybody may have published the letter, so
+    /// its queue has to be one that a request's `reply_to` may name.
+    pub fn as_reply(&self, names: &Names, allow: &ReplyToAllow) -> Result<Replay, String> {
         let queue = self.text("x-queue").filter(|queue| ShortString::try_new(queue.as_str()).is_ok());
         match queue.filter(|queue| !queue.is_empty()) {
             None => Err("its x-queue does not say where it belongs".to_owned()),
@@ -276,6 +282,9 @@ impl Letter {
             }
             Some(queue) if names.is_reserved(&queue) => {
                 Err(format!("its x-queue is {queue}, where no reply may go"))
+            }
+            Some(queue) if queue != names.replies && !allow.takes(names, &queue) => {
+                Err(format!("its x-queue is {queue}, which REPLY_TO_ALLOW does not match"))
             }
             Some(queue) => Ok(Replay { queue, body: self.body.clone(), properties: self.restored() }),
         }
@@ -437,11 +446,28 @@ mod tests {
     #[test]
     fn a_reply_goes_to_its_queue_and_to_none_of_the_workers_own() {
         let names = Names::new("p");
-        let to = |queue: &str| letter(with(&[("x-kind", "reply"), ("x-queue", queue)])).as_reply(&names);
+        let within = |allow: &str, queue: &str| {
+            let allow = ReplyToAllow::parse(allow).unwrap();
+            letter(with(&[("x-kind", "reply"), ("x-queue", queue)])).as_reply(&names, &allow)
+        };
+        let to = |queue: &str| within("*", queue);
         assert_eq!(to("crm.replies").unwrap().queue, "crm.replies");
         assert_eq!(to("p.replies").unwrap().queue, "p.replies");
         for wrong in ["", "p.requests", "p.dead", "amq.rabbitmq.reply-to.g1h2", &"q".repeat(300)] {
             assert!(to(wrong).is_err(), "{wrong}");
         }
+        assert!(within("crm.*", "other").unwrap_err().contains("REPLY_TO_ALLOW"));
+        assert!(within("crm.*", "crm.replies").is_ok() && within("crm.*", "p.replies").is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_has_an_id_and_nothing_else() {
+        let marked = || BasicProperties::default().with_cluster_id(crate::queue::wire::mark().into());
+        let letter = Letter::new(marked(), b"{}".to_vec());
+        assert!(
+            !letter.is_decoded && letter.kind().is_none() && letter.properties == BasicProperties::default()
+        );
+        assert_eq!(letter.id, Letter::new(marked(), b"{}".to_vec()).id);
+        assert_ne!(letter.id, Letter::new(BasicProperties::default(), b"{}".to_vec()).id);
     }
 }

@@ -3,10 +3,11 @@
 use super::{DEADLINE, Message, Reply, block_on, services, until, until_within};
 use futures::StreamExt;
 use lapin::{
-    Channel, Connection, ConnectionProperties,
+    Channel, Connection, ConnectionProperties, ExchangeKind,
     options::{
         BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, BasicRejectOptions, ConfirmSelectOptions,
-        ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
+        ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
+        QueueDeleteOptions, QueuePurgeOptions,
     },
     types::FieldTable,
 };
@@ -34,7 +35,9 @@ pub fn server() -> String {
     services::url("AMQP_URL")
 }
 
-async fn connect() -> Connection {
+/// A connection of a test's own.
+#[expect(clippy::disallowed_methods, reason = "the tests stand outside, as another system does")]
+pub async fn connect() -> Connection {
     let properties = ConnectionProperties::default().with_connection_name("session-invite tests".into());
     Connection::connect(&server(), properties).await.expect("RabbitMQ is reached")
 }
@@ -168,6 +171,19 @@ impl Broker {
             Some(got?.delivery.acker.reject(requeue).await.expect("a message can be given back"))
         })
         .await;
+    }
+
+    /// An exchange that brings all to one of the worker's queues; it goes with that queue.
+    pub async fn fanout_to(&self, suffix: &str) -> String {
+        let (exchange, queue) = (self.queue("fanout"), self.queue(suffix));
+        let options = ExchangeDeclareOptions { auto_delete: true, ..ExchangeDeclareOptions::default() };
+        let (fanout, none) = (ExchangeKind::Fanout, FieldTable::default());
+        let declared = self.channel.exchange_declare(exchange.as_str().into(), fanout, options, none.clone());
+        declared.await.expect("an exchange");
+        let (from, to) = (exchange.as_str().into(), queue.as_str().into());
+        let bound = self.channel.queue_bind(to, from, "".into(), QueueBindOptions::default(), none);
+        bound.await.expect("a binding");
+        exchange
     }
 
     /// Throws away what is in one of the worker's queues, unread.

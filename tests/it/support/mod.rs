@@ -14,7 +14,7 @@ mod tunnel;
 mod worker;
 mod world;
 
-pub use broker::{Broker, server as broker_server};
+pub use broker::{Broker, connect as connect_broker, server as broker_server};
 pub use command::{Ran, program, run};
 pub use credentials::{claims, gjwt, gkey, gkey_until, now};
 pub use database::server as database_server;
@@ -23,7 +23,7 @@ pub use message::{Message, Reply};
 pub use phone_home::{
     at_home, at_home_quietly, at_home_under, receipt, status_path, webhook, webhook_signed,
 };
-pub use raw::publish_undecodable;
+pub use raw::{nested, publish_raw, publish_undecodable};
 pub use tunnel::Tunnel;
 pub use worker::Worker;
 pub use world::{GROUP, Setup, World};

@@ -9,6 +9,29 @@ use std::{
 
 /// Publishes to the queue with a `correlation_id` that is not UTF-8.
 pub fn publish_undecodable(server: &str, queue: &str) {
+    publish_raw(server, ("", queue), &[0x04, 0, 1, 0xff], b"{}");
+}
+
+/// Properties with a header that holds so many arrays (`A`) or tables (`F`) within one another.
+pub fn nested(kind: u8, levels: usize) -> Vec<u8> {
+    // What stands before a value's own type: its name, where it is in a table.
+    let name: &[u8] = if kind == b'F' { b"\x01n" } else { b"" };
+    let each = name.len() + 5;
+    let mut table = vec![1, b'h'];
+    for level in 0..levels {
+        if level > 0 {
+            table.extend_from_slice(name);
+        }
+        table.push(kind);
+        let within = u32::try_from((levels - 1 - level) * each).expect("it fits in a frame");
+        table.extend_from_slice(&within.to_be_bytes());
+    }
+    let length = u32::try_from(table.len()).expect("it fits in a frame").to_be_bytes();
+    [&[0x20, 0][..], &length, &table].concat()
+}
+
+/// Publishes to an exchange with a routing key, with these bytes as the properties.
+pub fn publish_raw(server: &str, (exchange, key): (&str, impl AsRef<[u8]>), properties: &[u8], body: &[u8]) {
     let url = url::Url::parse(server).expect("a server has a URL");
     let host = (url.host_str().expect("a server has a host"), url.port().unwrap_or(5672));
     let mut wire = Wire(TcpStream::connect(host).expect("RabbitMQ is reached"));
@@ -35,11 +58,9 @@ pub fn publish_undecodable(server: &str, queue: &str) {
     wire.method(1, 85, 10, &[&[0]]);
     wire.expect(85, 11);
 
-    let body = b"{}";
-    wire.method(1, 60, 40, &[&0_u16.to_be_bytes(), &short(""), &short(queue), &[0]]);
-    // The class, a weight, the body's size, the flag of `correlation_id`, and its one byte.
-    let header =
-        [&60_u16.to_be_bytes()[..], &[0; 2], &(body.len() as u64).to_be_bytes(), &[0x04, 0], &[1, 0xff]];
+    wire.method(1, 60, 40, &[&0_u16.to_be_bytes(), &short(exchange), &short(key), &[0]]);
+    // The class, a weight, the body's size, and the properties' flags and values.
+    let header = [&60_u16.to_be_bytes()[..], &[0; 2], &(body.len() as u64).to_be_bytes(), properties];
     wire.frame(2, 1, &header.concat());
     wire.frame(3, 1, body);
     // The broker's confirm.
@@ -72,8 +93,9 @@ impl Wire {
     }
 }
 
-fn short(text: &str) -> Vec<u8> {
-    [&[u8::try_from(text.len()).expect("a short string")][..], text.as_bytes()].concat()
+fn short(text: impl AsRef<[u8]>) -> Vec<u8> {
+    let text = text.as_ref();
+    [&[u8::try_from(text.len()).expect("a short string")][..], text].concat()
 }
 
 fn long(text: &str) -> Vec<u8> {

@@ -1,0 +1,108 @@
+//! Messages whose properties the client library cannot decode: they cost no other message anything and end no process
+//! (contract, section 2).
+
+use crate::support::{Message, Setup, World, broker_server, nested, publish_raw, send, try_send, until};
+
+/// What a sender can write there that nobody decodes.
+fn properties() -> Vec<Vec<u8>> {
+    vec![
+        nested(b'A', 1_000),
+        nested(b'F', 1_000),
+        nested(b'A', 26_000),
+        nested(b'A', 65),
+        // A correlation id, a reply_to, an app id and a header's name that are not UTF-8.
+        vec![0x04, 0, 1, 0xff],
+        vec![0x02, 0, 2, b'q', 0xc3],
+        vec![0, 0x08, 1, 0x80],
+        b"\x20\0\0\0\0\x07\x01\xffS\0\0\0\0".to_vec(),
+        // A value of a type that the library does not know.
+        b"\x20\0\0\0\0\x04\x02abZ".to_vec(),
+    ]
+}
+
+async fn publish(queue: String, properties: Vec<u8>) {
+    let publishing = move || publish_raw(&broker_server(), ("", &queue), &properties, b"{}");
+    tokio::task::spawn_blocking(publishing).await.expect("it is published");
+}
+
+#[tokio::test]
+async fn they_go_to_the_unreadable_and_all_others_are_answered() {
+    let world = World::start().await;
+    let requests = world.broker.queue("requests");
+    let mut published = 0;
+    for (n, properties) in properties().into_iter().enumerate() {
+        // RabbitMQ itself refuses some of them.
+        let (queue, asked) = (requests.clone(), properties.clone());
+        let publishing = move || publish_raw(&broker_server(), ("", &queue), &asked, b"{}");
+        published += u32::from(tokio::task::spawn_blocking(publishing).await.is_ok());
+        world.broker.request(Message::json(&world.request()).correlation(&format!("good{n}"))).await;
+    }
+    assert!(published >= 7, "RabbitMQ takes {published} of them");
+    for n in 0..properties().len() {
+        world.broker.reply(&format!("good{n}")).await.sent();
+    }
+    let unreadable = world.broker.queue("unreadable");
+    until("they are unreadable", || async {
+        (world.broker.depth(&unreadable).await == Some(published)).then_some(())
+    })
+    .await;
+    // One delivery in each queue: the connections of the consumers were never lost.
+    let metrics = world.get("/metrics").await.text().await.expect("text");
+    assert!(!metrics.contains("session_invite_connection_losses_total"), "{metrics}");
+    world.broker.purge("unreadable").await;
+}
+
+#[tokio::test]
+async fn headers_up_to_the_bound_are_worked_on() {
+    let world = World::start().await;
+    let queue = world.broker.queue("requests");
+    for levels in [1, 32, 64] {
+        publish(queue.clone(), nested(b'A', levels)).await;
+        world.broker.take("replies").await.refused("rejected", "credential_missing", 401);
+    }
+}
+
+#[tokio::test]
+async fn a_routing_key_that_is_not_utf_8_is_nobodys_business() {
+    let world = World::start().await;
+    let exchange = world.broker.fanout_to("requests").await;
+    let publishing = move || publish_raw(&broker_server(), (&exchange, b"k\xff"), &[0, 0], b"{}");
+    tokio::task::spawn_blocking(publishing).await.expect("it is published");
+    world.broker.take("replies").await.refused("rejected", "credential_missing", 401);
+    world.invite(&world.request()).await.sent();
+}
+
+#[tokio::test]
+async fn among_the_dead_letters_they_are_shown_and_stay() {
+    let world = World::start().await;
+    let dead = world.broker.queue("dead");
+    publish(dead.clone(), nested(b'F', 5_000)).await;
+    publish(dead.clone(), vec![0x04, 0, 1, 0xff]).await;
+    world.broker.publish_to(&dead, Message::bytes("{}").text_header("x-kind", "other")).await;
+    let listed = world.run(&["dead", "list", "--json"]).ok();
+    assert_eq!(listed.matches("cannot be decoded").count(), 2, "{listed}");
+    let replayed = world.run(&["dead", "replay", "--all"]);
+    assert_eq!(replayed.code, Some(1), "{replayed:?}");
+    assert!(replayed.stdout.contains("cannot be decoded"), "{replayed:?}");
+    world.run(&["dead", "drop", "--all", "--yes"]).ok();
+    assert_eq!(world.broker.depth(&dead).await, Some(0));
+}
+
+#[tokio::test]
+async fn as_replies_to_the_gateway_they_are_left_alone() {
+    let world = Setup::default().without_worker().await;
+    world.run(&["migrate"]).ok();
+    world.run(&["topology", "declare"]).ok();
+    world.add_group(72, &[]);
+    let gateway = world.start_gateway(&[]).await;
+    let asking = tokio::spawn(try_send(gateway.invite(&world)));
+    let request = world.broker.take("requests").await;
+    let reply_to = request.properties.reply_to().clone().expect("a direct reply is asked for").to_string();
+    for properties in [nested(b'A', 5_000), vec![0x04, 0, 1, 0xff]] {
+        publish(reply_to.clone(), properties).await;
+    }
+    let _worker = world.start_worker().await;
+    world.broker.publish(Message { body: request.bytes, properties: request.properties }).await;
+    asking.await.expect("no panic").expect("an answer").ok();
+    send(gateway.invite(&world)).await.ok();
+}
