@@ -82,9 +82,11 @@ fn of_limits(limited: Limited, prefix: &str) -> Finding {
         Limited::Here(queues) => {
             format!("RabbitMQ 4 throws away a message that is returned 21 times to {}", queues.join(" or "))
         }
-        Limited::Unknown => "RabbitMQ 4 may throw away a message that is returned 21 times: the queues are in use, \
+        Limited::Unknown => {
+            "RabbitMQ 4 may throw away a message that is returned 21 times: the queues are in use, \
                              so it could not be tried"
-            .to_owned(),
+                .to_owned()
+        }
     };
     Finding::warning(LIMITS, found, policy(prefix))
 }

@@ -61,7 +61,8 @@ pub async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
 fn readiness(database: bool, backlog: Option<u64>, why: Option<String>) -> Readiness {
     let mut problems = Vec::new();
     if backlog.is_none() {
-        let why = why.unwrap_or_else(|| "the broker is away, or holds publishers back; see the log".to_owned());
+        let why =
+            why.unwrap_or_else(|| "the broker is away, or holds publishers back; see the log".to_owned());
         problems.push(format!("invites cannot be published: {why}"));
     }
     if !database {

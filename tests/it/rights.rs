@@ -55,7 +55,8 @@ async fn unready(worker: &crate::support::Worker, says: &[&str]) {
         let status = answer.status().as_u16();
         let body: Value = serde_json::from_str(&answer.text().await.expect("text")).expect("JSON");
         let problems = body["problems"].as_array().expect("problems").clone();
-        let named = problems.iter().filter_map(Value::as_str).any(|p| says.iter().all(|word| p.contains(word)));
+        let named =
+            problems.iter().filter_map(Value::as_str).any(|p| says.iter().all(|word| p.contains(word)));
         (status == 503 && named).then_some(())
     })
     .await;
@@ -70,7 +71,9 @@ async fn without_read_the_worker_names_it_and_waits() {
     // It tries again in the meantime, and does not repeat itself.
     until("it has tried often", || async {
         let metrics = worker.ask("/metrics").await.text().await.expect("text");
-        let lost = metrics.lines().find_map(|l| l.strip_prefix(r#"session_invite_connection_losses_total{connection="consumer"} "#));
+        let lost = metrics.lines().find_map(|l| {
+            l.strip_prefix(r#"session_invite_connection_losses_total{connection="consumer"} "#)
+        });
         lost.and_then(|count| count.parse::<u32>().ok()).filter(|count| *count >= 6)
     })
     .await;
