@@ -109,23 +109,30 @@ pub async fn declare(connection: &Connection, names: &Names) -> Result<(), Unusa
             unless_there(queue, error, looking).await?;
         }
     }
+    done_with(&channel).await;
     declare_events(connection, names).await
+}
+
+/// Waits for its end: a connection that is closed while a channel of it is being closed says so as an error.
+async fn done_with(channel: &Channel) {
+    let _ = channel.close(200, "done".into()).await;
 }
 
 /// Declares the exchange of events; one that is there and of another kind is an error that names it.
 pub(super) async fn declare_events(connection: &Connection, names: &Names) -> Result<(), Unusable> {
     let events = names.events.as_str();
     let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-    let channel = connection.create_channel().await?;
+    let mut channel = connection.create_channel().await?;
     let declaring =
         channel.exchange_declare(events.into(), ExchangeKind::Topic, durable, FieldTable::default());
     if let Err(error) = declaring.await {
-        let channel = connection.create_channel().await?;
+        channel = connection.create_channel().await?;
         let passive = ExchangeDeclareOptions { passive: true, ..durable };
         let looking =
             channel.exchange_declare(events.into(), ExchangeKind::Topic, passive, FieldTable::default());
         unless_there(events, error, looking).await?;
     }
+    done_with(&channel).await;
     Ok(())
 }
 

@@ -37,8 +37,9 @@ Examples:
 A request is asked again as of now, with its own message id: mend what stopped it first, and
 replay it while its credential is good. One that had been authenticated (its row in `sessions`
 says so) goes on from there, without its credential. A reply goes to the queue that it was meant
-for, if REPLY_TO_ALLOW still allows it. What cannot be published stays, and the exit code is 1. A command that is killed may replay
-one message twice, which a request without a message id takes for two invites.";
+for, if REPLY_TO_ALLOW allows it. What cannot be published stays, and the exit code is 1. A
+command that is killed may replay one message twice, which a request without a message id takes
+for two invites.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
