@@ -11,6 +11,9 @@ command_check() {
         cargo install cargo-deny --version "$CARGO_DENY_VERSION" --locked --quiet --root "$DEV_DIR/tools" ||
             fail "cargo-deny could not be installed"
     fi
+    if [[ $INSTALL == yes ]]; then
+        need_package shellcheck shellcheck
+    fi
     try_check "format" cargo fmt --all --check
     try_check "clippy" cargo clippy --locked --all-targets --quiet -- -D warnings
     try_check "docs" check_docs

@@ -14,6 +14,8 @@ need_engine() { compose_works || fail "no Docker engine with Compose answers her
 command_images() {
     need_engine
     begin_run
+    # The builder that the command-line tool of Debian 12 takes by itself knows no cache mounts.
+    export DOCKER_BUILDKIT=1
     step "Build the image of the program" docker build --quiet --target runtime --tag "$IMAGE" .
     step "It has the program, no shell and no root, in $IMAGE_LIMIT_MIB MiB at most" check_image
     step "Build the image of the tests" docker build --quiet --target tests .
@@ -102,7 +104,8 @@ wait_for_deliveries() {
 compose_tests() {
     COMPOSE_PROJECT=$TESTS_PROJECT
     note compose-tests "$COMPOSE_PROJECT"
-    compose --progress quiet --profile tests run --build --rm tests "$@" </dev/null
+    compose --progress quiet --profile tests run --build --rm tests "$@" </dev/null &
+    wait "$!"
 }
 
 # The README's two commands, or another one, in a container that has cargo and nothing else: a clean checkout, no variable
@@ -119,5 +122,7 @@ command_bare() {
     git ls-files -z | tar --create --null --files-from - |
         docker run --rm --interactive --init --name "$name" \
             --volume "${TESTS_PROJECT}_cargo:/usr/local/cargo/registry" --volume "${TESTS_PROJECT}_target:/src/target" \
-            "$(base_image sources)" bash -c "cd /src && tar --extract --touch && exec </dev/null && $commands"
+            "$(base_image sources)" bash -c "cd /src && tar --extract --touch && exec </dev/null && $commands" &
+    # Unlike a command in the foreground, `wait` lets a signal through at once; what it ends is the container.
+    wait "$!"
 }
