@@ -29,7 +29,7 @@ check_image() {
     size=$((($(image_size "$IMAGE") - $(image_size "$base")) / 1048576))
     ((size < IMAGE_LIMIT_MIB)) || fail "the image has $size MiB more than $base"
     files=$(image_files "$IMAGE")
-    ! grep -E '(^|/)(sh|ash|bash|dash|busybox)$' <<<"$files" || fail "there is a shell in the image"
+    ! grep -E '(^|/)bin/(sh|ash|bash|dash|busybox)$' <<<"$files" || fail "there is a shell in the image"
     added=$(comm -13 <(image_files "$base") - <<<"$files")
     [[ $added == usr/local/bin/session-invite ]] || fail "the image has other files than the program: $added"
     say "$IMAGE: user $user, $size MiB more than $base"
