@@ -95,10 +95,8 @@ enum Tried {
 async fn send_again(ctx: &Context, envelope: &Envelope, row: &Standing) -> Result<Tried, Trouble> {
     let group = group(ctx, row)?;
     let sender = ctx.sms.sender(group.options.sms_from.as_deref());
-    let recipient = Recipient {
-        sender: &sender,
-        hashes: ctx.optouts.hashes(row.phone.as_deref().unwrap_or_default()),
-    };
+    let recipient =
+        Recipient { sender: &sender, hashes: ctx.optouts.hashes(row.phone.as_deref().unwrap_or_default()) };
     match ctx.sessions.may_send(row, &recipient).await? {
         Permission::Granted => {}
         Permission::SwitchedOff => return Ok(Tried::SwitchedOff),

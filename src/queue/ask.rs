@@ -114,9 +114,8 @@ impl Asking {
             };
             maybe_taken |= settled.maybe_before;
             match settled.published {
-                Published::Routed => maybe_taken = true,
+                Published::Routed | Published::Lost | Published::Blamed => maybe_taken = true,
                 // The reply to an earlier copy of it may still come.
-                Published::Lost | Published::Blamed => maybe_taken = true,
                 Published::Unroutable | Published::Refused if maybe_taken => {}
                 Published::Unroutable => return Err(AskError::NotPublished("the queue is not there")),
                 Published::Refused => return Err(AskError::NotPublished("the queue is full")),

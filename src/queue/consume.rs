@@ -218,8 +218,11 @@ impl Consumer {
                 }
                 () = self.queues_gone.notified() => {
                     tracing::warn!("a queue of ours is gone; the queues are declared again");
-                    if let Err(error) = topology::declare(&line.connection, &self.names).await {
-                        break Err(error);
+                    let declaring = topology::declare(&line.connection, &self.names);
+                    match tokio::time::timeout(OPENS_WITHIN, declaring).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => break Err(error),
+                        Err(_) => break Err(Unusable::lost("it takes too long to declare the queues")),
                     }
                 }
             }

@@ -31,6 +31,8 @@ use uuid::Uuid;
 const BATCH: i64 = 500;
 /// How often the outbox is looked at while it is empty.
 const EVERY: Duration = Duration::from_millis(200);
+/// How long a connection and its channel may take.
+const OPENS_WITHIN: Duration = Duration::from_secs(15);
 /// How long the broker may take to confirm a batch. The client never ends what it waits for on a line that is lost.
 const CONFIRMS_WITHIN: Duration = Duration::from_secs(10);
 /// An idle connection to the broker is closed after so long.
@@ -166,7 +168,13 @@ impl Events {
         sqlx::query_scalar!(r#"select exists (select from events) as "there!""#).fetch_one(&self.pool).await
     }
 
+    /// The client never ends what it is asked for on a connection that is lost.
     async fn open(&self) -> Result<Line, Unusable> {
+        let opened = tokio::time::timeout(OPENS_WITHIN, self.connect()).await;
+        opened.unwrap_or_else(|_| Err(Unusable::lost("it takes too long to open a channel")))
+    }
+
+    async fn connect(&self) -> Result<Line, Unusable> {
         let connection = connect(&self.config, "events").await?;
         // Somebody may have deleted it.
         topology::declare_events(&connection, &self.names).await?;

@@ -172,17 +172,13 @@ impl Consumer {
         message.queue.clone_from(&self.names.dead);
         message.mandatory = true;
         message.name = Name::Header;
-        match self.publish_to_our_own(Arc::new(message)).await? {
-            Published::Routed => {
-                metrics::dead_letter(dead.kind);
-                Ok(())
-            }
-            _ => {
-                let queue = &self.names.dead;
-                tracing::error!(queue, "the dead-letter queue is gone or full; the message goes back");
-                Err(Trouble::Stopping)
-            }
+        if self.publish_to_our_own(Arc::new(message)).await? != Published::Routed {
+            let queue = &self.names.dead;
+            tracing::error!(queue, "the dead-letter queue is gone or full; the message goes back");
+            return Err(Trouble::Stopping);
         }
+        metrics::dead_letter(dead.kind);
+        Ok(())
     }
 
     /// One of our queues may be gone for a moment, until the consumer has declared it again, or full.

@@ -94,9 +94,10 @@ impl Consuming {
 pub async fn watch(connection: &Connection, queue: &str, consuming: &Consuming) -> Unusable {
     let mut idle = 0;
     let mut before = consuming.deliveries.load(Ordering::Relaxed);
-    let channel = match connection.create_channel().await {
-        Ok(channel) => channel,
-        Err(error) => return error.into(),
+    let channel = match tokio::time::timeout(PATIENCE, connection.create_channel()).await {
+        Ok(Ok(channel)) => channel,
+        Ok(Err(error)) => return error.into(),
+        Err(_) => return Unusable::lost("the broker does not answer"),
     };
     loop {
         tokio::time::sleep(EVERY).await;
