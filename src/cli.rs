@@ -2,12 +2,16 @@
 
 use crate::{
     commands::{
-        addresses, completions, dead, doctor, groups, migrate, optouts, ready, send, sessions, sms_sandbox,
-        tokens, topology,
+        addresses, completions, dead, doctor, groups, migrate, optouts, ready, secrets, send, sessions,
+        sms_sandbox, tokens, topology,
     },
     config::{DatabaseArgs, GatewayArgs, LogArgs, SecretsArgs, WorkerArgs},
 };
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
+use std::{
+    collections::BTreeSet,
+    ffi::{OsStr, OsString},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -58,6 +62,53 @@ pub struct Cli {
     pub log: LogArgs,
 }
 
+/// The flags whose values no error may show.
+const SECRET_FLAGS: [&str; 8] = [
+    "--database-url",
+    "--amqp-url",
+    "--secrets-key",
+    "--twilio-auth-token",
+    "--twilio-api-key",
+    "--twilio-api-secret",
+    "--api-key",
+    "--jwt-secret",
+];
+
+impl Cli {
+    /// Reads the command line; a wrong one ends the process, and shows nothing that may be part of a secret.
+    pub fn read() -> Self {
+        Self::try_parse().unwrap_or_else(|error| {
+            let stray =
+                matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand | ErrorKind::TooManyValues);
+            let is_secret = |arg: OsString| {
+                let arg = arg.to_string_lossy();
+                SECRET_FLAGS.contains(&arg.split('=').next().unwrap_or_default())
+            };
+            if stray && std::env::args_os().any(is_secret) {
+                let what = "an argument is too many, and not shown, as it may be part of a secret; put a value with spaces in \
+                            quotes, and write --flag='-value' for one that begins with a dash";
+                Self::command().error(error.kind(), what).exit();
+            }
+            if error.kind() == ErrorKind::InvalidUtf8 {
+                let names = unreadable_variables(&Self::command());
+                if !names.is_empty() {
+                    let what = format!("{}: is not UTF-8 text", names.into_iter().collect::<Vec<_>>().join(", "));
+                    Self::command().error(error.kind(), what).exit();
+                }
+            }
+            error.exit()
+        })
+    }
+}
+
+/// The variables of flags, of this command or one below it, whose values are not UTF-8.
+fn unreadable_variables(command: &clap::Command) -> BTreeSet<String> {
+    let own = command.get_arguments().filter_map(clap::Arg::get_env);
+    let unreadable = |name: &&OsStr| std::env::var_os(name).is_some_and(|value| value.to_str().is_none());
+    let own = own.filter(unreadable).map(|name| name.to_string_lossy().into_owned());
+    own.chain(command.get_subcommands().flat_map(unreadable_variables)).collect()
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the main job: it migrates and declares what it needs
@@ -82,6 +133,8 @@ pub enum Command {
     Dead(dead::Args),
     /// List, add and remove visitors who want no texts
     Optouts(Administered<optouts::Args>),
+    /// Seal everything anew, to change SECRETS_KEY
+    Secrets(Administered<secrets::Args>),
     /// Check everything that the worker needs, and say how to mend it
     Doctor(Box<doctor::Args>),
     /// Run a local Twilio-style provider with an inbox to look at

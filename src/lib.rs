@@ -29,6 +29,7 @@ pub mod health;
 pub mod invite;
 mod json;
 pub mod limits;
+mod masked;
 pub mod metrics;
 pub mod optouts;
 pub mod output;

@@ -1,11 +1,10 @@
 //! Parse, start the logs, dispatch, exit code.
 
-use clap::Parser;
 use session_invite::{
     cli::{Cli, Command},
     commands::{
-        addresses, completions, dead, doctor, gateway, groups, migrate, optouts, ready, send, sessions,
-        sms_sandbox, tokens, topology, worker,
+        addresses, completions, dead, doctor, gateway, groups, migrate, optouts, ready, secrets, send,
+        sessions, sms_sandbox, tokens, topology, worker,
     },
     config::{DotEnv, Faults},
     sandbox::BadSetting,
@@ -27,12 +26,12 @@ fn main() -> ExitCode {
         }
     };
     file.apply();
-    let cli = Cli::parse();
+    let cli = Cli::read();
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: the runtime does not start: {error}");
-            return ExitCode::FAILURE;
+            return ExitCode::from(if error.kind() == std::io::ErrorKind::InvalidInput { 2 } else { 1 });
         }
     };
     let ended = runtime.block_on(run(cli, &file));
@@ -52,12 +51,16 @@ fn main() -> ExitCode {
 /// Half as many threads as there are cores, unless `TOKIO_WORKER_THREADS` says otherwise: the broker's client has threads
 /// of its own, and whatever else serves invites mostly runs on the same machine.
 fn runtime() -> std::io::Result<Runtime> {
-    let mut builder = Builder::new_multi_thread();
-    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        builder.worker_threads(cores.div_ceil(2));
-    }
-    builder.enable_all().build()
+    let threads = match std::env::var_os("TOKIO_WORKER_THREADS").filter(|text| !text.is_empty()) {
+        Some(text) => {
+            let threads =
+                text.to_str().and_then(|text| text.parse().ok()).filter(|n| (1..=1_024).contains(n));
+            let what = "TOKIO_WORKER_THREADS: must be a whole number from 1 to 1024";
+            threads.ok_or_else(|| std::io::Error::new(std::io::ErrorKind::InvalidInput, what))?
+        }
+        None => std::thread::available_parallelism().map_or(1, NonZero::get).div_ceil(2),
+    };
+    Builder::new_multi_thread().worker_threads(threads).enable_all().build()
 }
 
 async fn run(cli: Cli, file: &DotEnv) -> anyhow::Result<()> {
@@ -79,6 +82,7 @@ async fn run(cli: Cli, file: &DotEnv) -> anyhow::Result<()> {
         Command::Sessions(args) => sessions::run(args).await,
         Command::Dead(args) => Box::pin(dead::run(args)).await,
         Command::Optouts(all) => optouts::run(all.args, &all.database, &all.secrets).await,
+        Command::Secrets(all) => secrets::run(all.args, &all.database, &all.secrets).await,
         Command::Doctor(args) => Box::pin(doctor::run(&args)).await,
         Command::SmsSandbox(args) => sms_sandbox::run(args).await,
         Command::Completions(args) => completions::run(&args),

@@ -1,6 +1,7 @@
 //! `session-invite addresses`: what stands for a group's user in a login key.
 
 use super::groups::group_id;
+use crate::masked::debug_shows;
 use crate::{
     config::DatabaseArgs,
     credential::gkey::fold_address,
@@ -28,7 +29,7 @@ pub struct Args {
     format: Format,
 }
 
-#[derive(Debug, clap::Subcommand)]
+#[derive(clap::Subcommand)]
 enum Command {
     /// Let an address stand for a group's user
     Add {
@@ -54,6 +55,8 @@ enum Command {
         address: String,
     },
 }
+
+debug_shows!(Command {});
 
 /// Runs the command.
 pub async fn run(args: Args, database: &DatabaseArgs) -> anyhow::Result<()> {

@@ -10,6 +10,7 @@ pub mod migrate;
 pub mod optouts;
 pub mod ready;
 mod secret_input;
+pub mod secrets;
 pub mod send;
 pub mod sessions;
 pub mod sms_sandbox;

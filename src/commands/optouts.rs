@@ -2,6 +2,7 @@
 
 mod import;
 
+use crate::masked::debug_shows;
 use crate::{
     config::{DatabaseArgs, OwnSenderArgs, SecretsArgs, sender_name},
     group::options,
@@ -90,7 +91,7 @@ enum Command {
     },
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(clap::Args)]
 struct One {
     /// The number, in any format
     #[arg(required = true, num_args = 1.., value_name = "PHONE")]
@@ -98,6 +99,8 @@ struct One {
     #[command(flatten)]
     from: From,
 }
+
+debug_shows!(One { from });
 
 #[derive(Debug, clap::Args)]
 struct From {

@@ -1,6 +1,7 @@
 //! `session-invite send`: publishes an invite as an upstream system would, and waits for its reply.
 
 use super::{groups::group_id, tokens::newest_api_key};
+use crate::masked::debug_shows;
 use crate::{
     config::{BrokerArgs, DatabaseArgs, SecretsArgs},
     credential::gkey,
@@ -28,7 +29,7 @@ Examples:
 
 The login key is signed with the group's API key, from the database. The exit code is 0 when the text was sent.";
 
-#[derive(Debug, clap::Args)]
+#[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The group that asks
@@ -65,6 +66,8 @@ pub struct Args {
     #[command(flatten)]
     secrets: SecretsArgs,
 }
+
+debug_shows!(Args { group });
 
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let authorization = login_key(&args).await?;

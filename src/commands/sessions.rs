@@ -1,6 +1,7 @@
 //! `session-invite sessions list | show | lookup`: what became of the invites.
 
 use super::groups::group_id;
+use crate::masked::debug_shows;
 use crate::{
     config::DatabaseArgs,
     group::GroupId,
@@ -29,7 +30,7 @@ pub struct Args {
     format: Format,
 }
 
-#[derive(Debug, clap::Subcommand)]
+#[derive(clap::Subcommand)]
 enum Command {
     /// The newest sessions first
     List {
@@ -57,6 +58,8 @@ enum Command {
         key: String,
     },
 }
+
+debug_shows!(Command {});
 
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let pool = super::database(&args.database).await?;

@@ -1,6 +1,7 @@
 //! `session-invite tokens issue`: a credential, to try the system with or to hand to a partner.
 
 use super::{addresses::user, groups::group_id};
+use crate::masked::debug_shows;
 use crate::{
     config::{DatabaseArgs, Faults, SecretsArgs},
     credential::{GssnidToken, gjwt, gkey, gssnid},
@@ -79,7 +80,7 @@ enum Kind {
 }
 
 /// For whom it is.
-#[derive(Debug, clap::Args)]
+#[derive(clap::Args)]
 struct Bearer {
     /// The group's id
     #[arg(long, value_parser = group_id)]
@@ -90,6 +91,8 @@ struct Bearer {
     #[command(flatten)]
     format: Format,
 }
+
+debug_shows!(Bearer { group });
 
 /// Prints a token. A website session needs no `SECRETS_KEY`.
 pub async fn run(args: Args, database: &DatabaseArgs, secrets: &SecretsArgs) -> anyhow::Result<()> {

@@ -6,6 +6,7 @@ use super::{
     read::{self, Faults, given},
     sender::number_or_name,
 };
+use crate::masked::debug_shows;
 use crate::{group::seal::SecretsKey, queue::ReplyToAllow};
 use clap::Args;
 use secrecy::SecretString;
@@ -14,7 +15,7 @@ use std::{net::SocketAddr, time::Duration};
 const LOOPBACK_PUBLIC_URL: &str = "http://127.0.0.1:8080";
 const DAY: Duration = Duration::from_hours(24);
 
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Default)]
 #[command(next_help_heading = "Database")]
 pub struct DatabaseArgs {
     /// PostgreSQL 13 or later, such as postgres://user:password@host:5432/database
@@ -25,7 +26,9 @@ pub struct DatabaseArgs {
     pub database_max_connections: Option<String>,
 }
 
-#[derive(Args, Clone, Debug, Default)]
+debug_shows!(DatabaseArgs { database_max_connections });
+
+#[derive(Args, Clone, Default)]
 #[command(next_help_heading = "Broker")]
 pub struct BrokerArgs {
     /// RabbitMQ 3.10 or later, such as amqp://user:password@host:5672/%2f
@@ -36,7 +39,9 @@ pub struct BrokerArgs {
     pub queue_prefix: Option<String>,
 }
 
-#[derive(Args, Clone, Debug, Default)]
+debug_shows!(BrokerArgs { queue_prefix });
+
+#[derive(Args, Clone, Default)]
 #[command(next_help_heading = "Secrets and links")]
 pub struct SecretsArgs {
     /// 32 bytes in base64 (`openssl rand -base64 32`); several with commas: the first seals, all open
@@ -47,7 +52,9 @@ pub struct SecretsArgs {
     pub public_url: Option<String>,
 }
 
-#[derive(Args, Clone, Debug, Default)]
+debug_shows!(SecretsArgs { public_url });
+
+#[derive(Args, Clone, Default)]
 #[command(next_help_heading = "Provider")]
 pub struct ProviderArgs {
     /// The Twilio-style provider [default: https://api.twilio.com]
@@ -91,6 +98,8 @@ pub struct ProviderArgs {
     #[arg(long, env = "SMS_WHEN_UNSURE", hide_env_values = true, value_name = "WHAT")]
     pub sms_when_unsure: Option<String>,
 }
+
+debug_shows!(ProviderArgs { sms_base_url, twilio_account_sid });
 
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Logging")]
@@ -397,9 +406,7 @@ fn queue_prefix(text: &str) -> Result<String, String> {
     // A queue's name is a short string of 255 bytes; the longest suffix is `.unreadable`.
     let shaped = text.len() <= 200 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b));
     if !shaped {
-        return Err(format!(
-            "{text:?} must be 1 to 200 letters, digits, dashes, dots, colons or underscores"
-        ));
+        return Err("must be 1 to 200 letters, digits, dashes, dots, colons or underscores".to_owned());
     }
     if text.starts_with("amq.") {
         return Err("must not begin with `amq.`, which the broker keeps for itself".to_owned());
@@ -412,14 +419,14 @@ fn when_unsure(text: &str) -> Result<WhenUnsure, String> {
         "look" => Ok(WhenUnsure::Look),
         "fail" => Ok(WhenUnsure::Fail),
         "resend" => Ok(WhenUnsure::Resend),
-        _ => Err(format!("{text:?} must be look, fail or resend")),
+        _ => Err("must be look, fail or resend".to_owned()),
     }
 }
 
 /// An address to listen on; `port` is the usual one.
 pub(super) fn address(port: &str) -> impl Fn(&str) -> Result<SocketAddr, String> {
     move |text| {
-        let wrong = |_| format!("{text:?} must be an address and a port, such as 127.0.0.1:{port}");
+        let wrong = |_| format!("must be an address and a port, such as 127.0.0.1:{port}");
         text.parse().map_err(wrong)
     }
 }

@@ -5,12 +5,13 @@ use super::{
     args::{address, is_loopback},
     read::{self, Faults, given},
 };
+use crate::masked::debug_shows;
 use crate::{gateway::Network, group::seal::SecretsKey};
 use clap::Args;
 use secrecy::SecretString;
 use std::{net::SocketAddr, time::Duration};
 
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Default)]
 pub struct GatewayArgs {
     #[command(flatten)]
     pub database: DatabaseArgs,
@@ -33,6 +34,8 @@ pub struct GatewayArgs {
     #[command(flatten)]
     pub http: GatewayHttpArgs,
 }
+
+debug_shows!(GatewayArgs { http });
 
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Gateway")]
@@ -150,10 +153,11 @@ fn origin(text: &str) -> Result<String, String> {
     if text == "*" {
         return Ok(text.to_owned());
     }
-    let wrong = || format!("{text:?} must be * or an origin such as https://app.example");
+    let wrong = || "must be * or an origin such as https://app.example".to_owned();
     let url = url::Url::parse(text).map_err(|_| wrong())?;
     let origin = url.origin().ascii_serialization();
-    let plain = matches!(url.scheme(), "http" | "https") && text.trim_end_matches('/') == origin;
+    let plain =
+        matches!(url.scheme(), "http" | "https") && text.trim_end_matches('/').eq_ignore_ascii_case(&origin);
     plain.then_some(origin).ok_or_else(wrong)
 }
 
@@ -168,8 +172,9 @@ mod tests {
             origins("https://a.example, http://b:8080/ ,").unwrap(),
             ["https://a.example", "http://b:8080"]
         );
+        assert_eq!(origins("HTTPS://A.example").unwrap(), ["https://a.example"]);
         assert!(origins("").unwrap().is_empty() && origins("*").is_ok());
-        for bad in ["a.example", "https://a.example/x", "ftp://a", "https://A.example", "null"] {
+        for bad in ["a.example", "https://a.example/x", "ftp://a", "null"] {
             assert!(origins(bad).is_err(), "{bad}");
         }
     }

@@ -45,7 +45,7 @@ pub(super) fn number_or_name(text: &str) -> Result<String, String> {
     };
     let rule =
         "must be a number such as +15550001111, a short code, or a name of at most 11 letters and digits";
-    if fits { Ok(text.to_owned()) } else { Err(format!("{text:?} {rule}")) }
+    if fits { Ok(text.to_owned()) } else { Err(rule.to_owned()) }
 }
 
 #[cfg(test)]

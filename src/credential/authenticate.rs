@@ -1,6 +1,7 @@
 //! From a parsed credential to its caller: the lookups between what a token names and what proves it.
 
 use super::{Credential, HmacKey, Requester, WebsiteSession};
+use crate::masked::debug_shows;
 use crate::{
     group::{
         Group,
@@ -18,12 +19,14 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 /// Whoever sent an invite, proven, with the settings of the group that the proof is good for.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Caller {
     pub group: Arc<Group>,
     /// Such as `gkey:12345`.
     pub requested_by: String,
 }
+
+debug_shows!(Caller { group });
 
 impl Caller {
     /// The contract's check of the group, which comes once its credential is known to be good.

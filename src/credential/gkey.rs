@@ -6,6 +6,7 @@ use super::{
     hmac_key::{SIGNATURE_CHARS, any_signed},
     malformed, parse_group, unproven,
 };
+use crate::masked::debug_shows;
 use crate::{
     group::GroupId,
     refusal::{Code, Refusal},
@@ -37,12 +38,14 @@ enum Subject {
 }
 
 /// A user of a group: what a login key names itself, or what its address stands for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Account {
     pub group: GroupId,
     /// Decoded.
     pub user: String,
 }
+
+debug_shows!(Account { group });
 
 impl GkeyToken {
     /// Reads `partnerid&partneruserid&loginkey`, if there are exactly two `&`, else `glanceaddress~loginkey`.

@@ -5,6 +5,7 @@ use super::{
     encoding::{BASE64URL, is_base64url},
     malformed, parse_group, unproven,
 };
+use crate::masked::debug_shows;
 use crate::{
     group::GroupId,
     refusal::{Code, Refusal},
@@ -23,13 +24,15 @@ pub struct GssnidToken {
 }
 
 /// A row of `website_sessions`, judged by Postgres's clock.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct WebsiteSession {
     pub group_id: GroupId,
     pub person_id: String,
     pub expired: bool,
     pub revoked: bool,
 }
+
+debug_shows!(WebsiteSession { group_id, expired, revoked });
 
 impl GssnidToken {
     /// Reads `person.unixtime.random` or `person.unixtime.random.group`.

@@ -23,6 +23,7 @@ pub use gkey::GkeyToken;
 pub use gssnid::{GssnidToken, WebsiteSession};
 pub use hmac_key::HmacKey;
 
+use crate::masked::debug_shows;
 use crate::{
     group::GroupId,
     refusal::{Code, Refusal},
@@ -73,13 +74,15 @@ impl CredentialKind {
 }
 
 /// Whoever a credential proved to be asking, and the group that it is good for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Requester {
     pub group: GroupId,
     pub kind: CredentialKind,
     /// The partner's user id, the token's `sub` or the website's person id.
     pub user: String,
 }
+
+debug_shows!(Requester { group, kind });
 
 impl Requester {
     /// What `sessions.requested_by` stores: `gkey:12345`.

@@ -4,7 +4,11 @@ use super::{Finding, PATIENCE};
 use crate::{
     config::{Faults, WorkerArgs},
     db::{self, MIGRATIONS},
-    group::{directory::Directory, store},
+    group::{
+        directory::Directory,
+        seal::SealedBy,
+        store::{self, reseal},
+    },
     optouts,
     trouble::Passing,
 };
@@ -20,6 +24,7 @@ const SCHEMA: &str = "schema";
 const CLOCK: &str = "clock";
 const GROUPS: &str = "groups";
 const OPTOUTS: &str = "opt-outs";
+const SECRETS: &str = "secrets";
 const SESSIONS: &str = "sessions";
 const EVENTS: &str = "events";
 
@@ -47,7 +52,7 @@ pub(super) async fn examine(args: &WorkerArgs) -> Vec<Finding> {
 
 fn away(why: &str) -> Vec<Finding> {
     let mend = "is it running where DATABASE_URL points, and does it take this login?";
-    let rest = [SCHEMA, CLOCK, GROUPS, OPTOUTS, SESSIONS, EVENTS];
+    let rest = [SCHEMA, CLOCK, GROUPS, OPTOUTS, SECRETS, SESSIONS, EVENTS];
     let rest = rest.map(|check| Finding::skipped(check, "needs the database"));
     std::iter::once(Finding::failed(SERVER, why, mend)).chain(rest).collect()
 }
@@ -65,12 +70,13 @@ async fn look(pool: &PgPool, args: &WorkerArgs) -> Result<Vec<Finding>, sqlx::Er
     let is_there = schema.verdict == super::Verdict::Ok;
     findings.insert(1, schema);
     if !is_there {
-        let rest = [GROUPS, OPTOUTS, SESSIONS, EVENTS];
+        let rest = [GROUPS, OPTOUTS, SECRETS, SESSIONS, EVENTS];
         findings.extend(rest.map(|check| Finding::skipped(check, "needs the schema of this program")));
         return Ok(findings);
     }
     findings.extend(groups(pool, args).await?);
     findings.push(opted_out(pool, args).await);
+    findings.push(sealing(pool, args).await?);
     findings.push(sessions(pool).await?);
     findings.push(events(pool).await?);
     Ok(findings)
@@ -132,7 +138,9 @@ async fn groups(pool: &PgPool, args: &WorkerArgs) -> Result<Vec<Finding>, sqlx::
     let Ok(secrets) = args.secrets.key() else {
         return Ok(vec![Finding::skipped(GROUPS, "their keys need SECRETS_KEY")]);
     };
-    let url = args.secrets.public_url().map(|url| url.base).unwrap_or_default();
+    let Ok(url) = args.secrets.public_url().map(|url| url.base) else {
+        return Ok(vec![Finding::skipped(GROUPS, "their links need PUBLIC_URL")]);
+    };
     let directory = match Directory::open(pool.clone(), secrets, url).await {
         Ok(directory) => directory,
         Err(error) => {
@@ -173,12 +181,38 @@ async fn opted_out(pool: &PgPool, args: &WorkerArgs) -> Finding {
     let Ok(secrets) = args.secrets.key() else {
         return Finding::skipped(OPTOUTS, "their key needs SECRETS_KEY");
     };
-    match optouts::is_readable(pool, &secrets).await {
-        Ok(()) => Finding::ok(OPTOUTS, "can be read"),
+    match optouts::sealed_by(pool, &secrets).await {
+        Ok(_) => Finding::ok(OPTOUTS, "can be read"),
         Err(error) => {
             Finding::failed(OPTOUTS, error.to_string(), "docs/LIMITS.md says what is lost, and what to do")
         }
     }
+}
+
+/// Whether the first key of `SECRETS_KEY` has sealed everything, so that the others may go.
+async fn sealing(pool: &PgPool, args: &WorkerArgs) -> Result<Finding, sqlx::Error> {
+    let Ok(secrets) = args.secrets.key() else {
+        return Ok(Finding::skipped(SECRETS, "what is sealed needs SECRETS_KEY"));
+    };
+    let tally = reseal::tally(pool, &secrets).await?;
+    let by_older = matches!(optouts::sealed_by(pool, &secrets).await, Ok(Some(SealedBy::Older)));
+    let older = tally.older + u64::from(by_older);
+    Ok(if older > 0 {
+        let found =
+            format!("{older} are sealed under an older key of SECRETS_KEY, which must stay until then");
+        Finding::warning(SECRETS, found, "session-invite secrets reseal")
+    } else if tally.lost > 0 {
+        let found = format!("{} keys in use are opened by no key of SECRETS_KEY", tally.lost);
+        Finding::failed(
+            SECRETS,
+            found,
+            "add the key that sealed them after a comma, or rotate the groups' keys",
+        )
+    } else if secrets.has_older() {
+        Finding::ok(SECRETS, "all are sealed under the first key of SECRETS_KEY: the others may go")
+    } else {
+        Finding::ok(SECRETS, "all are sealed under SECRETS_KEY")
+    })
 }
 
 /// What should have come to an end, and what never will.

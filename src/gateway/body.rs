@@ -1,6 +1,7 @@
 //! Reading a request's body: all of it, in time, and not more than it may have.
 
 use super::problem::{Own, Problem};
+use crate::masked::debug_shows;
 use crate::{
     invite::request::{LARGEST_BODY, check_encoding},
     refusal::{Code, Refusal},
@@ -19,8 +20,9 @@ const COMES_WITHIN: Duration = Duration::from_secs(10);
 const LINGER: usize = 1024 * 1024;
 
 /// A request's whole body.
-#[derive(Debug)]
 pub struct Content(pub Vec<u8>);
+
+debug_shows!(Content {});
 
 impl<S: Sync> FromRequest<S> for Content {
     type Rejection = Problem;

@@ -32,8 +32,7 @@ pub struct Network {
 
 impl Network {
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong =
-            || format!("{text:?} must be an address such as 10.0.0.7, or a network such as 10.0.0.0/8");
+        let wrong = || "must be an address such as 10.0.0.7, or a network such as 10.0.0.0/8".to_owned();
         let (address, bits) = match text.split_once('/') {
             Some((address, bits)) => (address, Some(bits.parse::<u32>().map_err(|_| wrong())?)),
             None => (text, None),

@@ -6,6 +6,7 @@ use super::{
     problem::Problem,
     routes::{self, Route},
 };
+use crate::masked::debug_shows;
 use crate::{invite::trace::TraceParent, metrics};
 use axum::{
     Router,
@@ -37,8 +38,10 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub struct RequestId(pub Uuid);
 
 /// In a request's extensions: path and query as they were asked for, before the path was matched.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct AsAsked(pub PathAndQuery);
+
+debug_shows!(AsAsked {});
 
 /// Answers one request. Dropped with its connection, it takes back nothing that it has published.
 pub async fn answer(gateway: Arc<Gateway>, router: Router, peer: IpAddr, request: Request<Body>) -> Response {

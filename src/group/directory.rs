@@ -181,12 +181,16 @@ impl Directory {
         tx.commit().await?;
         let sealed = [&api_keys, &jwt_secrets].into_iter().flat_map(HashMap::values).map(Vec::len).sum();
 
+        let mut opened = 0;
         let groups: HashMap<_, _> = stored
             .into_iter()
             .filter_map(|group| {
                 let keys = api_keys.remove(&group.id.get()).unwrap_or_default();
                 let secrets = jwt_secrets.remove(&group.id.get()).unwrap_or_default();
-                self.group(group, &keys, secrets).map(|group| (group.id, Arc::new(group)))
+                let keys = self.keys(group.id, &keys, secrets);
+                // Whatever becomes of the group: SECRETS_KEY is right if it opens its keys.
+                opened += keys.api_keys.len() + keys.jwt_secrets.len();
+                self.group(group, keys).map(|group| (group.id, Arc::new(group)))
             })
             .collect();
         let addresses = addresses
@@ -196,17 +200,11 @@ impl Directory {
                 Some((row.address, Account { group, user: row.partner_user_id }))
             })
             .collect();
-        let opened =
-            groups.values().map(|group: &Arc<Group>| group.api_keys.len() + group.jwt_secrets.len()).sum();
         Ok(Snapshot { version, groups, addresses, sealed, opened })
     }
 
-    /// A key that does not open is left out, and a group whose templates do not parse: no other group suffers.
-    fn group(&self, stored: Stored, keys: &[Sealed], secrets: Vec<Sealed>) -> Option<Group> {
-        let Stored { id, enabled, options, .. } = stored;
-        let wording = Wording::parse(&options.template, options.link.as_deref(), &self.public_url)
-            .inspect_err(|error| tracing::error!(group = %id, %error, "a group's templates are unusable: its invites fail"))
-            .ok()?;
+    /// A key that does not open is left out.
+    fn keys(&self, id: GroupId, keys: &[Sealed], secrets: Vec<Sealed>) -> Keys {
         let open = |purpose, key: &Sealed| {
             self.secrets
                 .open(id, purpose, &key.sealed)
@@ -214,11 +212,6 @@ impl Directory {
                 .ok()
                 .map(|secret| HmacKey::from_secret(secret.expose_secret().as_bytes()))
         };
-        let join = options.join_url.as_deref().and_then(|url| {
-            JoinUrl::parse(url)
-                .inspect_err(|error| tracing::error!(group = %id, %error, "visitors are shown no way on"))
-                .ok()
-        });
         let active = keys.len() + secrets.len();
         let api_keys: Vec<_> = keys.iter().filter_map(|key| open(Purpose::ApiKey, key)).collect();
         let jwt_secrets: Vec<_> = secrets
@@ -228,17 +221,40 @@ impl Directory {
                 Some(JwtSecret { kid: key.kid, key: opened })
             })
             .collect();
+        let missing = api_keys.len() + jwt_secrets.len() < active;
+        Keys { api_keys, jwt_secrets, missing }
+    }
+
+    /// A group whose templates do not parse is left out: no other group suffers.
+    fn group(&self, stored: Stored, keys: Keys) -> Option<Group> {
+        let Stored { id, enabled, options, .. } = stored;
+        let wording = Wording::parse(&options.template, options.link.as_deref(), &self.public_url)
+            .inspect_err(|error| tracing::error!(group = %id, %error, "a group's templates are unusable: its invites fail"))
+            .ok()?;
+        let join = options.join_url.as_deref().and_then(|url| {
+            JoinUrl::parse(url)
+                .inspect_err(|error| tracing::error!(group = %id, %error, "visitors are shown no way on"))
+                .ok()
+        });
         Some(Group {
             id,
             enabled,
             options,
             wording,
             join,
-            keys_missing: api_keys.len() + jwt_secrets.len() < active,
-            api_keys,
-            jwt_secrets,
+            keys_missing: keys.missing,
+            api_keys: keys.api_keys,
+            jwt_secrets: keys.jwt_secrets,
         })
     }
+}
+
+/// A group's keys that opened.
+struct Keys {
+    api_keys: Vec<HmacKey>,
+    jwt_secrets: Vec<JwtSecret>,
+    /// Whether there are active ones that did not.
+    missing: bool,
 }
 
 fn by_group(keys: Vec<Sealed>) -> HashMap<i64, Vec<Sealed>> {

@@ -63,12 +63,20 @@ impl Shared {
     }
 }
 
+/// Which key of `SECRETS_KEY` opened a sealed value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SealedBy {
+    /// The one that seals.
+    First,
+    /// Another, which may only go once the value is sealed anew.
+    Older,
+}
+
 /// A sealed value that was opened.
 #[derive(Debug)]
 pub struct Opened {
     pub secret: SecretString,
-    /// Whether an older key opened it, so that it is worth sealing again.
-    pub by_older: bool,
+    pub by: SealedBy,
 }
 
 /// The keys of `SECRETS_KEY`: the first seals, all open.
@@ -131,8 +139,17 @@ impl SecretsKey {
 
     /// Opens what any of the keys sealed for this group and purpose.
     pub fn open(&self, group: GroupId, purpose: Purpose, sealed: &[u8]) -> Result<SecretString, Unopenable> {
-        let opened = self.open_with(&associated_data(group, purpose), sealed);
-        opened.map(|opened| opened.secret).ok_or(Unopenable { group, purpose })
+        self.open_by(group, purpose, sealed).map(|opened| opened.secret)
+    }
+
+    /// The same, with the key that opened it.
+    pub fn open_by(&self, group: GroupId, purpose: Purpose, sealed: &[u8]) -> Result<Opened, Unopenable> {
+        self.open_with(&associated_data(group, purpose), sealed).ok_or(Unopenable { group, purpose })
+    }
+
+    /// Whether there are keys besides the one that seals.
+    pub fn has_older(&self) -> bool {
+        !self.older.is_empty()
     }
 
     /// The same for what belongs to no group; `None` if no key opens it.
@@ -148,7 +165,8 @@ impl SecretsKey {
             let opened = key.decrypt(&XNonce::from(*nonce), Payload { msg: ciphertext, aad }).ok()?;
             Some((place, opened))
         })?;
-        Some(Opened { secret: String::from_utf8(opened).ok()?.into(), by_older: place > 0 })
+        let by = if place == 0 { SealedBy::First } else { SealedBy::Older };
+        Some(Opened { secret: String::from_utf8(opened).ok()?.into(), by })
     }
 }
 
@@ -230,8 +248,8 @@ mod tests {
         let old = SecretsKey::parse(&key(1)).unwrap();
         let both = SecretsKey::parse(&format!("{},{}", key(2), key(1))).unwrap();
         let sealed = old.seal_shared(Shared::OptoutKey, &"k".into());
-        assert!(!old.open_shared(Shared::OptoutKey, &sealed).unwrap().by_older);
-        assert!(both.open_shared(Shared::OptoutKey, &sealed).unwrap().by_older);
+        assert_eq!(old.open_shared(Shared::OptoutKey, &sealed).unwrap().by, SealedBy::First);
+        assert_eq!(both.open_shared(Shared::OptoutKey, &sealed).unwrap().by, SealedBy::Older);
         assert!(SecretsKey::parse(&key(2)).unwrap().open_shared(Shared::OptoutKey, &sealed).is_none());
         assert!(old.open(group(1), Purpose::ApiKey, &sealed).is_err());
     }

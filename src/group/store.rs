@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub mod keys;
+pub mod reseal;
 pub mod website_sessions;
 
 use super::{

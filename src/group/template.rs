@@ -1,5 +1,6 @@
 //! The words of a group's text: its template, and the template of the link inside it; and where its visitors go on to.
 
+use crate::masked::debug_shows;
 use std::fmt;
 use url::Url;
 
@@ -91,12 +92,14 @@ pub enum TemplateError {
 }
 
 /// What is filled in for one session.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Values<'a> {
     pub key: &'a str,
     pub token: &'a str,
     pub group: super::GroupId,
 }
+
+debug_shows!(Values<'_> { group });
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Template(Vec<Part>);
@@ -240,7 +243,8 @@ impl Template {
 
 /// Whether it is an absolute http(s) URL as it stands: a parser that mends spaces or slashes is not asked to.
 fn is_web_url(text: &str) -> bool {
-    (text.starts_with("https://") || text.starts_with("http://"))
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+    matches!(scheme.as_deref(), Some("https" | "http"))
         && !text.contains(|c: char| c.is_whitespace() || c.is_control())
         && Url::parse(text).is_ok_and(|url| url.has_host())
 }
@@ -272,6 +276,7 @@ mod tests {
             ),
             ("{{{key}}} {{link}}", None, "{012345} {link}"),
             ("Grüße\n{token}", None, "Grüße\nabcdefgh12345678"),
+            ("{link}", Some("HTTPS://e.com/{key}"), "HTTPS://e.com/012345"),
             ("{key}{key}", None, "012345012345"),
         ] {
             assert_eq!(rendered(text, link), expected);

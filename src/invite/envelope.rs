@@ -1,6 +1,7 @@
 //! A delivery, without the broker's client: what an invite can be read from.
 
 use super::trace::TraceParent;
+use crate::masked::debug_shows;
 use crate::refusal::{Code, Refusal};
 use sha2::{Digest, Sha256};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -12,13 +13,15 @@ use uuid::Uuid;
 const MILLISECONDS_FROM: u64 = 100_000_000_000;
 
 /// A header that the worker reads; the others are never looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum HeaderValue {
     Text(String),
     Integer(i64),
     /// Of a type, or in bytes, that no header of ours has.
     Other,
 }
+
+debug_shows!(HeaderValue {});
 
 /// One message as the broker delivered it.
 #[derive(Clone, Default)]

@@ -1,5 +1,6 @@
 //! The reply to an invite, as JSON: always the same bytes for the same outcome.
 
+use crate::masked::debug_shows;
 use crate::{
     refusal::Refusal,
     sessions::{Outcome, Sent},
@@ -12,7 +13,7 @@ const TO_THE_SECOND: &[FormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
 
 /// A reply, ready to publish.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Reply {
     /// `sent`, `rejected` or `failed`.
     pub status: &'static str,
@@ -22,6 +23,8 @@ pub struct Reply {
     /// Whether a row says the same.
     pub has_row: bool,
 }
+
+debug_shows!(Reply { status, code });
 
 /// The reply to a sent invite
 #[derive(Serialize, ToSchema)]

@@ -8,6 +8,7 @@ pub use fields::groupid;
 pub use shape::object;
 
 use super::envelope::{Envelope, HeaderValue};
+use crate::masked::debug_shows;
 use crate::{
     credential::{self, Credential, Source, SourceKind, SourceValue},
     refusal::{Code, Refusal},
@@ -22,7 +23,7 @@ pub const LARGEST_BODY: usize = 64 * 1024;
 const LONGEST_CODING: usize = 32;
 
 /// A JSON object, its known fields found, and not yet looked at.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Request<'a> {
     groupid: Option<&'a RawValue>,
     sessiontype: Option<&'a RawValue>,
@@ -32,14 +33,17 @@ pub struct Request<'a> {
     gssnid: Option<&'a RawValue>,
 }
 
+debug_shows!(Request<'_> {  });
+
 /// `sessionParams`, its names known to differ.
-#[derive(Debug)]
 enum Params<'a> {
     Object(Vec<(Cow<'a, str>, &'a RawValue)>),
     Null,
     /// No object.
     Other,
 }
+
+debug_shows!(Params<'_> {  });
 
 impl<'a> Request<'a> {
     /// The shape: size, content type, UTF-8, JSON, an object, no field repeated.

@@ -2,7 +2,7 @@
 
 use crate::{
     credential::HmacKey,
-    group::seal::{SecretsKey, Shared},
+    group::seal::{SealedBy, SecretsKey, Shared},
     trouble::Passing,
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -46,26 +46,32 @@ pub(super) async fn read_or_make(pool: &PgPool, secrets: &SecretsKey) -> Result<
         read(pool).await?.ok_or(sqlx::Error::RowNotFound)?
     };
     let opened = secrets.open_shared(Shared::OptoutKey, &sealed).ok_or(Unusable::WrongSecretsKey)?;
-    if opened.by_older {
-        // So that the older one can be taken away once every process has the first.
-        sqlx::query!(
-            "update optout_key set sealed = $2 where sealed = $1",
-            sealed,
-            secrets.seal_shared(Shared::OptoutKey, &opened.secret)
-        )
-        .execute(pool)
-        .await?;
-    }
     Ok(HmacKey::from_secret(opened.secret.expose_secret().as_bytes()))
 }
 
-pub(super) async fn is_readable(pool: &PgPool, secrets: &SecretsKey) -> Result<(), Unusable> {
-    match read(pool).await? {
-        Some(sealed) if secrets.open_shared(Shared::OptoutKey, &sealed).is_none() => {
-            Err(Unusable::WrongSecretsKey)
-        }
-        _ => Ok(()),
+/// Which key sealed it; `None` if there is none yet.
+pub(super) async fn sealed_by(pool: &PgPool, secrets: &SecretsKey) -> Result<Option<SealedBy>, Unusable> {
+    let Some(sealed) = read(pool).await? else { return Ok(None) };
+    match secrets.open_shared(Shared::OptoutKey, &sealed) {
+        Some(opened) => Ok(Some(opened.by)),
+        None => Err(Unusable::WrongSecretsKey),
     }
+}
+
+/// Seals it under the first key, if an older one opens it and no other process did meanwhile; answers whether it did. Not
+/// done at a start: processes that have the older key alone would not open it any more.
+pub(super) async fn reseal(pool: &PgPool, secrets: &SecretsKey) -> Result<bool, sqlx::Error> {
+    let Some(sealed) = read(pool).await? else { return Ok(false) };
+    let opened = secrets.open_shared(Shared::OptoutKey, &sealed);
+    let Some(opened) = opened.filter(|opened| opened.by == SealedBy::Older) else { return Ok(false) };
+    let replaced = sqlx::query!(
+        "update optout_key set sealed = $2 where sealed = $1",
+        sealed,
+        secrets.seal_shared(Shared::OptoutKey, &opened.secret)
+    )
+    .execute(pool)
+    .await?;
+    Ok(replaced.rows_affected() > 0)
 }
 
 async fn read(pool: &PgPool) -> Result<Option<Vec<u8>>, sqlx::Error> {

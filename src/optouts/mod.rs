@@ -8,7 +8,12 @@ mod keyword;
 pub use key::Unusable;
 pub use keyword::{Keyword, keyword};
 
-use crate::{credential::HmacKey, group::seal::SecretsKey, phone};
+use crate::masked::debug_shows;
+use crate::{
+    credential::HmacKey,
+    group::seal::{SealedBy, SecretsKey},
+    phone,
+};
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
 use std::time::Duration;
@@ -86,7 +91,7 @@ pub struct OptOuts {
 }
 
 /// An opt-out as a list shows it.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Listed {
     pub sender: String,
@@ -97,9 +102,16 @@ pub struct Listed {
     pub created_at: OffsetDateTime,
 }
 
-/// Whether `SECRETS_KEY` opens the key of the opt-outs, or there is none yet. It changes nothing.
-pub async fn is_readable(pool: &PgPool, secrets: &SecretsKey) -> Result<(), Unusable> {
-    key::is_readable(pool, secrets).await
+debug_shows!(Listed { sender, source });
+
+/// Which key of `SECRETS_KEY` sealed the key of the opt-outs, or `None` where there is none yet. It changes nothing.
+pub async fn sealed_by(pool: &PgPool, secrets: &SecretsKey) -> Result<Option<SealedBy>, Unusable> {
+    key::sealed_by(pool, secrets).await
+}
+
+/// Seals the key of the opt-outs under the first key; answers whether an older one had sealed it.
+pub async fn reseal(pool: &PgPool, secrets: &SecretsKey) -> Result<bool, sqlx::Error> {
+    key::reseal(pool, secrets).await
 }
 
 impl OptOuts {

@@ -110,7 +110,12 @@ async fn all_processes_hash_alike_and_a_rotated_secrets_key_goes_on() {
         assert!(wrong.to_string().contains("SECRETS_KEY does not open"), "{wrong}");
         let both = OptOuts::open(pool.clone(), &secrets(&["n", "o"])).await.unwrap();
         assert_eq!(both.hash(PHONE), hash);
-        // It was sealed again: the old key is not needed any more.
+        // Nobody who has the old key alone is shut out before somebody seals it anew.
+        let rotated = secrets(&["n", "o"]);
+        assert!(OptOuts::open(pool.clone(), &secrets(&["n"])).await.is_err());
+        assert_eq!(sealed_by(&pool, &rotated).await.unwrap(), Some(SealedBy::Older));
+        assert!(reseal(&pool, &rotated).await.unwrap() && !reseal(&pool, &rotated).await.unwrap());
+        assert_eq!(sealed_by(&pool, &rotated).await.unwrap(), Some(SealedBy::First));
         let new = OptOuts::open(pool.clone(), &secrets(&["n"])).await.unwrap();
         assert_eq!(new.hash(PHONE), hash);
     })

@@ -6,6 +6,7 @@ use super::{
     connection::{Unusable, connect, is_blame},
     delivery,
 };
+use crate::masked::debug_shows;
 use crate::{
     backoff::Backoff,
     config::BrokerConfig,
@@ -46,7 +47,7 @@ const LOOKS_EVERY: Duration = Duration::from_millis(250);
 const WAITING: usize = 1_024;
 
 /// A message for one queue, by the default exchange.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Outgoing {
     pub queue: String,
     pub body: Vec<u8>,
@@ -56,6 +57,8 @@ pub struct Outgoing {
     pub mandatory: bool,
     pub name: Name,
 }
+
+debug_shows!(Outgoing { queue });
 
 /// By what the broker's return names a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

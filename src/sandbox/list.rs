@@ -1,5 +1,6 @@
 //! `GET …/Messages.json` and `GET …/Messages/{sid}.json`: what was accepted, as Twilio lists it.
 
+use crate::masked::debug_shows;
 use std::sync::Arc;
 
 use axum::Json;
@@ -88,7 +89,7 @@ pub(super) async fn fetch(
 }
 
 /// What a list asks for.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Query {
     to: Option<String>,
     from: Option<String>,
@@ -102,6 +103,8 @@ struct Query {
     /// The filters as they were asked, for the links to other pages.
     filters: Vec<(String, String)>,
 }
+
+debug_shows!(Query { page });
 
 impl Query {
     fn parse(text: &str) -> Result<Self, ApiError> {

@@ -1,5 +1,6 @@
 //! A message that the sandbox accepted, and the resource that it shows of it.
 
+use crate::masked::debug_shows;
 use std::fmt;
 use std::time::Duration;
 
@@ -81,7 +82,6 @@ pub(super) enum Sender {
 }
 
 /// What a create asks for, once it has been checked.
-#[derive(Debug)]
 pub(super) struct Draft {
     pub account_sid: Box<str>,
     pub to: Box<str>,
@@ -92,6 +92,8 @@ pub(super) struct Draft {
     pub status_callback: Option<Box<str>>,
     pub traceparent: Option<Box<str>>,
 }
+
+debug_shows!(Draft { account_sid });
 
 /// A message, as it was accepted. It never changes: its status is a function of the time.
 #[derive(Debug)]
@@ -184,7 +186,7 @@ impl Message {
 }
 
 /// The provider's JSON for a message: which members are strings, integers and nulls is Twilio's choice.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 pub(super) struct Resource<'a> {
     /// `None` leaves out everything that tells the message's id.
     #[serde(flatten)]
@@ -211,6 +213,8 @@ pub(super) struct Resource<'a> {
     date_sent: Option<OffsetDateTime>,
 }
 
+debug_shows!(Resource<'_> { status });
+
 /// The members that tell a message's id.
 #[derive(Debug, Serialize)]
 pub(super) struct Identity {
@@ -225,7 +229,7 @@ struct Media {
 }
 
 /// A message for tests and for the inbox.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 pub(super) struct Record<'a> {
     seq: u64,
     sid: String,
@@ -241,3 +245,5 @@ pub(super) struct Record<'a> {
     #[serde(with = "time::serde::rfc3339")]
     received: OffsetDateTime,
 }
+
+debug_shows!(Record<'_> { sid, status });

@@ -3,12 +3,13 @@
 //! Each is one statement that holds the row while it decides, so two agents at once are both told the truth.
 
 use crate::group::GroupId;
+use crate::masked::debug_shows;
 use sqlx::PgPool;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// A live session as an agent sees it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Live {
     pub id: Uuid,
     pub group_id: i64,
@@ -20,6 +21,8 @@ pub struct Live {
     pub expires_at: Option<OffsetDateTime>,
     pub joined_at: Option<OffsetDateTime>,
 }
+
+debug_shows!(Live { id, group_id, status });
 
 /// What became of the wish to end a session.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,6 +4,7 @@ use super::{
     Lease, Opening, Outcome, Resume, Sent, SessionKey, Sessions, Standing, Word, receipts, row::Written,
     statements, statements::Ended,
 };
+use crate::masked::debug_shows;
 use crate::{
     metrics,
     optouts::Hashes,
@@ -19,7 +20,6 @@ use uuid::Uuid;
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 
 /// A session that is claimed: its row is there, and its text is ours to hand over, once.
-#[derive(Debug)]
 pub struct Session {
     pub id: Uuid,
     pub group: i64,
@@ -41,6 +41,8 @@ pub struct Session {
     deadline_left: Option<Duration>,
     own_limit_left: Option<Duration>,
 }
+
+debug_shows!(Session { id, group, attempts });
 
 /// What became of a claim on a session's text.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,6 +2,7 @@
 //! sender, and has not had too many of the group's (docs/LIMITS.md).
 
 use super::row::NewRow;
+use crate::masked::debug_shows;
 use crate::{
     group::options::RateLimit,
     optouts::Hashes,
@@ -19,7 +20,7 @@ use uuid::Uuid;
 const CLOCKS_DIFFER_BY: Duration = Duration::from_mins(15);
 
 /// What is asked before a session begins.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Gate {
     /// Whom the text would come from.
     pub sender: Arc<str>,
@@ -28,6 +29,8 @@ pub struct Gate {
     /// Texts of the group to one number.
     pub per_number: Option<RateLimit>,
 }
+
+debug_shows!(Gate { sender });
 
 /// Why a session does not begin.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -43,7 +46,7 @@ pub enum Gated {
 
 /// The gates of the sessions that a statement begins, as its columns. A row has a second gate where its number is written
 /// in two ways.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Gates<'a> {
     pub ids: Vec<Uuid>,
     pub groups: Vec<i64>,
@@ -59,6 +62,8 @@ pub struct Gates<'a> {
     /// A row whose id is below this is too old to count.
     pub since: Vec<Uuid>,
 }
+
+debug_shows!(Gates<'_> { ids });
 
 impl<'a> Gates<'a> {
     /// Of those rows that begin a session.

@@ -1,5 +1,6 @@
 //! The session key that an agent joins with, and the token of the visitor's link.
 
+use crate::masked::debug_shows;
 use rand::{RngExt, distr::Alphanumeric};
 use std::fmt;
 
@@ -7,8 +8,10 @@ use std::fmt;
 const DRAWS_AT_ONE_LENGTH: u32 = 8;
 
 /// Digits only, leading zeros kept, unique among its group's sessions that hold one. An identifier, not a secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SessionKey(String);
+
+debug_shows!(SessionKey {});
 
 impl SessionKey {
     /// An evenly distributed key from the operating system's CSPRNG-seeded generator.

@@ -1,13 +1,14 @@
 //! Reading sessions, for people and for agents.
 
 use crate::group::GroupId;
+use crate::masked::debug_shows;
 use serde::Serialize;
 use sqlx::PgPool;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// A session as an operator sees it.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 pub struct Row {
     pub id: Uuid,
     pub group_id: i64,
@@ -46,6 +47,8 @@ pub struct Row {
     #[serde(with = "time::serde::rfc3339")]
     pub updated_at: OffsetDateTime,
 }
+
+debug_shows!(Row { id, group_id, status });
 
 /// Which sessions to list; `None` for any.
 #[derive(Debug, Default)]

@@ -1,6 +1,7 @@
 //! A row of `sessions` as it is written first, and as it is read back.
 
 use super::{Fingerprints, gate::Gate};
+use crate::masked::debug_shows;
 use crate::{group::GroupId, refusal::Refusal};
 use sqlx::types::Json;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use uuid::Uuid;
 const LOOKS_THAT_MISS: i32 = 2;
 
 /// What is known of a request whose sender is authenticated.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct About {
     pub group: GroupId,
     /// The credential's type and user, such as `gkey:12345`.
@@ -29,8 +30,10 @@ pub struct About {
     pub own_limit: Option<Duration>,
 }
 
+debug_shows!(About { group, redelivered });
+
 /// What the request asks for, as far as it could be read.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Asked {
     pub session_type: Option<i32>,
     /// E.164.
@@ -38,6 +41,8 @@ pub struct Asked {
     /// Compact JSON.
     pub session_params: String,
 }
+
+debug_shows!(Asked { session_type });
 
 /// A row to insert: a session that is begun, or a request that was refused.
 #[derive(Debug)]
@@ -56,7 +61,6 @@ pub enum Content {
 }
 
 /// A session that is to begin, unless its gate is closed.
-#[derive(Debug)]
 pub struct Begun {
     pub key: String,
     pub token: String,
@@ -64,6 +68,8 @@ pub struct Begun {
     pub ttl: Duration,
     pub gate: Gate,
 }
+
+debug_shows!(Begun { ttl });
 
 impl NewRow {
     pub fn status(&self) -> &'static str {
@@ -103,7 +109,7 @@ pub struct Written {
 }
 
 /// A row that is there already. Spans are seconds by the database's clock, counted from when it was read.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(sqlx::FromRow)]
 pub struct Standing {
     pub id: Uuid,
     pub group_id: i64,
@@ -147,6 +153,8 @@ pub struct Standing {
     /// Until the invite is too old; `None` when only its session's end bounds it.
     pub deadline_left: Option<f64>,
 }
+
+debug_shows!(Standing { id, group_id, status, text_state, attempts });
 
 impl Standing {
     /// The id is free for a new publish: surely no text went out. One that an agent had joined by then is joined or ended.

@@ -5,7 +5,7 @@ use super::{
     claim::{Permission, Recipient},
     row::Standing,
 };
-use crate::{group::GroupId, refusal::Refusal, supervise::Task};
+use crate::{group::GroupId, masked::debug_shows, refusal::Refusal, supervise::Task};
 use sqlx::{PgConnection, PgPool, types::Json};
 use std::{collections::HashMap, time::Duration};
 use uuid::Uuid;
@@ -123,7 +123,7 @@ impl Statement for Record {
 }
 
 /// Which row is meant.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub enum Which<'a> {
     Id(Uuid),
     /// The one that answers for a message id; `params` is what a repeat asks for, as compact JSON.
@@ -144,6 +144,8 @@ pub enum Which<'a> {
         request_sha256: &'a [u8; 32],
     },
 }
+
+debug_shows!(Which<'_> {  });
 
 /// The row that is meant, if it is there.
 ///

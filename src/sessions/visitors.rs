@@ -1,15 +1,18 @@
 //! What the visitor's page shows of a session, by the token of its link.
 
+use crate::masked::debug_shows;
 use sqlx::PgPool;
 
 /// A session as its visitor sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Visited {
     pub group_id: i64,
     pub session_key: String,
     /// Whether an agent can join it, or has.
     pub is_live: bool,
 }
+
+debug_shows!(Visited { group_id, is_live });
 
 /// The session whose link this is, for as long as it holds its key.
 pub async fn visit(pool: &PgPool, token: &str) -> Result<Option<Visited>, sqlx::Error> {

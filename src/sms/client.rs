@@ -6,6 +6,7 @@ use super::{
     lines::{Failed, Lines},
     written::{Guard, Guarded, Written},
 };
+use crate::masked::debug_shows;
 use crate::{
     config::{ProviderConfig, Sender},
     invite::trace::TraceParent,
@@ -34,7 +35,6 @@ const VALIDITY: std::ops::RangeInclusive<u64> = 1..=36_000;
 const LARGEST_ANSWER: usize = 256 * 1024;
 
 /// One text to hand over.
-#[derive(Debug)]
 pub struct Text<'a> {
     /// E.164.
     pub to: &'a str,
@@ -49,11 +49,12 @@ pub struct Text<'a> {
     pub write_by: Instant,
 }
 
+debug_shows!(Text<'_> { validity });
+
 /// The provider, with as many places as requests may be under way at once.
 #[derive(Debug, Clone)]
 pub struct Sms(Arc<Provider>);
 
-#[derive(Debug)]
 pub(super) struct Provider {
     pub lines: Lines,
     /// Of the account's messages.
@@ -69,6 +70,8 @@ pub(super) struct Provider {
     /// The provider's code or status with which it refuses the account; 0 while it does not.
     refused: AtomicI64,
 }
+
+debug_shows!(Provider { url });
 
 /// A place at the provider: whoever holds it may make a request.
 #[derive(Debug)]

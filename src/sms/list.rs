@@ -1,6 +1,7 @@
 //! Looking for a text in the provider's list, when the answer to its request was lost.
 
 use super::{Place, client::path_of, written::Guard};
+use crate::masked::debug_shows;
 use serde::Deserialize;
 use std::time::Instant;
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc2822};
@@ -16,7 +17,6 @@ const LARGEST_PAGE: usize = 8 * 1024 * 1024;
 const CLOCKS_APART: Duration = Duration::minutes(5);
 
 /// The text that is looked for.
-#[derive(Debug)]
 pub struct Wanted<'a> {
     /// E.164.
     pub to: &'a str,
@@ -27,6 +27,8 @@ pub struct Wanted<'a> {
     /// Before its first try.
     pub since: OffsetDateTime,
 }
+
+debug_shows!(Wanted<'_> { since });
 
 /// The provider's list could not be read: nothing is known.
 #[derive(Debug, thiserror::Error)]

@@ -3,7 +3,7 @@
 use crate::support::{Setup, World, run};
 use serde_json::Value;
 
-const COMMANDS: [&[&str]; 36] = [
+const COMMANDS: [&[&str]; 38] = [
     &[],
     &["worker"],
     &["gateway"],
@@ -39,6 +39,8 @@ const COMMANDS: [&[&str]; 36] = [
     &["optouts", "add"],
     &["optouts", "remove"],
     &["optouts", "import"],
+    &["secrets"],
+    &["secrets", "reseal"],
     &["sms-sandbox"],
 ];
 

@@ -37,6 +37,7 @@ mod retries;
 mod rights;
 mod sessions;
 mod set_aside;
+mod settings;
 mod shutdown;
 mod startup;
 mod states;

@@ -1,6 +1,7 @@
 //! `dead show`: all of one dead letter that may be seen.
 
 use super::{entry::Entry, mask};
+use crate::masked::debug_shows;
 use crate::{
     output::{self, Format},
     queue::dead::Letter,
@@ -11,7 +12,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Shown {
     #[serde(flatten)]
@@ -26,6 +27,8 @@ struct Shown {
     body_sha256: Option<String>,
     body: Option<Value>,
 }
+
+debug_shows!(Shown { entry });
 
 pub fn print(letter: &Letter, position: u32, copies: usize, format: Format) -> anyhow::Result<()> {
     let body = mask::body(&letter.body);

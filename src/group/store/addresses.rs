@@ -2,15 +2,18 @@
 
 use super::StoreError;
 use crate::group::GroupId;
+use crate::masked::debug_shows;
 use sqlx::{PgExecutor, PgPool};
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Address {
     /// In lower case.
     pub address: String,
     pub group_id: i64,
     pub partner_user_id: String,
 }
+
+debug_shows!(Address { group_id });
 
 /// Adds an address (in lower case) for a group's user.
 pub async fn add(pool: &PgPool, address: &str, group: GroupId, user: &str) -> Result<(), StoreError> {

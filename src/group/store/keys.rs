@@ -5,9 +5,13 @@
 //! a secret may be shared.
 
 use super::StoreError;
-use crate::group::{
-    GroupId,
-    seal::{Purpose, SecretsKey},
+use crate::masked::debug_shows;
+use crate::{
+    credential::HmacKey,
+    group::{
+        GroupId,
+        seal::{Purpose, SecretsKey},
+    },
 };
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{PgConnection, PgExecutor, PgPool};
@@ -32,7 +36,6 @@ pub enum Old {
 }
 
 /// An active key or secret as it is stored.
-#[derive(Debug)]
 pub struct Sealed {
     pub id: i64,
     pub group_id: i64,
@@ -41,6 +44,8 @@ pub struct Sealed {
     pub sealed: Vec<u8>,
     pub created_at: OffsetDateTime,
 }
+
+debug_shows!(Sealed { id, group_id });
 
 /// Adds an API key to a group, and revokes its others or keeps them.
 pub async fn rotate_api_key(
@@ -174,20 +179,22 @@ pub(super) async fn insert_api_key(
 
 /// The group whose key it is. Keys are opened and compared, since a stored hash would give a guessable key away.
 fn owner(keys: Vec<Sealed>, secrets: &SecretsKey, wanted: &SecretString) -> Option<GroupId> {
+    let wanted = fingerprint(wanted);
     let mut owner = None;
     for key in keys {
         let Some(group) = GroupId::new(key.group_id) else { continue };
         match secrets.open(group, Purpose::ApiKey, &key.sealed) {
-            Ok(open)
-                if bool::from(open.expose_secret().as_bytes().ct_eq(wanted.expose_secret().as_bytes())) =>
-            {
-                owner = Some(group);
-            }
+            Ok(open) if bool::from(fingerprint(&open).ct_eq(&wanted)) => owner = Some(group),
             Ok(_) => {}
             Err(error) => tracing::warn!(key = key.id, "{error}; the new key was not compared with it"),
         }
     }
     owner
+}
+
+/// What HMAC makes of a key. Two keys may be one for it: it pads a key with U+0000, and hashes one over 64 bytes.
+fn fingerprint(key: &SecretString) -> [u8; 32] {
+    HmacKey::from_secret(key.expose_secret().as_bytes()).mac(&[b"which key is this?"])
 }
 
 pub(super) async fn insert_jwt_secret(

@@ -1,0 +1,18 @@
+//! `Debug` for a type that holds a secret or a person's data: it shows the fields that are named, and says that there are more.
+
+macro_rules! debug_shows {
+    ($type:ty { $($field:ident),* $(,)? }) => {
+        impl std::fmt::Debug for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($type))
+                    $(.field(stringify!($field), &self.$field))*
+                    .finish_non_exhaustive()
+            }
+        }
+    };
+}
+
+pub(crate) use debug_shows;
+
+#[cfg(test)]
+mod tests;

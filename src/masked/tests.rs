@@ -1,0 +1,140 @@
+//! No type that holds a secret or a person's data derives `Debug`, and none that is masked shows it.
+
+use crate::{
+    config::{BrokerArgs, DatabaseArgs, ProviderArgs, SecretsArgs},
+    group::{GroupId, template::Values},
+    invite::envelope::{Envelope, HeaderValue},
+    invite::reply::Reply,
+    sessions::SessionKey,
+};
+use std::{fmt::Debug, fs, path::Path};
+
+/// Fields that hold such data when they are text or bytes.
+const PRIVATE: [&str; 26] = [
+    "amqp_url",
+    "auth_token",
+    "authorization",
+    "body",
+    "database_url",
+    "gssnid",
+    "headers",
+    "invitation_text",
+    "key",
+    "partner_user_id",
+    "password",
+    "person_id",
+    "phone",
+    "phones",
+    "requested_by",
+    "secret",
+    "secrets_key",
+    "session_key",
+    "session_params",
+    "sms_phone",
+    "text",
+    "to",
+    "token",
+    "twilio_api_secret",
+    "twilio_auth_token",
+    "user",
+];
+const RAW: [&str; 10] = [
+    "String",
+    "&'a str",
+    "Vec<u8>",
+    "RawValue",
+    "Value",
+    "HeaderMap",
+    "Box<str>",
+    "Arc<str>",
+    "Cow<",
+    "Bytes",
+];
+
+/// Types whose field of such a name is something else.
+const OTHERWISE: [&str; 1] = [
+    // The queue that a dead letter goes to.
+    "Line { to",
+];
+
+fn sources(folder: &Path, all: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            sources(&path, all);
+        } else if path.extension().is_some_and(|ext| ext == "rs") {
+            all.push(fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+/// The types of a source that derive `Debug` although a field of theirs is private.
+fn offenders(source: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut derives = false;
+    let mut current: Option<String> = None;
+    for line in source.lines().map(str::trim) {
+        if let Some(derive) = line.strip_prefix("#[derive(") {
+            derives = derive.contains("Debug");
+        } else if let Some((_, name)) = line.split_once("struct ") {
+            current = (derives && !line.starts_with("//")).then(|| name.to_owned());
+            derives = false;
+        } else if line == "}" || line.starts_with("enum ") || line.starts_with("pub enum ") {
+            current = None;
+            derives = derives && line != "}";
+        } else if let (Some(name), Some((field, kind))) = (&current, line.split_once(": ")) {
+            let field = field.rsplit(' ').next().unwrap_or_default();
+            if PRIVATE.contains(&field)
+                && RAW.iter().any(|raw| kind.contains(raw))
+                && !kind.contains("Secret")
+            {
+                found.push(format!("{name} {field}"));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn no_type_with_private_fields_derives_debug() {
+    let mut all = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut all);
+    let found: Vec<_> = all.iter().flat_map(|source| offenders(source)).collect();
+    let found: Vec<_> =
+        found.iter().filter(|line| !OTHERWISE.iter().any(|name| line.starts_with(name))).collect();
+    assert!(found.is_empty(), "{found:#?}");
+    assert_eq!(offenders("#[derive(Debug)]\nstruct A {\n    pub phone: Option<String>,\n}\n").len(), 1);
+    assert_eq!(offenders("#[derive(Clone)]\nstruct A {\n    pub phone: Option<String>,\n}\n").len(), 0);
+}
+
+#[test]
+fn what_is_masked_shows_nothing_of_it() {
+    let secret = || Some("5ECRET".to_owned());
+    let key = SessionKey::draw(9, 0);
+    let reply = Reply { status: "sent", code: None, body: b"5ECRET".to_vec(), has_row: true };
+    let shown: [(&str, &dyn Debug); 9] = [
+        ("database", &DatabaseArgs { database_url: secret(), ..DatabaseArgs::default() }),
+        ("broker", &BrokerArgs { amqp_url: secret(), ..BrokerArgs::default() }),
+        ("secrets", &SecretsArgs { secrets_key: secret(), ..SecretsArgs::default() }),
+        (
+            "provider",
+            &ProviderArgs {
+                twilio_auth_token: secret(),
+                twilio_api_secret: secret(),
+                ..ProviderArgs::default()
+            },
+        ),
+        ("header", &HeaderValue::Text("5ECRET".to_owned())),
+        ("envelope", &Envelope { body: b"5ECRET".to_vec(), message_id: secret(), ..Envelope::default() }),
+        ("values", &Values { key: "5ECRET", token: "5ECRET", group: GroupId::new(72).unwrap() }),
+        ("key", &key),
+        ("reply", &reply),
+    ];
+    for (what, value) in shown {
+        let text = format!("{value:?} {value:#?}");
+        assert!(
+            !text.contains("5ECRET") && !text.contains(key.as_str()) && !text.contains("53, 69"),
+            "{what}: {text}"
+        );
+    }
+}

@@ -1,0 +1,333 @@
+//! What operators set: `.env`, addresses, log filters, links and the sealing key; and that none of it is printed.
+
+use crate::support::{GROUP, Ran, Setup, Tunnel, World, broker_server, program, run};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// A folder that goes with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("session-invite-{}", uuid::Uuid::new_v4()));
+        fs::create_dir_all(path.join("below")).unwrap();
+        Self(path)
+    }
+
+    fn with(env: impl AsRef<[u8]>, mode: u32) -> Self {
+        let folder = Self::new();
+        let file = folder.0.join(".env");
+        fs::write(&file, env).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        folder
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn ran(mut command: Command) -> Ran {
+    let output = command.output().expect("the program runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8 is printed");
+    Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// `worker` in this folder, with these variables only: it ends, as settings are missing.
+fn worker_in(folder: &Path, environment: &[(&str, &str)]) -> String {
+    let environment: Vec<_> = environment.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+    let mut command = program(&environment);
+    command.current_dir(folder).arg("worker");
+    ran(command).fails(2)
+}
+
+#[test]
+fn a_dotenv_file_is_read_as_it_stands_and_the_environment_wins() {
+    let text = "\u{feff}# settings\r\nexport TWILIO_ACCOUNT_SID='AC$HOME'\r\nPREFETCH=\"0\" # none\r\nSMS_CONCURRENCY=0\r\n";
+    let folder = Folder::with(text, 0o600);
+    let said = worker_in(&folder.0, &[("HOME", ""), ("SMS_CONCURRENCY", "7"), ("RUST_LOG", "warn")]);
+    // Without the literal $ the account would be a good one.
+    assert!(said.contains("TWILIO_ACCOUNT_SID: must be letters") && said.contains("PREFETCH: "), "{said}");
+    assert!(!said.contains("SMS_CONCURRENCY") && !said.contains("everybody"), "{said}");
+
+    let below = worker_in(&folder.0.join("below"), &[]);
+    assert!(!below.contains("PREFETCH") && below.contains("AMQP_URL: is not set"), "{below}");
+}
+
+#[test]
+fn a_dotenv_file_that_everybody_may_read_is_warned_of() {
+    for (mode, warned) in [(0o644, true), (0o604, true), (0o600, false), (0o640, false)] {
+        let folder = Folder::with("PREFETCH=1\n", mode);
+        let said = worker_in(&folder.0, &[]);
+        assert_eq!(said.contains("chmod 600 .env"), warned, "{mode:o}: {said}");
+    }
+}
+
+#[test]
+fn a_line_of_a_dotenv_file_that_cannot_be_read_is_named_and_not_shown() {
+    let cases: [(&[u8], &str); 9] = [
+        (b"A=1\nTOKEN='5ECRET\n5ECRET2='5ECRET3'\n", ".env, line 2, TOKEN: "),
+        (b"TOKEN=\"5ECRET\n5ECRET\"\n", ".env, line 1, TOKEN: "),
+        (b"TOKEN=5ECRET 5ECRET\n", ".env, line 1, TOKEN: "),
+        (b"export TOKEN=5EC\\RET\n", ".env, line 1, TOKEN: "),
+        (b"TOKEN=\"5EC\\$RET\"\n", ".env, line 1, TOKEN: "),
+        (b"TOKEN='5ECRET'5ECRET\n", ".env, line 1, TOKEN: "),
+        (b"\n\nTOKEN=5ECRET\xff\n", ".env, line 3, TOKEN: "),
+        (b"5ECRET\n", ".env, line 1: "),
+        (b"TOKEN = 5ECRET\n", ".env, line 1: "),
+    ];
+    for (text, place) in cases {
+        let folder = Folder::with(text, 0o600);
+        let said = worker_in(&folder.0, &[]);
+        assert!(said.contains(place) && !said.contains("ECRET"), "{place} {said}");
+    }
+}
+
+#[test]
+fn a_word_in_the_log_filter_that_means_nothing_ends_the_start() {
+    let complaint = |filter: &str| run(&[("RUST_LOG".to_owned(), filter.to_owned())], &["worker"]).fails(2);
+    for bad in ["erorr", "info,5ECRET", "session-invite", "warning", "debug info"] {
+        let said = complaint(bad);
+        assert!(said.contains("RUST_LOG: ") && !said.contains("5ECRET"), "{bad}: {said}");
+    }
+    for good in ["", "OFF", "session_invite", "sqlx,warn", "warn,session_invite::queue=debug"] {
+        let said = complaint(good);
+        assert!(!said.contains("RUST_LOG") && said.contains("AMQP_URL: is not set"), "{good}: {said}");
+    }
+}
+
+#[test]
+fn a_wrong_url_is_an_error_that_names_the_parameter_and_shows_no_value() {
+    let cases = [
+        ("DATABASE_URL", "postgres://u:5EC#R3T@h/d", "percent-encode"),
+        ("DATABASE_URL", "postgres://u:5EC/R3T@h/d", "percent-encode"),
+        ("DATABASE_URL", "postgres://u:5EC?R3T@h/d", "percent-encode"),
+        ("DATABASE_URL", "postgres://u:p@h/d?sslpasswort=5ECRET", "sslpasswort"),
+        ("DATABASE_URL", "postgres://u:p@h/d?sslmode=5ECRET", "sslmode"),
+        ("DATABASE_URL", "postgres://u:p@h/d?sslrootcert=/5ECRET", "sslrootcert"),
+        ("DATABASE_URL", "postgres://u:p@::1:5432/d", "brackets"),
+        ("DATABASE_URL", "host=h password=5ECRET", "postgres://"),
+        ("AMQP_URL", "amqp://u:5EC#R3T@h/", "percent-encode"),
+        ("AMQP_URL", "amqp://u:5EC/R3T@h/", "percent-encode"),
+        ("AMQP_URL", "amqp://u:p@h/?hartbeat=5ECRET", "hartbeat"),
+        ("AMQP_URL", "amqp://u:p@h/,amqps://u:p@h2/?heartbeat=5ECRET", "heartbeat"),
+        ("AMQP_URL", "amqp://u:p@h1,h2/", "URL of its own"),
+        ("PUBLIC_URL", "https://x.example/a b", "white space"),
+        ("PUBLIC_URL", "https://5ECRET@x.example", "credentials"),
+    ];
+    for (name, value, part) in cases {
+        let said = run(&[(name.to_owned(), value.to_owned())], &["worker"]).fails(2);
+        let line =
+            said.lines().find(|line| line.contains(&format!("{name}: "))).unwrap_or_else(|| panic!("{said}"));
+        let shown = ["5EC", "R3T"].into_iter().any(|part| said.contains(part));
+        assert!(line.contains(part) && !shown, "{value}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn parameters_that_are_not_obeyed_are_named_once_and_without_their_values() {
+    let world = Setup::default().without_worker().await;
+    let database = format!("{}?sslpassword=5ECRET&keepalives=1&application_name=mine", world.database.url);
+    let broker = format!("{}?cacertfile=5ECRET&heartbeat=30", broker_server());
+    let mut worker = world.spawn(&[("DATABASE_URL", &database), ("AMQP_URL", &broker)]);
+    worker.ready().await;
+    let ours: i64 = world
+        .database
+        .value("select count(*) from pg_stat_activity where application_name = 'mine' and datname = current_database()")
+        .await;
+    assert!(ours > 0, "application_name is obeyed");
+    assert!(worker.stop().success());
+    let log = worker.log();
+    for names in ["sslpassword, keepalives", "cacertfile"] {
+        assert_eq!(log.matches(names).count(), 1, "{names}: {log}");
+    }
+    assert!(!log.contains("5ECRET"), "{log}");
+}
+
+/// A port of this machine on which nobody listens.
+fn closed_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[tokio::test]
+async fn of_several_nodes_one_that_works_is_used() {
+    let world = Setup::default().without_worker().await;
+    let mut url = url::Url::parse(&world.database.url).unwrap();
+    let working = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(5432));
+    url.set_host(Some("nodes.invalid")).unwrap();
+    let _ = url.set_port(None);
+    let hosts = format!("127.0.0.1:{},{working},[::1]:{}", closed_port(), closed_port());
+    let database = url.as_str().replace("nodes.invalid", &hosts);
+    let broker = format!(
+        "amqp://guest:guest@127.0.0.1:{}/,{},amqp://[::1]:{}/",
+        closed_port(),
+        broker_server(),
+        closed_port()
+    );
+    let mut worker = world.spawn(&[("DATABASE_URL", &database), ("AMQP_URL", &broker)]);
+    worker.ready().await;
+    assert!(worker.stop().success());
+}
+
+#[tokio::test]
+async fn a_node_that_takes_no_writes_is_not_used() {
+    let world = Setup::default().without_worker().await;
+    let name = world.database.value::<String>("select current_database()::text").await;
+    world.database.execute(&format!("alter database {name} set default_transaction_read_only = on")).await;
+    let wanted = format!("{}?target_session_attrs=read-write", world.database.url);
+    let mut worker = world.spawn(&[("DATABASE_URL", &wanted)]);
+    worker.says("it is read-only").await;
+    let writes = "set default_transaction_read_only = off";
+    world.database.execute(&format!("{writes}; alter database {name} {writes}")).await;
+    worker.ready().await;
+    assert!(worker.stop().success());
+}
+
+#[tokio::test]
+async fn a_public_url_with_a_scheme_in_capitals_is_as_good_as_another() {
+    let world = Setup::default().group(&[]).without_worker().await;
+    world.run(&["migrate"]).ok();
+    world.add_group(GROUP, &[]);
+    let mut worker = world.spawn(&[("PUBLIC_URL", "HTTPS://x.example/Path/")]);
+    worker.ready().await;
+    world.invite(&world.request()).await.sent();
+    let text = world.database.session().await["invitation_text"].to_string();
+    assert!(text.contains("https://x.example/Path/s/"), "{text}");
+    assert!(worker.stop().success());
+}
+
+#[tokio::test]
+async fn a_group_with_a_bad_template_is_its_own_problem() {
+    let world = World::start().await;
+    for column in ["template = '{bad'", "template = '{link}', link = 'no url'"] {
+        world.expect_error("templates are unusable");
+        world.database.execute(&format!("update groups set {column}")).await;
+        let mut worker = world.spawn(&[]);
+        worker.ready().await;
+        worker.says("templates are unusable").await;
+        assert!(worker.stop().success());
+        assert!(!worker.log().contains("SECRETS_KEY"), "{}", worker.log());
+    }
+}
+
+/// The world's key, and another.
+fn keys(world: &World) -> (String, String) {
+    let old = world.environment(&[]).into_iter().find(|(name, _)| name == "SECRETS_KEY").unwrap().1;
+    (old, BASE64_STANDARD.encode([7_u8; 32]))
+}
+
+#[tokio::test]
+async fn everything_is_sealed_anew_while_a_worker_runs_and_then_the_old_key_may_go() {
+    let mut world = World::start().await;
+    world.run(&["groups", "rotate-key", "72", "--jwt-secret", "a second secret, long enough to be one"]).ok();
+    assert!(world.take_worker().stop().success());
+    let (old, new) = keys(&world);
+    let both = world.environment(&[("SECRETS_KEY", &format!("{new},{old}"))]);
+    let mut worker = world.spawn(&[("SECRETS_KEY", &format!("{new},{old}"))]);
+    worker.ready().await;
+
+    let planned = run(&both, &["secrets", "reseal", "--dry-run"]).ok();
+    assert!(planned.contains("must stay"), "{planned}");
+    let doctor = run(&both, &["doctor"]).stdout;
+    assert!(doctor.contains("session-invite secrets reseal"), "{doctor}");
+    let done = run(&both, &["secrets", "reseal", "--json"]).json();
+    assert_eq!((&done["older"], &done["lost"]), (&0.into(), &0.into()), "{done}");
+    assert!(done["sealed"].as_u64() >= Some(3), "{done}");
+    let again = run(&both, &["secrets", "reseal"]).ok();
+    assert!(again.contains("may go"), "{again}");
+    world.invite(&world.request()).await.sent();
+    assert!(worker.stop().success());
+
+    // The new one alone.
+    let mut worker = world.spawn(&[("SECRETS_KEY", &new)]);
+    worker.ready().await;
+    world.invite(&world.request()).await.sent();
+    assert!(worker.stop().success());
+    // The old one alone opens nothing any more, and says so.
+    let lost = run(&world.environment(&[("SECRETS_KEY", &old)]), &["secrets", "reseal"]).fails(1);
+    assert!(lost.contains("SECRETS_KEY"), "{lost}");
+}
+
+#[tokio::test]
+async fn a_key_in_use_is_refused_however_it_is_written() {
+    use sha2::Digest as _;
+    let world = World::start().await;
+    let folder = Folder::new();
+    let long = "k".repeat(65);
+    world.run(&["groups", "add", "73", "--api-key", &long]).ok();
+    let hashed = sha2::Sha256::digest(long.as_bytes());
+    let padded = format!("{}\0", world.api_key);
+    let file = folder.0.join("key");
+    for key in [padded.as_bytes(), hashed.as_slice()] {
+        fs::write(&file, key).unwrap();
+        let refused = world.run(&["groups", "add", "74", "--api-key", &format!("@{}", file.display())]);
+        assert_ne!(refused.code, Some(0), "{refused:?}");
+    }
+    let refused = world.run(&["groups", "add", "74", "--api-key", &world.api_key]).fails(1);
+    assert!(refused.contains("in use by group 72"), "{refused}");
+}
+
+#[tokio::test]
+async fn no_setting_is_logged_at_any_level() {
+    let mut world = World::start().await;
+    assert!(world.take_worker().stop().success());
+    for secret in ["5ECRET-of-the-database", "5ECRET-of-the-broker", "5ECRET-of-a-parameter"] {
+        world.is_secret(secret);
+    }
+    let mut database = url::Url::parse(&world.database.url).unwrap();
+    database.set_password(Some("5ECRET-of-the-database")).unwrap();
+    let database = format!("{database}?sslpassword=5ECRET-of-a-parameter");
+    let mut worker = world.spawn(&[("DATABASE_URL", &database), ("RUST_LOG", "trace")]);
+    worker.ready().await;
+    world.invite(&world.request()).await.sent();
+    assert!(worker.stop().success());
+
+    let tunnel = Tunnel::closed(&broker_server());
+    let mut broker = url::Url::parse(&tunnel.url).unwrap();
+    broker.set_password(Some("5ECRET-of-the-broker")).unwrap();
+    broker.set_query(Some("cacertfile=5ECRET-of-a-parameter"));
+    let mut worker = world.spawn(&[("AMQP_URL", broker.as_str()), ("RUST_LOG", "trace")]);
+    worker.says("the broker is away").await;
+    assert!(worker.stop().success());
+    tunnel.open();
+    let refused =
+        run(&world.environment(&[("AMQP_URL", broker.as_str()), ("RUST_LOG", "trace")]), &["worker"])
+            .fails(1);
+    assert!(!refused.contains("5ECRET"), "{refused}");
+}
+
+#[test]
+fn a_variable_that_is_not_utf8_is_named() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+    let mut command = program(&[]);
+    command.arg("worker").env("TWILIO_AUTH_TOKEN", OsStr::from_bytes(b"5ECRET\xff"));
+    let said = ran(command).fails(2);
+    assert!(said.contains("TWILIO_AUTH_TOKEN: is not UTF-8") && !said.contains("5ECRET"), "{said}");
+    let said = run(&[("TOKIO_WORKER_THREADS".to_owned(), "5ECRET".to_owned())], &["worker"]).fails(2);
+    assert!(said.contains("TOKIO_WORKER_THREADS: ") && !said.contains("5ECRET"), "{said}");
+}
+
+#[test]
+fn a_wrong_command_line_shows_no_value_of_a_secret_flag() {
+    for args in [
+        &["worker", "--databse-url=postgres://u:5ECRET@h/d"][..],
+        &["worker", "--twilio-auth-token", "a", "5ECRET"],
+        &["worker", "--twilio-auth-token=a", "5ECRET"],
+        &["worker", "--database-url", "postgres://u:a", "5ECRET@h/d"],
+        &["worker", "--secrets-key", "a", "--secrets-key", "5ECRET"],
+        &["groups", "add", "72", "--api-key", "a", "5ECRET"],
+        &["groups", "add", "72", "--api-key", "-5ECRET"],
+        &["groups", "add", "72", "--jwt-secret", "-5ECRET"],
+    ] {
+        let ran = run(&[], args);
+        assert_eq!(ran.code, Some(2), "{args:?} {ran:?}");
+        assert!(!ran.stderr.contains("5ECRET") && !ran.stdout.contains("5ECRET"), "{args:?} {ran:?}");
+    }
+}
