@@ -15,7 +15,7 @@ use serde_json::json;
 const EXAMPLES: &str = "\
 To change SECRETS_KEY:
   1. Make a key:             openssl rand -base64 32
-  2. Put it first:           SECRETS_KEY=<new>,<old> for every worker, gateway and command; restart each
+  2. Put it first:           SECRETS_KEY=<new>,<old> for each process; restart workers and gateways
   3. Seal everything anew:   session-invite secrets reseal
   4. When it says so, take the old key away: SECRETS_KEY=<new>; restart each";
 
@@ -24,9 +24,10 @@ Examples:
   SECRETS_KEY=<new>,<old> session-invite secrets reseal --dry-run
   SECRETS_KEY=<new>,<old> session-invite secrets reseal
 
-Sealed are the groups' API keys and JWT secrets, the revoked ones too, and the key of the opt-outs. Workers and gateways may
-run meanwhile, if each of them has both keys already: one that has only the old key reads nothing that was sealed anew. Run it
-again as often as you like, also after it was killed. Exit code 0: all is sealed under the first key, and the old ones may go.";
+It seals the groups' API keys and JWT secrets, the revoked ones too, and the key of the opt-outs.
+Workers and gateways may run meanwhile, if each of them has both keys already: one that has only
+the old key opens nothing that was sealed anew. It can be run again at any time, also after it was
+killed. With exit code 0 all is sealed under the first key, and the old ones may go.";
 
 /// What is sealed with SECRETS_KEY
 #[derive(Debug, clap::Args)]

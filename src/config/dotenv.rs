@@ -114,7 +114,7 @@ fn variable(line: &[u8]) -> Result<Option<Variable>, (Option<String>, Fault)> {
     if start.is_empty() || start.starts_with(b"#") {
         return Ok(None);
     }
-    let (name, text) = name(start).ok_or((None, Fault::NotAnAssignment))?;
+    let (name, text) = name(start).ok_or_else(|| (spaced_name(start), Fault::NotAnAssignment))?;
     match std::str::from_utf8(text).map_err(|_| Fault::NotUtf8).and_then(value) {
         Ok(value) => Ok(Some((name, value))),
         Err(fault) => Err((Some(name), fault)),
@@ -132,6 +132,13 @@ fn name(line: &[u8]) -> Option<(String, &[u8])> {
     let is_name = name.bytes().next().is_some_and(begins)
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     is_name.then(|| (name.to_owned(), &value[1..]))
+}
+
+/// The name of a line whose only fault may be a space beside its `=`.
+fn spaced_name(line: &[u8]) -> Option<String> {
+    let at = line.iter().position(|byte| *byte == b'=')?;
+    let joined = [line[..at].trim_ascii_end(), b"="].concat();
+    name(&joined).map(|(name, _)| name)
 }
 
 fn value(text: &str) -> Result<String, Fault> {
@@ -235,7 +242,7 @@ mod tests {
             ("A=\"\\t\"", Some("A"), Fault::Escape),
             ("A=\"\\$b\"", Some("A"), Fault::Escape),
             ("A=b\0", Some("A"), Fault::Zero),
-            ("A =b", None, Fault::NotAnAssignment),
+            ("A =b", Some("A"), Fault::NotAnAssignment),
             ("A", None, Fault::NotAnAssignment),
             ("=b", None, Fault::NotAnAssignment),
             ("1A=b", None, Fault::NotAnAssignment),
