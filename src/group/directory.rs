@@ -204,7 +204,7 @@ impl Directory {
     }
 
     /// A key that does not open is left out.
-    fn keys(&self, id: GroupId, keys: &[Sealed], secrets: Vec<Sealed>) -> Keys {
+    fn keys(&self, id: GroupId, keys: &[Sealed], secrets: Vec<Sealed>) -> Opened {
         let open = |purpose, key: &Sealed| {
             self.secrets
                 .open(id, purpose, &key.sealed)
@@ -222,11 +222,11 @@ impl Directory {
             })
             .collect();
         let missing = api_keys.len() + jwt_secrets.len() < active;
-        Keys { api_keys, jwt_secrets, missing }
+        Opened { api_keys, jwt_secrets, missing }
     }
 
     /// A group whose templates do not parse is left out: no other group suffers.
-    fn group(&self, stored: Stored, keys: Keys) -> Option<Group> {
+    fn group(&self, stored: Stored, keys: Opened) -> Option<Group> {
         let Stored { id, enabled, options, .. } = stored;
         let wording = Wording::parse(&options.template, options.link.as_deref(), &self.public_url)
             .inspect_err(|error| tracing::error!(group = %id, %error, "a group's templates are unusable: its invites fail"))
@@ -250,7 +250,7 @@ impl Directory {
 }
 
 /// A group's keys that opened.
-struct Keys {
+struct Opened {
     api_keys: Vec<HmacKey>,
     jwt_secrets: Vec<JwtSecret>,
     /// Whether there are active ones that did not.

@@ -8,7 +8,7 @@ use super::{
     store::{
         self, StoreError, addresses,
         keys::{self, NewSecret, Old},
-        website_sessions,
+        reseal, website_sessions,
     },
 };
 use crate::credential::HmacKey;
@@ -159,6 +159,30 @@ async fn a_key_that_does_not_open_costs_no_other_group_anything() {
         let snapshot = directory.snapshot();
         assert!(are(&snapshot.group(group(72)).unwrap().api_keys, &["key"]));
         assert!(snapshot.group(group(7)).unwrap().api_keys.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn several_who_seal_anew_at_once_seal_each_key_once() {
+    with_database(|pool| async move {
+        for id in 1..=5 {
+            add(&pool, id, &format!("key {id}")).await.unwrap();
+        }
+        keys::rotate_api_key(&pool, &secrets('k'), group(1), &"new key".into(), Old::Revoke).await.unwrap();
+        store::add(&pool, &secrets('x'), group(7), &Options::default(), &"lost".into(), None).await.unwrap();
+        let both = SecretsKey::parse(&format!("{0}A,{1}A", "n".repeat(42), "k".repeat(42))).unwrap();
+        let before = reseal::tally(&pool, &both).await.unwrap();
+        assert_eq!((before.first, before.older, before.lost), (0, 11, 1));
+
+        let all = (0..4).map(|_| reseal::reseal(&pool, &both, |_| {}));
+        let sealed: u64 = futures::future::join_all(all).await.into_iter().map(Result::unwrap).sum();
+        let after = reseal::tally(&pool, &both).await.unwrap();
+        assert_eq!((sealed, after.first, after.older, after.lost), (11, 11, 0, 1));
+        assert_eq!(after.groups.into_iter().collect::<Vec<_>>(), [7]);
+        let directory = Directory::open(pool, secrets('n'), PUBLIC_URL.into()).await.unwrap();
+        assert!(are(&directory.snapshot().group(group(1)).unwrap().api_keys, &["new key"]));
+        assert!(are(&directory.snapshot().group(group(2)).unwrap().api_keys, &["key 2"]));
     })
     .await;
 }

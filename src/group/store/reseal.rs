@@ -46,7 +46,9 @@ pub async fn tally(pool: &PgPool, secrets: &SecretsKey) -> Result<Tally, sqlx::E
             let rows = page(pool, purpose, after).await?;
             let Some(last) = rows.last() else { break };
             after = last.id;
-            rows.iter().for_each(|row| tally.count(row, open(secrets, purpose, row).map(|(by, _)| by)));
+            for row in &rows {
+                tally.count(row, open(secrets, purpose, row).map(|(by, _)| by));
+            }
         }
     }
     Ok(tally)
