@@ -288,7 +288,7 @@ mod tests {
         }
 
         #[test]
-        fn no_error_shows_a_value(before in "[a-z '\"\\\\#$=\n]{0,6}", after in "[a-z '\"\\\\#$=\n]{0,6}") {
+        fn no_error_shows_a_value(before in "[a-z '\"\\\\#$=]{0,6}", after in "[a-z '\"\\\\#$=\n]{0,6}") {
             let text = format!("TOKEN={before}5ECRET{after}\nOTHER='{before}5ECRET{after}'\n");
             if let Err(error) = parse(text.as_bytes()) {
                 prop_assert!(!error.to_string().contains("5ECRET"), "{}", error);

@@ -52,9 +52,11 @@ const RAW: [&str; 10] = [
 ];
 
 /// Types whose field of such a name is something else.
-const OTHERWISE: [&str; 1] = [
+const OTHERWISE: [&str; 2] = [
     // The queue that a dead letter goes to.
     "Line { to",
+    // The account at the provider.
+    "ProviderConfig { user",
 ];
 
 fn sources(folder: &Path, all: &mut Vec<String>) {

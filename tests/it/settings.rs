@@ -81,7 +81,7 @@ fn a_line_of_a_dotenv_file_that_cannot_be_read_is_named_and_not_shown() {
         (b"TOKEN='5ECRET'5ECRET\n", ".env, line 1, TOKEN: "),
         (b"\n\nTOKEN=5ECRET\xff\n", ".env, line 3, TOKEN: "),
         (b"5ECRET\n", ".env, line 1: "),
-        (b"TOKEN = 5ECRET\n", ".env, line 1: "),
+        (b"TOKEN = 5ECRET\n", ".env, line 1, TOKEN: "),
     ];
     for (text, place) in cases {
         let folder = Folder::with(text, 0o600);
