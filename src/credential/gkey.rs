@@ -9,6 +9,7 @@ use super::{
 use crate::masked::debug_shows;
 use crate::{
     group::GroupId,
+    pasted,
     refusal::{Code, Refusal},
 };
 use std::fmt;
@@ -125,8 +126,14 @@ impl fmt::Debug for GkeyToken {
 ///
 /// # Errors
 ///
-/// `credential_malformed` outside 1 … 255 characters, or with U+0000.
+/// `credential_malformed` outside 1 … 255 characters, or with U+0000 or a character that nobody sees.
 pub fn fold_address(address: &str) -> Result<String, Refusal> {
+    if let Some(c) = address.chars().find(|c| pasted::is_invisible(*c)) {
+        return Err(malformed(format!(
+            "the login key's address must not contain an invisible character (U+{:04X})",
+            u32::from(c)
+        )));
+    }
     let folded = address.to_lowercase();
     check_name(&folded, "the login key's address")?;
     Ok(folded)

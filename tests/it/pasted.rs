@@ -125,7 +125,7 @@ async fn a_session_key_is_refused_by_the_name_of_what_was_pasted_along() {
 fn assert_key_named(answer: &Answer, named: &str) {
     let problem = answer.problem(400, "field_invalid");
     assert_eq!(problem["field"], "sessionKey");
-    assert!(problem["detail"].as_str().unwrap().contains(named), "{named}: {problem}");
+    assert!(problem["detail"].as_str().expect("a detail").contains(named), "{named}: {problem}");
 }
 
 #[tokio::test]

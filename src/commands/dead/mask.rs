@@ -88,6 +88,8 @@ fn json(value: &AMQPValue, text: &dyn Fn(&str) -> String) -> Value {
 
 /// A body that is JSON, with all masked but what is known to be harmless. `None` for any other.
 pub fn body(bytes: &[u8]) -> Option<Value> {
+    // A byte order mark is no part of it (contract, section 2).
+    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     serde_json::from_slice(bytes).ok().map(|value| field("", value))
 }
 
@@ -246,6 +248,7 @@ mod tests {
             expected[name] = MASKED.into();
         }
         assert_eq!(body(reply.to_string().as_bytes()).unwrap(), expected);
+        assert_eq!(body(format!("\u{feff}{reply}").as_bytes()).unwrap(), expected);
         let message = "the credential must read 'Bearer TYPE value', where TYPE is GKEY, GJWT or GSSNID";
         let refused = json!({"status": "rejected", "error": {"code": "credential_malformed", "message": message,
                              "field": "sessionParams.camera", "status": 401, "retryable": false}});
