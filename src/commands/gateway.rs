@@ -88,7 +88,7 @@ async fn reach_database(
 }
 
 /// Connects, however long the broker is away or no worker has declared the queue: the gateway declares nothing. An error
-/// is one that no waiting mends. What is waited for is in the log and in `/readyz` by [`Asking`].
+/// is one that no waiting mends.
 async fn reach_broker(
     config: &BrokerConfig,
     gateway: &Gateway,
@@ -96,9 +96,14 @@ async fn reach_broker(
 ) -> anyhow::Result<()> {
     gateway.has_asking(Asking::start(config.clone(), give_up.clone()));
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+    let mut told = false;
     while let Err(error) = queue::look_for_requests(config).await {
         if !error.passes() {
             return Err(error.into());
+        }
+        if !told {
+            told = true;
+            tracing::warn!(%error, "waiting for the broker");
         }
         backoff.wait().await;
     }

@@ -27,7 +27,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let connection = queue::connect(&config, "topology").await?;
     match args.action {
         Action::Declare => queue::declare(&connection, &names).await?,
-        Action::Delete => queue::delete(&connection.create_channel().await?, &names).await?,
+        Action::Delete => queue::delete(&connection, &names).await?,
     }
     connection.close(200, "done".into()).await?;
     Ok(())

@@ -57,7 +57,8 @@ enum Limited {
 /// Tried where there are queues without a dead-letter queue.
 async fn limits(connection: &Connection, names: &Names, states: &[QueueState]) -> Option<Limited> {
     let (mut limited, mut tried) = (Vec::new(), false);
-    for queue in [&names.unreadable, &names.dead, &names.replies] {
+    // The replies have consumers, who would see what is tried.
+    for queue in [&names.unreadable, &names.dead] {
         let is_there = |state: &QueueState| state.name == *queue && state.standing != Standing::Missing;
         if !states.iter().any(is_there) {
             return None;

@@ -2,7 +2,7 @@
 //!
 //! The name in a `reply_to` holds the id of a process of the broker's, in base64. Anybody can make one up, and the
 //! broker ends the connection over one of a node that it does not know. So only the names of nodes that have taken a
-//! reply before share a connection. Every other reply is published on a connection of its own.
+//! reply to an authenticated sender before share a connection. Every other reply is published on a connection of its own.
 
 use super::{
     connection::{Unusable, connect},
@@ -130,28 +130,10 @@ impl DirectReplies {
     /// line that was lost is published once more.
     pub(super) async fn publish(&self, message: Arc<Outgoing>, sender: Sender) -> Result<(), Trouble> {
         let node = node(&message.queue);
-        if node.as_ref().is_some_and(|node| self.nodes().contains(node)) {
-            let mut published = self.0.publisher.publish(message.clone()).await?;
-            if published == Published::Lost {
-                published = self.0.publisher.publish(message.clone()).await?;
-            }
-            match published {
-                Published::Routed | Published::Unroutable | Published::Refused => return Ok(()),
-                // Perhaps over this name: its node may have left the cluster.
-                Published::Lost | Published::Blamed => {
-                    self.nodes().retain(|known| Some(known) != node.as_ref());
-                }
-            }
+        if self.knows(node.as_ref()) && self.publish_together(&message).await? {
+            return Ok(());
         }
-        if Box::pin(self.publish_alone(message, sender)).await {
-            if let Some(node) = node {
-                let mut nodes = self.nodes();
-                if nodes.len() >= NODES {
-                    nodes.clear();
-                }
-                nodes.insert(node);
-            }
-        } else {
+        if !Box::pin(self.publish_alone(message, node, sender)).await? {
             metrics::discarded(Discarded::DirectReply);
             if let Some(replies) = DROPPED.due() {
                 tracing::warn!(
@@ -163,21 +145,57 @@ impl DirectReplies {
         Ok(())
     }
 
+    fn knows(&self, node: Option<&Vec<u8>>) -> bool {
+        node.is_some_and(|node| self.nodes().contains(node))
+    }
+
+    /// On the line of all whose node is known: whether that settled it.
+    async fn publish_together(&self, message: &Arc<Outgoing>) -> Result<bool, Trouble> {
+        let mut published = self.0.publisher.publish(message.clone()).await?;
+        if published == Published::Lost {
+            published = self.0.publisher.publish(message.clone()).await?;
+        }
+        let is_settled = !matches!(published, Published::Lost | Published::Blamed);
+        if !is_settled {
+            // Perhaps over one of them, whose node has left the cluster.
+            self.nodes().clear();
+        }
+        Ok(is_settled)
+    }
+
     fn nodes(&self) -> MutexGuard<'_, HashSet<Vec<u8>>> {
         self.0.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// On a connection of its own: whether the broker took it.
-    async fn publish_alone(&self, message: Arc<Outgoing>, sender: Sender) -> bool {
+    async fn publish_alone(
+        &self,
+        message: Arc<Outgoing>,
+        node: Option<Vec<u8>>,
+        sender: Sender,
+    ) -> Result<bool, Trouble> {
         let (places, _waiting) = match sender {
             Sender::Authenticated => (&self.0.authenticated, None),
             Sender::Stranger => match self.0.waiting.try_acquire() {
                 Ok(waiting) => (&self.0.strangers, Some(waiting)),
-                Err(_) => return false,
+                Err(_) => return Ok(false),
             },
         };
-        let Ok(_place) = places.acquire().await else { return false };
-        matches!(timeout(WITHIN, alone(&self.0.config, &message)).await, Ok(Ok(true)))
+        let Ok(_place) = places.acquire().await else { return Ok(false) };
+        // Another may have shown meanwhile that its node is there.
+        if self.knows(node.as_ref()) && self.publish_together(&message).await? {
+            return Ok(true);
+        }
+        let is_taken = matches!(timeout(WITHIN, alone(&self.0.config, &message)).await, Ok(Ok(true)));
+        // A stranger's word for a node is none: a broker may be slow over those that are not there.
+        if let (true, Sender::Authenticated, Some(node)) = (is_taken, sender, node) {
+            let mut nodes = self.nodes();
+            if nodes.len() >= NODES {
+                nodes.clear();
+            }
+            nodes.insert(node);
+        }
+        Ok(is_taken)
     }
 }
 
@@ -185,9 +203,8 @@ async fn alone(config: &BrokerConfig, message: &Outgoing) -> Result<bool, Unusab
     let connection = connect(config, "publisher of one direct reply").await?;
     let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
-    let confirmed = publish_on(&channel, message, Uuid::now_v7()).await?;
-    let _ = timeout(Duration::from_secs(1), connection.close(200, "done".into())).await;
-    Ok(confirmed.is_ack())
+    // Dropping the connection closes it, and nobody waits for that.
+    Ok(publish_on(&channel, message, Uuid::now_v7()).await?.is_ack())
 }
 
 #[cfg(test)]

@@ -215,11 +215,13 @@ pub async fn look(connection: &Connection, names: &Names) -> Result<Vec<QueueSta
 }
 
 /// Deletes every queue of the installation, with all that is in them, and the exchange.
-pub async fn delete(channel: &Channel, names: &Names) -> Result<(), Unusable> {
+pub async fn delete(connection: &Connection, names: &Names) -> Result<(), Unusable> {
+    let channel = connection.create_channel().await?;
     for queue in names.all() {
         channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await?;
     }
     channel.exchange_delete(names.events.as_str().into(), ExchangeDeleteOptions::default()).await?;
+    done_with(&channel).await;
     Ok(())
 }
 

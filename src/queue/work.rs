@@ -8,8 +8,9 @@ use super::{
 };
 use crate::{
     failpoint,
-    invite::{Envelope, Progress, Verdict, door::is_from_authenticated, process, verdict::verdict},
+    invite::{Envelope, Progress, Reply, Verdict, door::is_from_authenticated, process, verdict::verdict},
     metrics::{self, InHand as Counted, Stage},
+    refusal::{Code, Refusal},
     trouble::Trouble,
 };
 use futures::FutureExt;
@@ -90,10 +91,11 @@ impl Consumer {
                 .unwrap_or_else(|panic| Err(Trouble::Defect(format!("a panic: {}", said(&*panic))))),
         };
         let verdict = match verdict(result) {
-            Verdict::SetAside { reply, .. }
+            Verdict::SetAside { .. }
                 if self.source == Source::Dropped && !self.may_set_aside(envelope).await =>
             {
-                Verdict::Answer(reply)
+                let message = "the broker dropped this message, and it is not kept";
+                Verdict::Answer(Reply::refused(&Refusal::new(Code::InternalError, message)))
             }
             verdict => verdict,
         };
