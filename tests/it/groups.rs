@@ -175,13 +175,14 @@ async fn what_may_have_gone_out_for_a_group_that_is_off_is_looked_for_and_never_
 
     // A repeat is answered from its row; anything else is refused, also another content of the same id.
     answered(&world, &world.credential(), "group_disabled").await;
+    let posts = world.provider.posts().await;
     for (id, first) in [("taken", taken), ("lost", lost)] {
         assert_eq!(world.ask(Message::json(&world.request()).id(id)).await.bytes, first.bytes, "{id}");
         let other = world.request_with(json!({"sessiontype": 7}));
         world.ask(Message::json(&other).id(id)).await.refused("rejected", "group_disabled", 403);
     }
     world.ask(Message::json(&world.request()).id("new")).await.refused("rejected", "group_disabled", 403);
-    assert_eq!(world.provider.posts().await, 2);
+    assert_eq!(world.provider.posts().await, posts);
 }
 
 #[tokio::test]
@@ -193,10 +194,14 @@ async fn a_repeat_that_comes_while_the_first_waits_falls_under_the_rule_of_a_gro
     assert_eq!(copy.correlation().as_deref(), Some("0"));
     world.run(&["groups", "disable", "72"]).ok();
     answered(&world, &world.credential(), "group_disabled").await;
+    let posts = world.provider.posts().await;
     world.database.execute("update sessions set lease_until = now() where text_state = 'waiting'").await;
     publish(&world, 1).await;
     world.broker.reply("0").await.refused("rejected", "group_disabled", 403);
-    assert_eq!(world.provider.posts().await, 1);
+    let first =
+        "select status || ' ' || error_code from sessions where text_state = 'refused' and message_id = '0'";
+    assert_eq!(world.database.value::<String>(first).await, "rejected group_disabled");
+    assert_eq!(world.provider.posts().await, posts);
     assert!(world.worker().is_running());
 }
 
