@@ -30,6 +30,7 @@ compose_rabbitmq() {
     export RABBITMQ_PORT RABBITMQ_UI_PORT
     compose_start rabbitmq
     AMQP_URL=amqp://session_invite:session_invite@127.0.0.1:$RABBITMQ_PORT/%2f
+    make_rabbitmqctl docker exec "$(compose ps --quiet rabbitmq)" rabbitmqctl
     say "RabbitMQ: Docker Compose, 127.0.0.1:$RABBITMQ_PORT"
 }
 

@@ -23,11 +23,13 @@ private_rabbitmq() {
     for try in 1 2; do
         port=$(free_port)
         start_rabbitmq "$SERVICE_DIR" "$port"
-        if wait_for 40 "$RUN_DIR/rabbitmq.log" amqp_answers "$port"; then
+        if wait_for 120 "$RUN_DIR/rabbitmq.log" amqp_answers "$port"; then
             AMQP_URL=amqp://guest:guest@127.0.0.1:$port/%2f
+            make_rabbitmqctl "${AS_SERVICE[@]}" "${RABBITMQ_ENV[@]}" /usr/lib/rabbitmq/bin/rabbitmqctl
             say "RabbitMQ: a private one, 127.0.0.1:$port ($(($(now_ms) - begun)) ms)"
             return
         fi
+        stop_started rabbitmq
     done
     fail "the private RabbitMQ did not start in $try tries"
 }
@@ -48,23 +50,32 @@ start_rabbitmq() {
     printf '[].\n' >"$home/enabled_plugins"
     : >"$home/env.conf"
     give_to rabbitmq "$home"
-    # env comes last, as sudo would drop its variables.
-    start rabbitmq "${AS_SERVICE[@]}" env -u RABBITMQ_NODE_PORT -u RABBITMQ_NODE_IP_ADDRESS \
-        HOME="$home" \
-        ERL_EPMD_PORT="$epmd_port" \
-        ERL_EPMD_ADDRESS=127.0.0.1 \
+    # What its rabbitmqctl needs too. env comes last, as sudo would drop its variables.
+    RABBITMQ_ENV=(env -u RABBITMQ_NODE_PORT -u RABBITMQ_NODE_IP_ADDRESS
+        "HOME=$home"
+        "ERL_EPMD_PORT=$epmd_port"
+        ERL_EPMD_ADDRESS=127.0.0.1
+        "RABBITMQ_NODENAME=$name"
+        "RABBITMQ_CONF_ENV_FILE=$home/env.conf")
+    start rabbitmq "${AS_SERVICE[@]}" "${RABBITMQ_ENV[@]}" \
         ERL_CRASH_DUMP_SECONDS=0 \
-        RABBITMQ_NODENAME="$name" \
         RABBITMQ_DIST_PORT="$dist_port" \
         RABBITMQ_MNESIA_BASE="$home/mnesia" \
         RABBITMQ_LOG_BASE="$home/log" \
         RABBITMQ_PID_FILE="$home/pid" \
-        RABBITMQ_CONF_ENV_FILE="$home/env.conf" \
         RABBITMQ_CONFIG_FILE="$home/rabbitmq" \
         RABBITMQ_CONFIG_FILES="$home/conf.d" \
         RABBITMQ_ADVANCED_CONFIG_FILE="$home/advanced" \
         RABBITMQ_ENABLED_PLUGINS_FILE="$home/enabled_plugins" \
         /usr/lib/rabbitmq/bin/rabbitmq-server
+}
+
+# make_rabbitmqctl COMMAND…: a program that runs it with its own arguments, for tests that make users. RABBITMQCTL names it.
+make_rabbitmqctl() {
+    RABBITMQCTL=$RUN_DIR/rabbitmqctl
+    printf '#!/bin/bash\nexec %s "$@"\n' "${*@Q}" >"$RABBITMQCTL"
+    chmod 755 "$RABBITMQCTL"
+    export RABBITMQCTL
 }
 
 # note_queues KIND PREFIX: only on a broker that outlives the run; ours takes its queues along.

@@ -1,14 +1,13 @@
 //! A user at the broker who lacks a right: what can be done without it is done, and what cannot is named.
 
-use crate::support::{Setup, World, broker_server, send, until};
+use crate::support::{Setup, World, broker_command, broker_server, send, until};
 use serde_json::Value;
-use std::process::Command;
 
 /// A user of the broker; gone with this.
 struct User(String);
 
 fn rabbitmqctl(args: &[&str]) {
-    let ran = Command::new("rabbitmqctl").args(args).output().expect("rabbitmqctl runs");
+    let ran = broker_command().args(args).output().expect("rabbitmqctl runs");
     assert!(ran.status.success(), "rabbitmqctl {args:?}: {}", String::from_utf8_lossy(&ran.stderr));
 }
 
@@ -35,7 +34,7 @@ impl User {
 
 impl Drop for User {
     fn drop(&mut self) {
-        let _ = Command::new("rabbitmqctl").args(["delete_user", &self.0]).output();
+        let _ = broker_command().args(["delete_user", &self.0]).output();
     }
 }
 

@@ -12,6 +12,7 @@ use lapin::{
     types::FieldTable,
 };
 use std::{
+    process::Command,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -33,6 +34,11 @@ pub struct Broker {
 /// Where the tests' queues are made.
 pub fn server() -> String {
     services::url("AMQP_URL")
+}
+
+/// `rabbitmqctl` for that broker. `./dev test` names the one of a broker that is not the system's own.
+pub fn command() -> Command {
+    Command::new(std::env::var("RABBITMQCTL").unwrap_or_else(|_| "rabbitmqctl".to_owned()))
 }
 
 /// A connection of a test's own.

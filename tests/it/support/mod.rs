@@ -14,7 +14,7 @@ mod tunnel;
 mod worker;
 mod world;
 
-pub use broker::{Broker, connect as connect_broker, server as broker_server};
+pub use broker::{Broker, command as broker_command, connect as connect_broker, server as broker_server};
 pub use command::{Ran, program, run};
 pub use credentials::{claims, gjwt, gkey, gkey_until, now};
 pub use database::server as database_server;
