@@ -39,7 +39,8 @@ export_settings() {
 }
 
 start_gateway() {
-    start gateway env --chdir=/ "$(program)" gateway
+    # The worker has HTTP_ADDR.
+    start gateway env --chdir=/ HTTP_ADDR=127.0.0.1:0 "$(program)" gateway
     wait_for 30 "$RUN_DIR/gateway.log" http_get "${GATEWAY_ADDR##*:}" /readyz >/dev/null || fail "the gateway did not become ready"
 }
 

@@ -53,29 +53,34 @@ impl Health {
 
     /// Answers on `addr` until `stop`.
     pub async fn serve(self, addr: SocketAddr, stop: CancellationToken) -> std::io::Result<()> {
-        let listener = tokio::net::TcpListener::bind(addr).await?;
-        tracing::info!(addr = %listener.local_addr()?, "answering /healthz, /readyz and /metrics");
         let routes = Router::new()
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .route("/metrics", get(metrics))
             .with_state(self);
-        // The socket outlives the task.
-        let listener = listener.into_std()?;
-        keep_up(Task::Operators, stop.clone(), move |_| {
-            let (listening, routes, stop) = (listener.try_clone(), routes.clone(), stop.clone());
-            async move {
-                let served = async {
-                    let listener = tokio::net::TcpListener::from_std(listening?)?;
-                    axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await
-                };
-                if let Err(error) = served.await {
-                    tracing::warn!(%error, "operators are not answered");
-                }
-            }
-        });
-        Ok(())
+        serve(routes, addr, stop).await
     }
+}
+
+/// Answers operators on `addr`, by these routes, until `stop`.
+pub async fn serve(routes: Router, addr: SocketAddr, stop: CancellationToken) -> std::io::Result<()> {
+    let listener = tokio::net::TcpListener::bind(addr).await?;
+    tracing::info!(addr = %listener.local_addr()?, "answering /healthz, /readyz and /metrics");
+    // The socket outlives the task.
+    let listener = listener.into_std()?;
+    keep_up(Task::Operators, stop.clone(), move |_| {
+        let (listening, routes, stop) = (listener.try_clone(), routes.clone(), stop.clone());
+        async move {
+            let served = async {
+                let listener = tokio::net::TcpListener::from_std(listening?)?;
+                axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await
+            };
+            if let Err(error) = served.await {
+                tracing::warn!(%error, "operators are not answered");
+            }
+        }
+    });
+    Ok(())
 }
 
 /// Whether a database that was reached before answers soon.

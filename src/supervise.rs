@@ -68,7 +68,7 @@ tasks! {
     Runtime = "runtime" in Worker, Gateway;
     MetricsUpkeep = "metrics upkeep" in Worker, Gateway;
     /// Answers `/healthz`, `/readyz` and `/metrics` on `HTTP_ADDR`.
-    Operators = "answers to operators" in Worker;
+    Operators = "answers to operators" in Worker, Gateway;
     /// Reads the groups again when they have changed.
     Groups = "groups" in Worker, Gateway;
     /// Take the new messages of a queue.

@@ -22,9 +22,9 @@ Exit code 1 if something has failed, a wrong setting included; 0 for warnings.";
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(flatten)]
-    worker: WorkerArgs,
-    #[command(flatten)]
     format: Format,
+    #[command(flatten)]
+    worker: WorkerArgs,
 }
 
 pub async fn run(args: &Args) -> anyhow::Result<()> {

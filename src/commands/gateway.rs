@@ -7,6 +7,7 @@ use crate::{
     credential::Authenticator,
     gateway::{self, Connections, Gateway, Services},
     group::directory::Directory,
+    health,
     limits::Guesses,
     metrics,
     optouts::OptOuts,
@@ -15,8 +16,13 @@ use crate::{
     trouble::{Trouble, persist},
 };
 use anyhow::Context;
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
+
+/// What is left of the grace at the last call, for its answers to go out; of a short grace a quarter.
+const ANSWERS_WITHIN: Duration = Duration::from_millis(500);
+/// How much longer than the grace answers that are being written may take.
+const LEAVES_WITHIN: Duration = Duration::from_secs(1);
 
 /// Runs until a signal; an error is one that no waiting mends.
 pub async fn run(args: &GatewayArgs) -> anyhow::Result<()> {
@@ -36,6 +42,11 @@ pub async fn run(args: &GatewayArgs) -> anyhow::Result<()> {
     }
     let grace = config.shutdown_grace;
     let gateway = Arc::new(Gateway::new(config.clone(), metrics));
+    let answer_operators = answer_operators(&gateway, args, &give_up);
+    tokio::pin!(answer_operators);
+    if args.operators.is_given() {
+        answer_operators.as_mut().await?;
+    }
     let connections = Connections::default();
     let serving = gateway::start(gateway.clone(), listener, connections.clone(), stop.clone());
     let reaching = async {
@@ -46,14 +57,57 @@ pub async fn run(args: &GatewayArgs) -> anyhow::Result<()> {
     };
     if let Some(reached) = stop.run_until_cancelled(reaching).await {
         reached?;
+        // A worker that starts on this machine at the same time may have the default address.
+        if !args.operators.is_given() {
+            answer_operators.await?;
+        }
         tracing::info!("ready");
     }
     let _ = serving.ended().await;
-    if tokio::time::timeout(grace, connections.closed()).await.is_err() {
-        tracing::warn!("the grace is over; invites whose replies are not there yet go on");
-    }
+    finish(&gateway, &connections, grace).await;
     give_up.cancel();
     tracing::info!("stopped");
+    Ok(())
+}
+
+/// Waits for what is in hand. Before the grace ends, what still waits is answered: an invite with 504, and it goes on.
+async fn finish(gateway: &Gateway, connections: &Connections, grace: Duration) {
+    let done = async {
+        connections.closed().await;
+        gateway.idle().await;
+    };
+    tokio::pin!(done);
+    let for_answers = ANSWERS_WITHIN.min(grace / 4);
+    if tokio::time::timeout(grace.saturating_sub(for_answers), &mut done).await.is_ok() {
+        return;
+    }
+    tracing::warn!("the grace is over; invites whose replies are not there yet go on");
+    gateway.last_call();
+    let _ = tokio::time::timeout(for_answers + LEAVES_WITHIN, done).await;
+}
+
+/// Answers on HTTP_ADDR. Where that is taken, the gateway goes on without it: a worker on this machine may well have it, as
+/// the two of them mostly share their settings. Another fault of an address that was set is an error.
+async fn answer_operators(
+    gateway: &Arc<Gateway>,
+    args: &GatewayArgs,
+    until: &CancellationToken,
+) -> anyhow::Result<()> {
+    let addr = gateway.config.http_addr;
+    let answering = health::serve(gateway::operators(gateway.clone()), addr, until.clone()).await;
+    let Err(error) = answering else { return Ok(()) };
+    let is_given = args.operators.is_given();
+    let is_taken = error.kind() == io::ErrorKind::AddrInUse;
+    let what = format!("{addr} cannot be listened on ({error})");
+    anyhow::ensure!(!is_given || is_taken, "HTTP_ADDR: {what}; set another address or port");
+    let what = format!(
+        "the gateway has no /metrics: {what}. A worker on this machine may have that address: set another HTTP_ADDR for \
+         the gateway, such as --http-addr 127.0.0.1:9465"
+    );
+    tracing::warn!("{what}");
+    if is_given {
+        gateway.has_no_metrics(what);
+    }
     Ok(())
 }
 

@@ -159,14 +159,14 @@ pub struct WorkerArgs {
         help_heading = "Worker"
     )]
     pub shutdown_grace: Option<String>,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Worker")]
     pub http: HttpAddrArgs,
 }
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct HttpAddrArgs {
     /// Where /healthz, /readyz and /metrics answer [default: 127.0.0.1:9464]
-    #[arg(long, env = "HTTP_ADDR", hide_env_values = true, value_name = "ADDR", help_heading = "Worker")]
+    #[arg(long, env = "HTTP_ADDR", hide_env_values = true, value_name = "ADDR")]
     pub http_addr: Option<String>,
 }
 
@@ -335,7 +335,7 @@ impl ProviderArgs {
 }
 
 impl HttpAddrArgs {
-    fn check(&self, faults: &mut Faults) -> Option<SocketAddr> {
+    pub(super) fn check(&self, faults: &mut Faults) -> Option<SocketAddr> {
         faults.read("HTTP_ADDR", self.http_addr.as_ref(), "127.0.0.1:9464", address("9464"))
     }
 

@@ -1,7 +1,7 @@
 //! The gateway's flags and configuration.
 
 use super::{
-    BrokerArgs, BrokerConfig, DatabaseArgs, DatabaseConfig, PublicUrl, SecretsArgs,
+    BrokerArgs, BrokerConfig, DatabaseArgs, DatabaseConfig, HttpAddrArgs, PublicUrl, SecretsArgs,
     args::{address, is_loopback},
     read::{self, Faults, given},
 };
@@ -33,6 +33,8 @@ pub struct GatewayArgs {
     pub twilio_auth_token: Option<String>,
     #[command(flatten)]
     pub http: GatewayHttpArgs,
+    #[command(flatten, next_help_heading = "Gateway")]
+    pub operators: HttpAddrArgs,
 }
 
 debug_shows!(GatewayArgs { http });
@@ -72,6 +74,8 @@ pub struct GatewayConfig {
     pub public_url: PublicUrl,
     pub twilio_auth_token: Option<SecretString>,
     pub http: GatewayHttp,
+    /// Where operators ask.
+    pub http_addr: SocketAddr,
     pub shutdown_grace: Duration,
 }
 
@@ -106,6 +110,7 @@ impl GatewayArgs {
         let grace = faults.read("SHUTDOWN_GRACE", self.http.shutdown_grace.as_ref(), "25s", grace_within);
         let secrets_key = self.secrets.check_key(faults);
         let http = self.http.read(faults);
+        let http_addr = self.operators.check(faults);
         provider?;
         Some(GatewayConfig {
             database: database?,
@@ -114,6 +119,7 @@ impl GatewayArgs {
             public_url: public_url?,
             twilio_auth_token: given(self.twilio_auth_token.as_ref()).map(SecretString::from),
             http: http?,
+            http_addr: http_addr?,
             shutdown_grace: grace?,
         })
     }

@@ -245,7 +245,7 @@ fn not_found() -> Problem {
     Problem::new(Own::SessionNotFound, "the group has no live session with this key")
 }
 
-/// Asks by a key, unless too many were wrong. So many as may guess at once can overshoot the limit, and no more.
+/// Asks by a key, unless too many were wrong.
 async fn guess<T>(
     gateway: &Gateway,
     caller: &Caller,
@@ -253,18 +253,14 @@ async fn guess<T>(
     is_wrong: impl Fn(&T) -> bool,
 ) -> Result<T, Problem> {
     let Services { guesses, .. } = gateway.services()?;
-    let (group, user) = (caller.group.id, &caller.requested_by);
-    let guessing = async {
-        let _place = gateway.guessing.acquire().await;
-        if let Err(after) = answered(guesses.allowed(group, user).await)? {
-            let refusal = Refusal::new(Code::RateLimited, "too many session keys were wrong");
-            return Err(refusal.retry_after(after).into());
-        }
-        let answer = answered(asking.await)?;
-        if is_wrong(&answer) {
-            answered(guesses.was_wrong(group, user).await)?;
-        }
-        Ok(answer)
-    };
-    in_time(guessing).await?
+    let turn = in_time(guesses.turn(caller.group.id, &caller.requested_by)).await?;
+    let turn = answered(turn)?.map_err(|after| {
+        Refusal::new(Code::RateLimited, "too many session keys were wrong").retry_after(after)
+    })?;
+    let answer = answered(in_time(asking).await?)?;
+    // Counted before it is answered, also when the client has hung up: `front` goes on without it.
+    if is_wrong(&answer) && in_time(turn.was_wrong()).await.and_then(answered).is_err() {
+        turn.hold_against_them();
+    }
+    Ok(answer)
 }

@@ -7,7 +7,14 @@ use axum::{
 use std::{
     convert::Infallible,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
+
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// The address of whoever asks, as far as trusted proxies tell it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -57,24 +64,68 @@ fn as_bits(address: IpAddr) -> u128 {
     }
 }
 
-/// The rightmost address in `X-Forwarded-For` that is no trusted proxy's, when a trusted proxy has sent the request.
-/// What stands left of it is its sender's to write.
-pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> ClientAddress {
-    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.holds(address));
-    let mut nearest = peer.to_canonical();
-    if !is_trusted(nearest) {
-        return ClientAddress(nearest);
+/// How long a proxy that nobody named is listed among the problems after its last request.
+const LISTED_FOR: Duration = Duration::from_mins(10);
+
+/// The proxies before the gateway: those that are trusted, and one that perhaps should be.
+#[derive(Debug)]
+pub struct Proxies {
+    trusted: Vec<Network>,
+    told: AtomicBool,
+    unknown: Mutex<Option<(IpAddr, Instant)>>,
+}
+
+impl Proxies {
+    pub fn new(trusted: Vec<Network>) -> Self {
+        Self { trusted, told: AtomicBool::new(false), unknown: Mutex::default() }
     }
-    let lines: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
-    for entry in lines.iter().rev().flat_map(|line| line.to_str().unwrap_or("?").rsplit(',')) {
-        // A proxy that writes what is no address tells nothing of whoever is behind it.
-        let Some(address) = entry_address(entry.trim()) else { break };
-        nearest = address;
-        if !is_trusted(nearest) {
-            break;
+
+    /// The rightmost address in `X-Forwarded-For` that is no trusted proxy's, when a trusted proxy has sent the request.
+    /// What stands left of it is its sender's to write.
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> ClientAddress {
+        let mut nearest = peer.to_canonical();
+        if !self.trusts(nearest) {
+            if headers.contains_key(X_FORWARDED_FOR) {
+                self.note(nearest);
+            }
+            return ClientAddress(nearest);
+        }
+        let lines: Vec<_> = headers.get_all(X_FORWARDED_FOR).iter().collect();
+        for entry in lines.iter().rev().flat_map(|line| line.to_str().unwrap_or("?").rsplit(',')) {
+            // A proxy that writes what is no address tells nothing of whoever is behind it.
+            let Some(address) = entry_address(entry.trim()) else { break };
+            nearest = address;
+            if !self.trusts(nearest) {
+                break;
+            }
+        }
+        ClientAddress(nearest)
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted.iter().any(|network| network.holds(address))
+    }
+
+    /// The log says it once, as any client can write that header.
+    fn note(&self, peer: IpAddr) {
+        *self.unknown.lock().unwrap_or_else(PoisonError::into_inner) = Some((peer, Instant::now()));
+        if !self.told.swap(true, Ordering::Relaxed) {
+            tracing::warn!("{}", seems_missing(peer));
         }
     }
-    ClientAddress(nearest)
+
+    /// What the operator should look at.
+    pub fn problem(&self) -> Option<String> {
+        let unknown = *self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        unknown.filter(|(_, at)| at.elapsed() < LISTED_FOR).map(|(peer, _)| seems_missing(peer))
+    }
+}
+
+fn seems_missing(peer: IpAddr) -> String {
+    format!(
+        "TRUSTED_PROXIES seems to be missing: X-Forwarded-For comes from {peer}, which it does not name. If that is your \
+         proxy, add it: until then all visitors behind it count as one address"
+    )
 }
 
 /// Some proxies add a port.
@@ -93,8 +144,11 @@ mod tests {
         for line in forwarded {
             headers.append("x-forwarded-for", line.parse().unwrap());
         }
-        let trusted: Vec<_> = trusted.iter().map(|text| Network::parse(text).unwrap()).collect();
-        address(peer.parse().unwrap(), &headers, &trusted).0.to_string()
+        proxies(trusted).client(peer.parse().unwrap(), &headers).0.to_string()
+    }
+
+    fn proxies(trusted: &[&str]) -> Proxies {
+        Proxies::new(trusted.iter().map(|text| Network::parse(text).unwrap()).collect())
     }
 
     #[test]
@@ -115,6 +169,19 @@ mod tests {
         assert_eq!(seen("10.0.0.1", &["1.2.3.4, unknown"], &proxies), "10.0.0.1");
         assert_eq!(seen("10.0.0.1", &[], &proxies), "10.0.0.1");
         assert_eq!(seen("10.0.0.1", &["10.0.0.3"], &proxies), "10.0.0.3");
+    }
+
+    #[test]
+    fn a_proxy_that_is_not_named_is_listed() {
+        let proxies = proxies(&["10.0.0.0/8"]);
+        let mut headers = HeaderMap::new();
+        proxies.client("192.0.2.1".parse().unwrap(), &headers);
+        headers.append("x-forwarded-for", "1.2.3.4".parse().unwrap());
+        proxies.client("10.0.0.1".parse().unwrap(), &headers);
+        assert_eq!(proxies.problem(), None);
+        proxies.client("192.0.2.1".parse().unwrap(), &headers);
+        let problem = proxies.problem().unwrap();
+        assert!(problem.contains("TRUSTED_PROXIES") && problem.contains("192.0.2.1"), "{problem}");
     }
 
     #[test]

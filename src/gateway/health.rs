@@ -1,4 +1,4 @@
-//! `/healthz`, `/readyz` and `/metrics` of the gateway.
+//! `/healthz` and `/readyz` of the gateway; `/metrics`, which is on `HTTP_ADDR` only.
 
 use super::{Gateway, routes};
 use crate::{health, queue::Asking, supervise};
@@ -38,22 +38,21 @@ pub async fn healthz() -> Response {
 /// 200 while invites can be published and the database answers
 #[utoipa::path(get, path = routes::READYZ.shown, tag = "Operating", responses(
     (status = 200, description = "It can do its work.", body = Readiness),
-    (status = 503, description = "It cannot; `problems` says why.", body = Readiness),
+    (status = 503, description = "It cannot; `problems` says why.", body = Readiness,
+     headers(("Retry-After" = u64, description = "Seconds."))),
 ))]
 pub async fn readyz(State(gateway): State<Arc<Gateway>>) -> Response {
     let pool = gateway.services.get().map(|services| &services.pool);
     let asking = gateway.asking.get();
     let backlog = asking.and_then(Asking::backlog);
     let why = asking.and_then(Asking::problem);
-    let readiness = readiness(health::answers(pool).await, backlog, why);
+    let mut readiness = readiness(health::answers(pool).await, backlog, why);
+    readiness.problems.extend(gateway.remarks());
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(readiness)).into_response()
 }
 
 /// For Prometheus
-#[utoipa::path(get, path = routes::METRICS.shown, tag = "Operating", responses(
-    (status = 200, description = "Counters, gauges and histograms.", body = String, content_type = "text/plain"),
-))]
 pub async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
     health::exposition(Some(&gateway.metrics)).into_response()
 }

@@ -119,7 +119,12 @@ async fn ask(gateway: &Gateway, id: Uuid, envelope: Envelope) -> Result<Response
         mandatory: true,
         name: Name::Header,
     };
-    match asking.ask(id, message, gateway.config.http.timeout).await {
+    let replied = tokio::select! {
+        biased;
+        replied = asking.ask(id, message, gateway.config.http.timeout) => replied,
+        () = gateway.last_call.cancelled() => Err(AskError::NoReply),
+    };
+    match replied {
         Ok(reply) => answer(reply),
         Err(AskError::NotPublished(why)) => {
             Err(Problem::unavailable(format!("the invite was not taken: {why}")))

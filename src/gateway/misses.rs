@@ -24,16 +24,8 @@ impl Misses {
         Self { whole: fills_in, one: fills_in / holds.max(1), full_at: Mutex::default() }
     }
 
-    /// `Err(after)`: too many were wrong.
-    pub fn allowed(&self, address: IpAddr) -> Result<(), Duration> {
-        let full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = full_at.get(&household(address)).map(|at| at.saturating_duration_since(Instant::now()));
-        let wait = (left.unwrap_or_default() + self.one).saturating_sub(self.whole);
-        if wait.is_zero() { Ok(()) } else { Err(wait) }
-    }
-
-    /// Counts a wrong link.
-    pub fn missed(&self, address: IpAddr) {
+    /// Counts a wrong link. `Err(after)`: it is one too many, and not counted; worth trying again after that.
+    pub fn missed(&self, address: IpAddr) -> Result<(), Duration> {
         let now = Instant::now();
         let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
         if full_at.len() >= REMEMBERED {
@@ -44,7 +36,14 @@ impl Misses {
             }
         }
         let at = full_at.entry(household(address)).or_insert(now);
-        *at = (*at).max(now) + self.one;
+        let full = (*at).max(now) + self.one;
+        let wait = full.saturating_duration_since(now).saturating_sub(self.whole);
+        if wait.is_zero() {
+            *at = full;
+            Ok(())
+        } else {
+            Err(wait)
+        }
     }
 }
 
@@ -68,27 +67,26 @@ mod tests {
     fn an_address_that_missed_too_often_waits_and_others_do_not() {
         let misses = Misses::new(3, Duration::from_mins(1));
         for _ in 0..3 {
-            assert_eq!(misses.allowed(ip("10.0.0.1")), Ok(()));
-            misses.missed(ip("10.0.0.1"));
+            assert_eq!(misses.missed(ip("10.0.0.1")), Ok(()));
         }
-        let wait = misses.allowed(ip("10.0.0.1")).unwrap_err();
+        let wait = misses.missed(ip("10.0.0.1")).unwrap_err();
         assert!((19.0..=20.0).contains(&wait.as_secs_f64()), "{wait:?}");
-        assert_eq!(misses.allowed(ip("10.0.0.2")), Ok(()));
+        assert_eq!(misses.missed(ip("10.0.0.2")), Ok(()));
     }
 
     #[test]
     fn a_subscriber_of_ipv6_is_one() {
         let misses = Misses::new(1, Duration::from_mins(1));
-        misses.missed(ip("2001:db8:1:2::1"));
-        assert!(misses.allowed(ip("2001:db8:1:2:ffff::9")).is_err());
-        assert_eq!(misses.allowed(ip("2001:db8:1:3::1")), Ok(()));
+        assert_eq!(misses.missed(ip("2001:db8:1:2::1")), Ok(()));
+        assert!(misses.missed(ip("2001:db8:1:2:ffff::9")).is_err());
+        assert_eq!(misses.missed(ip("2001:db8:1:3::1")), Ok(()));
     }
 
     #[test]
     fn memory_is_bounded() {
         let misses = Misses::new(1, Duration::from_mins(1));
         for n in 0..u32::try_from(REMEMBERED).unwrap() + 10 {
-            misses.missed(std::net::Ipv4Addr::from_bits(n).into());
+            assert_eq!(misses.missed(std::net::Ipv4Addr::from_bits(n).into()), Ok(()));
         }
         assert!(misses.full_at.lock().unwrap().len() <= REMEMBERED);
     }

@@ -4,12 +4,14 @@
 //! `server` has the connections, `front` what all requests have in common, and the rest is a file for each subject.
 
 mod agents;
+mod arrivals;
 mod body;
 mod caller;
 mod client;
 mod docs;
 mod front;
 mod health;
+mod host;
 mod invite;
 mod misses;
 mod openapi;
@@ -23,6 +25,7 @@ mod visitor;
 mod webhooks;
 
 pub use body::Content;
+use client::Proxies;
 pub use client::{ClientAddress, Network};
 pub use front::AsAsked;
 use misses::Misses;
@@ -50,12 +53,9 @@ use std::{
     sync::{Arc, OnceLock, atomic::AtomicUsize},
     time::Duration,
 };
-use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-/// Look-ups that are between the check of a guesser and the count of a wrong guess, at most: so many guesses more than
-/// the limit can be made, and no more, by whoever asks this gateway all at once.
-const GUESSING_AT_ONCE: usize = 32;
 /// How long a browser may remember what it may ask.
 const CORS_MAX_AGE: Duration = Duration::from_hours(1);
 
@@ -70,8 +70,14 @@ pub struct Gateway {
     /// The path of `PUBLIC_URL`, without a slash at the end.
     prefix: String,
     in_hand: AtomicUsize,
-    guessing: Semaphore,
+    /// Handlers at work whose connections may be gone.
+    working: TaskTracker,
+    /// Cancelled shortly before the grace ends: what waits is answered now.
+    last_call: CancellationToken,
+    proxies: Proxies,
     misses: Misses,
+    /// What the operator should look at, and goes on all the same.
+    troubles: OnceLock<String>,
 }
 
 /// What needs the database.
@@ -95,8 +101,11 @@ impl Gateway {
             metrics,
             prefix: path.unwrap_or_default().trim_end_matches('/').to_owned(),
             in_hand: AtomicUsize::new(0),
-            guessing: Semaphore::new(GUESSING_AT_ONCE),
+            working: TaskTracker::new(),
+            last_call: CancellationToken::new(),
+            proxies: Proxies::new(config.http.trusted_proxies.clone()),
             misses: visitor::misses(),
+            troubles: OnceLock::new(),
             config,
         }
     }
@@ -109,6 +118,27 @@ impl Gateway {
     /// The broker is reached for the first time, and has the queues.
     pub fn has_asking(&self, asking: Asking) {
         let _ = self.asking.set(asking);
+    }
+
+    /// `/metrics` has no address of its own.
+    pub fn has_no_metrics(&self, why: String) {
+        let _ = self.troubles.set(why);
+    }
+
+    /// Answers what still waits: an invite's reply, the database.
+    pub fn last_call(&self) {
+        self.last_call.cancel();
+    }
+
+    /// Waits until the handlers are done, which no new ones join once all connections are closed.
+    pub async fn idle(&self) {
+        self.working.close();
+        self.working.wait().await;
+    }
+
+    /// What an operator is told beside what readiness depends on.
+    fn remarks(&self) -> impl Iterator<Item = String> {
+        self.troubles.get().cloned().into_iter().chain(self.proxies.problem())
     }
 
     /// The address as whoever asked knows it: that of `PUBLIC_URL`, whatever proxies made of it.
@@ -154,7 +184,6 @@ fn router(gateway: Arc<Gateway>) -> Router {
         .route(routes::DOCS.path, get(docs::serve))
         .route(routes::HEALTHZ.path, get(health::healthz))
         .route(routes::READYZ.path, get(health::readyz))
-        .route(routes::METRICS.path, get(health::metrics))
         .fallback(async || {
             Problem::new(Own::NotFound, "nothing is at this address; /docs lists what there is")
         })
@@ -166,6 +195,15 @@ fn router(gateway: Arc<Gateway>) -> Router {
         Some(cors) => routes.layer(cors),
         None => routes,
     }
+}
+
+/// What operators ask on `HTTP_ADDR`.
+pub fn operators(gateway: Arc<Gateway>) -> Router {
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .with_state(gateway)
 }
 
 /// For pages of these origins, if any. Credentials are in headers that a page sets itself, and never in cookies.

@@ -23,7 +23,8 @@ joins by the key.
 **Credentials.** The header `Authorization: Bearer TYPE value`, where TYPE is GKEY (a login key), GJWT (a web token) or \
 GSSNID (a website session id), or the header `X-GSSNID` with such an id alone. Exactly one; two that are equal are one.
 
-**Addresses** match in any case, with or without the last slash; so do the names of parameters.
+**Addresses** match in any case, with or without the last slash; so do the names of parameters. At each of them, a request \
+of HTTP/1.1 without a `Host`, or any with two or an invalid one, is 400 `request_malformed`.
 
 **Idempotency.** Give each invite an `Idempotency-Key`, and send the same one whenever you ask again: a repeat gets the \
 first answer, and nobody is texted twice. Without one the gateway makes one, and returns it. An answer that is lost, or \
@@ -47,7 +48,6 @@ have more.
         elsewhere::twilio_inbound,
         health::healthz,
         health::readyz,
-        health::metrics,
         serve,
         docs::serve,
     ),
@@ -57,7 +57,7 @@ have more.
         (name = "Sessions", description = "What agents ask by a session's key."),
         (name = "Visitors", description = "What the link in the text opens."),
         (name = "Provider", description = "Webhooks of the Twilio-style provider."),
-        (name = "Operating", description = "Health, metrics and these documents."),
+        (name = "Operating", description = "Health and these documents."),
     ),
 )]
 struct Document;

@@ -120,6 +120,13 @@ impl Problem {
         Refusal::new(Code::InternalError, "the gateway failed over this request; its log says why").into()
     }
 
+    /// The request's path or a header of it cannot be read.
+    pub fn unreadable(status: StatusCode) -> Self {
+        Refusal::new(Code::RequestMalformed, "the request's address or one of its headers cannot be read")
+            .status(status.as_u16())
+            .into()
+    }
+
     /// Worth asking again after this.
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {

@@ -1,6 +1,11 @@
 //! Connections: HTTP/1.1 and 1.0, many of them, each with little time to say what it wants.
 
-use super::{Gateway, front, router, stall::Stalling};
+use super::{
+    Gateway,
+    arrivals::{Arrival, Arrivals},
+    front, router,
+    stall::Stalling,
+};
 use crate::supervise::{Kept, Task, aside_in, keep_up};
 use axum::{Router, body::Body, http::Request};
 use futures::future::BoxFuture;
@@ -11,15 +16,12 @@ use std::{
     convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -27,7 +29,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 /// Bytes of a request's head; above that, and above the HTTP library's 100 headers, the answer is 431.
 const LARGEST_HEAD: usize = 32 * 1024;
-/// Connections at most; the next ones wait in the kernel.
+/// Connections at most. For the next one, the one that has waited longest for its client is closed.
 const MOST_CONNECTIONS: usize = 16_384;
 /// Connections that wait to be taken at most, if the kernel allows as many: when one more comes, its client only tries again
 /// after a second. All clients of a gateway come at once after it was away.
@@ -81,20 +83,22 @@ async fn serve(
 ) {
     let router = router(gateway.clone());
     let places = Arc::new(Semaphore::new(most_connections()));
+    let arrivals = Arc::new(Arrivals::default());
     let mut told = false;
     loop {
         let next = async {
-            let place = places.clone().acquire_owned().await;
-            (place, listener.accept().await)
+            let accepted = listener.accept().await?;
+            Ok((accepted, room(&places, &arrivals).await))
         };
-        let Some((place, accepted)) = stop.run_until_cancelled(next).await else { return };
+        let Some(accepted) = stop.run_until_cancelled(next).await else { return };
         match accepted {
-            Ok((stream, peer)) => {
+            Ok(((stream, peer), place)) => {
                 told = false;
                 let (gateway, router, stop) = (gateway.clone(), router.clone(), stop.clone());
+                let arrival = arrivals.arrive();
                 aside_in(&connections.0, "a connection of the gateway", async move {
                     let _place = place;
-                    converse(gateway, router, stream, peer, stop).await;
+                    converse(gateway, router, stream, peer, arrival, stop).await;
                 });
             }
             // Whoever hung up before being taken costs nobody else anything.
@@ -110,23 +114,36 @@ async fn serve(
     }
 }
 
+/// A place for one more connection, of one that is closed for it where all are taken.
+async fn room(places: &Arc<Semaphore>, arrivals: &Arrivals) -> Option<OwnedSemaphorePermit> {
+    let place = places.clone().acquire_owned();
+    tokio::pin!(place);
+    tokio::select! {
+        biased;
+        place = &mut place => return place.ok(),
+        () = arrivals.make_room() => {}
+    }
+    // The semaphore is never closed.
+    place.await.ok()
+}
+
 /// One connection, to its end.
 async fn converse(
     gateway: Arc<Gateway>,
     router: Router,
     stream: TcpStream,
     peer: SocketAddr,
+    arrival: Arrival,
     stop: CancellationToken,
 ) {
     // Answers are small and whole: there is nothing to wait for.
     let _ = stream.set_nodelay(true);
-    let in_hand = Arc::new(AtomicUsize::new(0));
-    let counted = in_hand.clone();
+    let arrival = Arc::new(arrival);
+    let arriving = arrival.clone();
     let peer = peer.ip();
     // Boxed, so that a connection without a request has no room for one about.
     let service = service_fn(move |request| -> BoxFuture<'static, Result<_, Infallible>> {
-        let answering = Busy::begin(&counted);
-        Box::pin(answer(gateway.clone(), router.clone(), peer, request, answering))
+        Box::pin(answer(gateway.clone(), router.clone(), peer, arriving.clone(), request))
     });
     let mut builder = http1::Builder::new();
     builder
@@ -137,13 +154,15 @@ async fn converse(
     let connection = builder.serve_connection(TokioIo::new(Stalling::new(stream)), service);
     tokio::pin!(connection);
     tokio::select! {
+        biased;
         // An error is a client that went away, or was too slow: it is nobody's to mend.
         _ = connection.as_mut() => return,
+        () = arrival.closed() => return,
         () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
     }
     while tokio::time::timeout(LEAVES_WITHIN, connection.as_mut()).await.is_err() {
         // Nobody waits for a request that is not there yet.
-        if in_hand.load(Ordering::Relaxed) == 0 {
+        if arrival.is_waiting() {
             return;
         }
     }
@@ -153,26 +172,13 @@ async fn answer(
     gateway: Arc<Gateway>,
     router: Router,
     peer: IpAddr,
+    arrival: Arc<Arrival>,
     request: Request<Incoming>,
-    _answering: Busy,
 ) -> Result<axum::response::Response, Infallible> {
-    Ok(front::answer(gateway, router, peer, request.map(Body::new)).await)
-}
-
-/// A connection's request in hand.
-struct Busy(Arc<AtomicUsize>);
-
-impl Busy {
-    fn begin(in_hand: &Arc<AtomicUsize>) -> Self {
-        in_hand.fetch_add(1, Ordering::Relaxed);
-        Self(in_hand.clone())
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+    let response = front::answer(gateway, router, peer, &arrival, request.map(Body::new)).await;
+    // For the client to read the answer, and to ask again.
+    arrival.begin();
+    Ok(response)
 }
 
 /// As many as the process may have files, once it has asked for as many as it can get.

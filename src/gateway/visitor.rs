@@ -33,9 +33,6 @@ pub async fn page(
     ClientAddress(address): ClientAddress,
     token: Result<Path<String>, axum::extract::rejection::PathRejection>,
 ) -> Response {
-    if let Err(after) = gateway.misses.allowed(address) {
-        return show(StatusCode::TOO_MANY_REQUESTS, &Page::Slower, Some(after));
-    }
     // What cannot be a token is not asked for.
     let token = token.ok().and_then(|Path(token)| written_token(&token));
     let found = match &token {
@@ -44,10 +41,11 @@ pub async fn page(
     };
     match found {
         Ok(Some(visited)) => visit(&gateway, &visited, &token.unwrap_or_default()),
-        Ok(None) => {
-            gateway.misses.missed(address);
-            show(StatusCode::NOT_FOUND, &Page::Unknown, None)
-        }
+        // A right link opens, whatever others behind the same address have tried: a token cannot be guessed.
+        Ok(None) => match gateway.misses.missed(address) {
+            Ok(()) => show(StatusCode::NOT_FOUND, &Page::Unknown, None),
+            Err(after) => show(StatusCode::TOO_MANY_REQUESTS, &Page::Slower, Some(after)),
+        },
         Err(_) => show(StatusCode::SERVICE_UNAVAILABLE, &Page::Away, Some(Duration::from_secs(SOON))),
     }
 }

@@ -20,26 +20,59 @@ impl Size {
         let whole = self.fills_in.as_secs_f64();
         (whole, whole / f64::from(self.holds.max(1)))
     }
+
+    /// What a bucket has that is full in so many seconds.
+    fn holds(self, full_in: f64) -> Holds {
+        let (whole, one) = self.seconds();
+        let wait = full_in + one - whole;
+        if wait > 0.0 {
+            return Holds::Nothing(Duration::try_from_secs_f64(wait).unwrap_or_default());
+        }
+        let full_in = Duration::try_from_secs_f64(full_in).unwrap_or_default();
+        let left = self.fills_in.saturating_sub(full_in).as_nanos();
+        let one = self.fills_in.as_nanos() / u128::from(self.holds.max(1));
+        Holds::Some(usize::try_from(left / one.max(1)).unwrap_or(usize::MAX).max(1))
+    }
 }
 
-/// What a bucket lacks until one can be taken from it, of several buckets the longest wait; zero if there is enough in
-/// each. It changes nothing.
-pub async fn peek<const N: usize>(pool: &PgPool, asked: [(&str, Size); N]) -> Result<Duration, sqlx::Error> {
+/// What a bucket has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    /// So many, and at least one.
+    Some(usize),
+    /// None; one more after this time.
+    Nothing(Duration),
+}
+
+impl Holds {
+    /// How long it takes until there is one.
+    pub fn wait(&self) -> Duration {
+        match self {
+            Self::Some(_) => Duration::ZERO,
+            Self::Nothing(wait) => *wait,
+        }
+    }
+}
+
+/// What each of these buckets has, in their order. It changes nothing.
+pub async fn peek<const N: usize>(
+    pool: &PgPool,
+    asked: [(&str, Size); N],
+) -> Result<[Holds; N], sqlx::Error> {
     let names = asked.map(|(name, _)| name);
-    let (whole, one): (Vec<f64>, Vec<f64>) = asked.iter().map(|(_, size)| size.seconds()).unzip();
-    let wait = sqlx::query_scalar!(
+    let found = sqlx::query!(
         r#"
-        select max(extract(epoch from b.full_at - now())::float8 + a.one - a.whole)
-          from unnest($1::text[], $2::float8[], $3::float8[]) as a (name, whole, one)
-          join rate_buckets b on b.name = any(array[a.name])
+        select name, extract(epoch from full_at - now())::float8 as "full_in!"
+          from rate_buckets where name = any($1::text[])
         "#,
         &names as &[&str],
-        &whole,
-        &one,
     )
-    .fetch_one(pool)
+    .fetch_all(pool)
     .await?;
-    Ok(Duration::try_from_secs_f64(wait.unwrap_or_default()).unwrap_or_default())
+    Ok(asked.map(|(name, size)| {
+        let full_in = found.iter().find(|row| row.name == name).map_or(0.0, |row| row.full_in);
+        size.holds(full_in)
+    }))
 }
 
 /// Takes one from each of these buckets, even from an empty one: then the wait until there is one again is longer.

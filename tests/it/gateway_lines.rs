@@ -176,21 +176,30 @@ async fn a_stop_answers_what_is_in_hand_and_takes_nothing_more() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_the_gateway_at_once_and_so_does_the_end_of_the_grace() {
+async fn what_waits_is_answered_before_the_grace_ends_and_a_second_signal_ends_the_gateway_at_once() {
     let world = Setup::default().set("SHUTDOWN_GRACE", "300ms").start().await;
     world.provider.set(json!({"latency_ms": 3_000})).await;
     let mut gateway = world.start_gateway(&[]).await;
     let asked = gateway.invite(&world).header("Idempotency-Key", "one");
+    let unnamed = gateway.invite(&world);
     let cut = async {
-        until("it is in hand", || async { (world.provider.posts().await == 1).then_some(()) }).await;
-        gateway.process.stop()
+        until("they are in hand", || async { (world.provider.posts().await == 2).then_some(()) }).await;
+        let begun = Instant::now();
+        assert!(gateway.process.stop().success());
+        begun.elapsed()
     };
-    let (answer, ended) = tokio::join!(async { try_send(asked).await.map(|answer| answer.status) }, cut);
-    assert!(ended.success() && answer.is_err(), "{answer:?}");
+    let (answer, other, took) = tokio::join!(send(asked), send(unnamed), cut);
+    for answer in [&answer, &other] {
+        answer.problem(504, "reply_timeout");
+        assert_eq!(answer.header("connection"), Some("close"));
+    }
+    assert_eq!(answer.header("idempotency-key"), Some("one"));
+    let made = other.header("idempotency-key").expect("a key was made").to_owned();
+    assert!(took < Duration::from_millis(300) + Duration::from_secs(2), "{took:?}");
     let mut gateway = world.start_gateway(&[("SHUTDOWN_GRACE", "25s")]).await;
     let asked = gateway.invite(&world).header("Idempotency-Key", "two");
     let cut = async {
-        until("it is in hand", || async { (world.provider.posts().await == 2).then_some(()) }).await;
+        until("it is in hand", || async { (world.provider.posts().await == 3).then_some(()) }).await;
         gateway.process.signal("TERM");
         gateway.process.says("stopping").await;
         gateway.process.signal("TERM");
@@ -198,12 +207,12 @@ async fn a_second_signal_ends_the_gateway_at_once_and_so_does_the_end_of_the_gra
     };
     let (_, ended) = tokio::join!(try_send(asked), cut);
     assert_eq!(ended.code(), Some(130));
-    // Both go on.
+    // All go on.
     let mut gateway = world.start_gateway(&[]).await;
-    for key in ["one", "two"] {
+    for key in ["one", "two", &made] {
         send(gateway.invite(&world).header("Idempotency-Key", key)).await.ok();
     }
-    assert_eq!(world.provider.texts().await.len(), 2);
+    assert_eq!(world.provider.texts().await.len(), 3);
     assert!(gateway.process.stop().success());
 }
 

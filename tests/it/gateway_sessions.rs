@@ -173,7 +173,7 @@ async fn who_guesses_keys_is_stopped_and_nobody_else_is() {
 }
 
 #[tokio::test]
-async fn many_guesses_at_once_overshoot_by_as_many_as_may_guess_at_once() {
+async fn many_guesses_at_once_do_not_exceed_the_limit() {
     let world = Setup::default().start().await;
     let mut gateway = world.start_gateway(&[]).await;
     send(gateway.invite_with(&world, &http_invite())).await.ok();
@@ -183,7 +183,8 @@ async fn many_guesses_at_once_overshoot_by_as_many_as_may_guess_at_once() {
     });
     let statuses = futures::future::join_all(guesses).await;
     let wrong = statuses.iter().filter(|status| **status == 404).count();
-    assert!((20..=20 + 32).contains(&wrong), "{wrong} guesses got through");
+    // One more is allowed each half minute.
+    assert!((20..=21).contains(&wrong), "{wrong} guesses got through");
     assert!(statuses.iter().all(|status| matches!(status, 404 | 429)), "{statuses:?}");
     assert!(gateway.process.stop().success());
 }

@@ -11,6 +11,7 @@ mod dead;
 mod doctor;
 mod events;
 mod gateway;
+mod gateway_clients;
 mod gateway_crash;
 mod gateway_docs;
 mod gateway_lines;

@@ -84,19 +84,51 @@ async fn a_session_that_is_over_or_was_never_there_is_told_kindly() {
 }
 
 #[tokio::test]
-async fn whoever_tries_many_links_has_to_wait_and_others_do_not() {
+async fn whoever_tries_many_links_has_to_wait_and_right_links_do_not() {
     let (world, mut gateway) = at_home(Setup::default().set("TRUSTED_PROXIES", "127.0.0.0/8")).await;
     send(gateway.invite(&world)).await.ok();
     let link = link(&world).await;
     let from =
         |address: &'static str, path: &str| send(get(&gateway, path).header("X-Forwarded-For", address));
+    let wrong = "/s/aB3aB3aB3aB3aB3a";
     for _ in 0..30 {
-        assert_page(&from("203.0.113.7", "/s/aB3aB3aB3aB3aB3a").await, 404, "No session here");
+        assert_page(&from("203.0.113.7", wrong).await, 404, "No session here");
     }
-    // Even a right one tells nothing now.
-    let slower = from("203.0.113.7", &link).await;
-    assert_page(&slower, 429, "One moment, please");
-    assert!(slower.header("retry-after").is_some_and(|after| after.parse::<u64>().is_ok()));
-    assert_page(&from("203.0.113.8", &link).await, 200, "Your session");
+    for also_wrong in [wrong, "/s/x", "/s/%ff"] {
+        let slower = from("203.0.113.7", also_wrong).await;
+        assert_page(&slower, 429, "One moment, please");
+        assert!(slower.header("retry-after").is_some_and(|after| after.parse::<u64>().is_ok()));
+    }
+    assert_page(&from("203.0.113.8", wrong).await, 404, "No session here");
+    // Others may be behind the same address.
+    for address in ["203.0.113.7", "203.0.113.8"] {
+        assert_page(&from(address, &link).await, 200, "Your session");
+    }
+    world.database.execute("update sessions set expires_at = now()").await;
+    assert_page(&from("203.0.113.7", &link).await, 410, "This session is over");
+    let readiness = send(get(&gateway, "/readyz")).await.json();
+    assert_eq!((&readiness["ready"], &readiness["problems"]), (&json!(true), &json!([])));
+    assert!(gateway.process.stop().success());
+}
+
+#[tokio::test]
+async fn behind_a_proxy_that_is_not_named_right_links_open_and_the_operator_is_told() {
+    let (world, mut gateway) = at_home(Setup::default()).await;
+    send(gateway.invite(&world)).await.ok();
+    let link = link(&world).await;
+    let from = |address: String, path: &str| send(get(&gateway, path).header("X-Forwarded-For", address));
+    crate::support::until("wrong links are stopped", || async {
+        (from("203.0.113.7".to_owned(), "/s/aB3aB3aB3aB3aB3a").await.status == 429).then_some(())
+    })
+    .await;
+    for n in 1..20 {
+        assert_page(&from(format!("203.0.113.{n}"), &link).await, 200, "Your session");
+    }
+    let readiness = send(get(&gateway, "/readyz")).await;
+    assert_eq!((readiness.status, &readiness.json()["ready"]), (200, &json!(true)));
+    let problems = readiness.json()["problems"].to_string();
+    assert!(problems.contains("TRUSTED_PROXIES") && problems.contains("127.0.0.1"), "{problems}");
+    let log = gateway.process.log();
+    assert_eq!(log.matches("TRUSTED_PROXIES seems to be missing").count(), 1, "{log}");
     assert!(gateway.process.stop().success());
 }

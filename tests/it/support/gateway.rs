@@ -1,6 +1,6 @@
 //! A gateway process, and HTTP clients of it: one that behaves, and one that writes bytes.
 
-use super::{DEADLINE, World, worker::Worker};
+use super::{DEADLINE, World, until, worker::Worker};
 use serde_json::Value;
 use std::{
     io::{Read, Write},
@@ -86,9 +86,40 @@ impl World {
     /// The same, perhaps not ready yet.
     pub async fn spawn_gateway(&self, changes: &[(&str, &str)]) -> Gateway {
         let all: Vec<_> = [("GATEWAY_ADDR", "127.0.0.1:0")].iter().chain(changes).copied().collect();
-        let process = Worker::spawn_as("gateway", &self.environment(&all), &self.log);
+        Gateway::of(Worker::spawn_as("gateway", &self.environment(&all), &self.log)).await
+    }
+
+    /// One that may have so many open files, ready.
+    pub async fn start_gateway_with_files(&self, files: u32) -> Gateway {
+        let environment = self.environment(&[("GATEWAY_ADDR", "127.0.0.1:0")]);
+        let process = Worker::spawn_with_files("gateway", files, &environment, &self.log);
+        let mut gateway = Gateway::of(process).await;
+        gateway.process.ready().await;
+        gateway
+    }
+}
+
+impl Gateway {
+    async fn of(process: Worker) -> Self {
         let http = Http::at(&process.address().await);
-        Gateway { process, http }
+        Self { process, http }
+    }
+
+    /// The answer to a `GET` on HTTP_ADDR.
+    pub async fn operators(&self, path: &str) -> Answer {
+        let address = self.operators_address().await;
+        send(Http::at(&address).request("GET", path)).await
+    }
+
+    /// Where it answers operators.
+    pub async fn operators_address(&self) -> String {
+        let said = "answering /healthz, /readyz and /metrics";
+        until("the gateway answers operators", || async {
+            let log = self.process.log();
+            let line = log.lines().find(|line| line.contains(said))?;
+            Some(line.split_once("addr=")?.1.trim().to_owned())
+        })
+        .await
     }
 }
 

@@ -21,7 +21,7 @@ pub use database::server as database_server;
 pub use gateway::{Answer, Gateway, Http, SMS_INVITE, invite as http_invite, send, try_send};
 pub use message::{Message, Reply};
 pub use phone_home::{
-    at_home, at_home_quietly, at_home_under, receipt, status_path, webhook, webhook_signed,
+    at_home, at_home_quietly, at_home_under, receipt, status_path, webhook, webhook_request, webhook_signed,
 };
 pub use raw::{nested, publish_raw, publish_undecodable};
 pub use tunnel::Tunnel;

@@ -39,19 +39,32 @@ pub fn status_path(session: &Value) -> String {
 
 /// A webhook as the provider sends it, signed for the URL that it was given.
 pub async fn webhook(world: &World, gateway: &Gateway, path: &str, form: &[(&str, &str)]) -> Answer {
+    send(webhook_request(world, gateway, path, form)).await
+}
+
+/// The same, not sent yet.
+pub fn webhook_request(
+    world: &World,
+    gateway: &Gateway,
+    path: &str,
+    form: &[(&str, &str)],
+) -> reqwest::RequestBuilder {
     let url = format!("http://{}{path}", gateway.address);
-    webhook_signed(gateway, path, form, &sign(&world.provider.auth_token.clone().into(), &url, form)).await
+    signed(gateway, path, form, &sign(&world.provider.auth_token.clone().into(), &url, form))
 }
 
 /// The same with any signature.
 pub async fn webhook_signed(gateway: &Gateway, path: &str, form: &[(&str, &str)], signature: &str) -> Answer {
+    send(signed(gateway, path, form, signature)).await
+}
+
+fn signed(gateway: &Gateway, path: &str, form: &[(&str, &str)], signature: &str) -> reqwest::RequestBuilder {
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-    let request = gateway
+    gateway
         .request("POST", path)
         .header("Content-Type", "application/x-www-form-urlencoded")
         .header("X-Twilio-Signature", signature)
-        .body(body);
-    send(request).await
+        .body(body)
 }
 
 /// The receipt of a session's own text.

@@ -37,8 +37,22 @@ impl Worker {
 
     /// Another command that goes on until it is stopped.
     pub fn spawn_as(command: &str, environment: &[(String, String)], all: &Log) -> Self {
-        let mut child =
-            program(environment).arg(command).stderr(Stdio::piped()).spawn().expect("a worker starts");
+        let mut program = program(environment);
+        program.arg(command);
+        Self::run(program, all)
+    }
+
+    /// The same with so many open files at most.
+    pub fn spawn_with_files(command: &str, files: u32, environment: &[(String, String)], all: &Log) -> Self {
+        let whole = program(environment);
+        let mut limited = Command::new("sh");
+        limited.arg("-c").arg(format!("ulimit -n {files} && exec \"$0\" {command}")).arg(whole.get_program());
+        limited.env_clear().envs(environment.iter().cloned()).current_dir("/").stdin(Stdio::null());
+        Self::run(limited, all)
+    }
+
+    fn run(mut program: Command, all: &Log) -> Self {
+        let mut child = program.stderr(Stdio::piped()).spawn().expect("a worker starts");
         let stderr = BufReader::new(child.stderr.take().expect("standard error is piped"));
         let (log, all) = (Log::default(), all.clone());
         let own = log.clone();
