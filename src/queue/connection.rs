@@ -19,6 +19,9 @@ const FRAME_MAX: u32 = 128 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// AMQP's reply code where a right is missing.
 pub(super) const ACCESS_REFUSED: u16 = 403;
+/// The same where there are other nodes to try, in milliseconds: whoever opens the connection has a limit for all of them.
+const ONE_OF_SEVERAL: u64 = 4_000;
+
 /// AMQP's reply code for a connection that an operator, or a broker that is stopping, has closed.
 const CONNECTION_FORCED: u16 = 320;
 /// Seconds without a sign of life after which a connection is dead, where AMQP_URL does not say `?heartbeat=`.
@@ -146,7 +149,10 @@ pub async fn connect_and_ask(
     let mut nodes = config.nodes.clone();
     nodes.shuffle(&mut rand::rng());
     let mut failure = None;
-    for uri in nodes {
+    for mut uri in nodes {
+        if config.nodes.len() > 1 {
+            uri.query.connection_timeout.get_or_insert(ONE_OF_SEVERAL);
+        }
         let node = format!("{}:{}", uri.authority.host, uri.authority.port);
         match connect_to(uri, purpose, server.clone()).await {
             Ok(connection) => return Ok(connection),
