@@ -101,8 +101,9 @@ async fn as_replies_to_the_gateway_they_are_left_alone() {
     for properties in [nested(b'A', 5_000), vec![0x04, 0, 1, 0xff]] {
         publish(reply_to.clone(), properties).await;
     }
-    let _worker = world.start_worker().await;
+    let mut worker = world.start_worker().await;
     world.broker.publish(Message { body: request.bytes, properties: request.properties }).await;
     asking.await.expect("no panic").expect("an answer").ok();
     send(gateway.invite(&world)).await.ok();
+    assert!(worker.stop().success());
 }
