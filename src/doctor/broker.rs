@@ -64,12 +64,9 @@ async fn limits(connection: &Connection, names: &Names, states: &[QueueState]) -
             return None;
         }
         // Without the right to try, it stays unknown.
-        match queue::is_limited(connection, queue).await {
-            Ok(Some(is_limited)) => {
-                tried = true;
-                limited.extend(is_limited.then(|| queue.clone()));
-            }
-            Ok(None) | Err(_) => {}
+        if let Ok(Some(is_limited)) = queue::is_limited(connection, queue).await {
+            tried = true;
+            limited.extend(is_limited.then(|| queue.clone()));
         }
     }
     Some(if tried { Limited::Here(limited) } else { Limited::Unknown })

@@ -176,7 +176,7 @@ pub async fn connect_to(mut uri: AMQPUri, purpose: &str, server: Server) -> Resu
     uri.query.frame_max = uri.query.frame_max.or(Some(FRAME_MAX));
     uri.query.heartbeat = uri.query.heartbeat.or(Some(HEARTBEAT));
     let properties = ConnectionProperties::default().with_connection_name(name.as_str().into());
-    let connecting = wire::connect(uri, properties, server);
+    let connecting = Box::pin(wire::connect(uri, properties, server));
     tokio::time::timeout(patience, connecting).await.map_or_else(
         |_| {
             let why = format!("no answer in {} s", patience.as_secs_f32());

@@ -323,6 +323,7 @@ impl Consumer {
     /// the queue that nobody here reads.
     fn refuse(&self, delivery: &Delivery, line: &Line) {
         line.hold.acks.refuse(delivery.delivery_tag);
+        self.consuming.refused();
         metrics::discarded(Discarded::Undecodable);
         if let Some(messages) = UNDECODABLE.due() {
             tracing::warn!(

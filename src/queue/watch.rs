@@ -16,6 +16,8 @@ const EVERY: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long ago the last sign may be: a question, its answer, and some more.
 const FRESH: Duration = Duration::from_secs(9);
+/// How long the broker may take to carry a refused message on.
+const CARRIED_ON: Duration = Duration::from_mins(1);
 /// Questions in a row to which the broker says that messages wait, and none comes.
 const IDLE_AT_MOST: u32 = 3;
 
@@ -27,6 +29,8 @@ pub struct Consuming {
     shown: AtomicU64,
     deliveries: AtomicU64,
     in_hand: AtomicU64,
+    /// When a message was last refused, as `shown`.
+    refused: AtomicU64,
     /// Why nothing can come, as it was last known.
     why_not: Mutex<Option<String>>,
 }
@@ -39,6 +43,7 @@ impl Default for Consuming {
             shown: zero(),
             deliveries: zero(),
             in_hand: zero(),
+            refused: zero(),
             why_not: Mutex::default(),
         }
     }
@@ -66,8 +71,21 @@ impl Consuming {
 
     /// The broker has answered on the line.
     pub fn shown(&self) {
-        let now = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.shown.store(now.max(1), Ordering::Relaxed);
+        self.shown.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// A message was refused. It counts as waiting until the broker has carried it on.
+    pub(super) fn refused(&self) {
+        self.refused.store(self.now(), Ordering::Relaxed);
+    }
+
+    fn has_refused_lately(&self) -> bool {
+        let refused = self.refused.load(Ordering::Relaxed);
+        refused > 0 && self.since.elapsed().saturating_sub(Duration::from_millis(refused)) < CARRIED_ON
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
     }
 
     /// A message has come.
@@ -111,6 +129,7 @@ pub async fn watch(connection: &Connection, queue: &str, consuming: &Consuming) 
         let deliveries = consuming.deliveries.load(Ordering::Relaxed);
         let nothing_in_hand = consuming.in_hand.load(Ordering::Relaxed) == 0;
         let waits = answer.message_count() > 0 && deliveries == before && nothing_in_hand;
+        let waits = waits && !consuming.has_refused_lately();
         before = deliveries;
         idle = if waits || answer.consumer_count() == 0 { idle + 1 } else { 0 };
         if idle >= IDLE_AT_MOST {

@@ -60,7 +60,7 @@ fn replaced() -> Vec<u8> {
 fn what_the_library_cannot_parse_is_replaced_and_all_else_passes() {
     let good = header(&nested(b'A', MAX_DEPTH));
     let table = header(&nested(b'F', MAX_DEPTH));
-    let too_large = header(&[&[0x04, 0, 0][..], &[0; LIMIT as usize]].concat());
+    let too_large = header(&[&[0x04, 0, 0][..], &vec![0; LIMIT as usize]].concat());
     let sent = [
         b"AMQP\0\0\x09\x01".to_vec(),
         good.clone(),
