@@ -45,7 +45,8 @@ pub fn reply_queue(publisher: usize) -> Option<String> {
 }
 
 pub async fn connect(url: &str, name: &str) -> Option<Connection> {
-    let connecting = queue::connect_to(url.parse().ok()?, &format!("soak {name}"), Server::default());
+    let name = format!("soak {name}");
+    let connecting = queue::connect_to(url.parse().ok()?, &name, Server::default());
     timeout(PATIENCE, connecting).await.ok()?.ok()
 }
 

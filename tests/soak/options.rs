@@ -5,6 +5,7 @@ use std::path::PathBuf;
 /// Random invites, workers that are killed, servers that go away, a provider that lies; then each invite is accounted for
 #[derive(Debug, Clone, clap::Parser)]
 #[command(bin_name = "./dev soak")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub struct Options {
     /// Repeats the invites, the faults and their times; random unless given
     #[arg(long)]
