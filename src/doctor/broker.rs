@@ -30,7 +30,8 @@ pub(super) async fn examine(args: &WorkerArgs) -> Vec<Finding> {
         Ok(Ok((version, states, limits))) => {
             let mut findings = vec![Finding::ok(SERVER, format!("reached: RabbitMQ {version}"))];
             findings.extend(told(&states));
-            findings.extend(limits.map(|limited| of_limits(limited, &config.queue_prefix)));
+            let vhost = config.nodes.first().map_or("/", |node| node.vhost.as_str());
+            findings.extend(limits.map(|limited| of_limits(limited, &config.queue_prefix, vhost)));
             return findings;
         }
         Ok(Err(error)) => error.to_string(),
@@ -72,7 +73,7 @@ async fn limits(connection: &Connection, names: &Names, states: &[QueueState]) -
     Some(if tried { Limited::Here(limited) } else { Limited::Unknown })
 }
 
-fn of_limits(limited: Limited, prefix: &str) -> Finding {
+fn of_limits(limited: Limited, prefix: &str, vhost: &str) -> Finding {
     let found = match limited {
         Limited::Here(queues) if queues.is_empty() => {
             return Finding::ok(LIMITS, "no message is lost by being returned often");
@@ -86,15 +87,16 @@ fn of_limits(limited: Limited, prefix: &str) -> Finding {
                 .to_owned()
         }
     };
-    Finding::warning(LIMITS, found, policy(prefix))
+    Finding::warning(LIMITS, found, policy(prefix, vhost))
 }
 
 /// The command that lifts the limit. Not with -1: RabbitMQ 3.10 drops a message at its first return then.
-fn policy(prefix: &str) -> String {
+fn policy(prefix: &str, vhost: &str) -> String {
+    let on = if vhost == "/" { String::new() } else { format!("-p '{vhost}' ") };
     let pattern = prefix.replace('.', "\\.");
     format!(
-        "rabbitmqctl set_policy --apply-to quorum_queues {prefix} '^{pattern}\\.(replies|dead|unreadable)$' \
-         '{{\"delivery-limit\": 1000000}}' (with -p VHOST, where AMQP_URL names another than /)"
+        "rabbitmqctl set_policy {on}--apply-to quorum_queues {prefix} '^{pattern}\\.(replies|dead|unreadable)$' \
+         '{{\"delivery-limit\": 1000000}}'"
     )
 }
 
@@ -151,14 +153,18 @@ mod tests {
     #[test]
     fn the_limit_is_told_with_the_command_that_lifts_it() {
         assert!(throws_away("4.0.5") && throws_away("10.1") && !throws_away("3.13.7") && !throws_away("?"));
-        let lost = of_limits(Limited::Here(vec!["session-invite.dead".to_owned()]), "session-invite");
+        let lost = of_limits(Limited::Here(vec!["session-invite.dead".to_owned()]), "session-invite", "/");
         assert_eq!(lost.verdict, Verdict::Warning);
         assert!(lost.found.contains("session-invite.dead"));
         let command = "rabbitmqctl set_policy --apply-to quorum_queues session-invite \
                        '^session-invite\\.(replies|dead|unreadable)$' '{\"delivery-limit\": 1000000}'";
-        assert!(lost.mend.as_ref().is_some_and(|mend| mend.starts_with(command)), "{lost:?}");
-        assert_eq!(of_limits(Limited::Unknown, "x").verdict, Verdict::Warning);
-        assert_eq!(of_limits(Limited::Here(Vec::new()), "x").verdict, Verdict::Ok);
+        assert!(lost.mend.as_ref().is_some_and(|mend| mend == command), "{lost:?}");
+        assert!(
+            policy("a.b", "v")
+                .starts_with(r"rabbitmqctl set_policy -p 'v' --apply-to quorum_queues a.b '^a\.b\.")
+        );
+        assert_eq!(of_limits(Limited::Unknown, "x", "v").verdict, Verdict::Warning);
+        assert_eq!(of_limits(Limited::Here(Vec::new()), "x", "v").verdict, Verdict::Ok);
     }
 
     #[test]
