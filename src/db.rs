@@ -1,48 +1,66 @@
-//! The database: connecting, and what an error from it means.
+//! The database: connecting, what an error from it means, and whether what a process needs of it can be done.
 
-mod nodes;
+pub mod kinds;
+mod leave;
+mod probe;
+mod reach;
+mod schema;
+mod sqlstate;
+mod watch;
 
-use crate::config::DatabaseConfig;
-use sqlx::{
-    ConnectOptions, PgPool,
-    migrate::MigrateError,
-    postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
+pub use leave::{answered, leaving};
+pub use probe::{HELD_FOR, Locks, Obstacle, obstacles};
+pub use schema::{MIGRATIONS, Schema, migrate};
+pub use sqlstate::Action;
+pub use watch::Watch;
+
+use crate::{
+    backoff::Backoff,
+    config::{DatabaseAddress, DatabaseConfig},
+    supervise::{Task, keep_up},
 };
+use reach::{Reach, Reached};
+use sqlx::{ConnectOptions, PgConnection, PgPool, migrate::MigrateError, postgres::PgConnectOptions};
 use std::time::Duration;
-
-/// The oldest server that the migrations and queries are written for.
-const OLDEST: i32 = 130_000;
-
-/// The migrations in `migrations/`, embedded.
-pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
+use tokio_util::sync::CancellationToken;
 
 /// What to do about an error from the database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Remedy {
-    /// The server is away, busy or restarting: the same statement may well succeed later.
-    Wait,
-    /// The statement or its data is wrong (SQLSTATE 22, 23 and the rest): it never will.
-    GiveUp,
+pub fn action(error: &sqlx::Error) -> Action {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
+            Action::LeaveConnection
+        }
+        sqlx::Error::PoolTimedOut => Action::Wait,
+        sqlx::Error::Database(error) => error.code().map_or(Action::Refuse, |code| sqlstate::action(&code)),
+        _ => Action::Refuse,
+    }
 }
 
-/// Decides by SQLSTATE class; see <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
-pub fn remedy(error: &sqlx::Error) -> Remedy {
+/// Whether the statement may have been carried out all the same.
+pub fn may_hide_a_commit(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::WorkerCrashed => Remedy::Wait,
-        sqlx::Error::Database(error) => match error.code().as_deref().map(|code| code.split_at(2)) {
-            // A right or a table that is missing is an operator's to give back, as a login is.
-            Some(("42", "501" | "P01")) => Remedy::Wait,
-            // The data, a constraint, or the statement itself.
-            Some(("22" | "23" | "42", _)) | None => Remedy::GiveUp,
-            // The connection, the login, resources, a restart, a failover, a plan that a migration has made old.
-            Some(_) => Remedy::Wait,
-        },
-        _ => Remedy::GiveUp,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| sqlstate::may_hide_a_commit(&code)),
+        sqlx::Error::PoolTimedOut => false,
+        _ => true,
     }
+}
+
+/// What follows for connections from an error.
+fn noticed(error: Option<&sqlx::Error>) {
+    if error.is_some_and(|error| action(error) == Action::LeaveConnection) {
+        leave::leave_connections();
+    }
+    watch::LOOK.notify_one();
+}
+
+/// Why there is no connection, in place of the pool's own words, which hide it.
+pub async fn why_no_connection() -> String {
+    reach::why_no_connection().await
+}
+
+/// Whether a connection that was not used for a while still answers.
+pub async fn pings(connection: &mut PgConnection) -> bool {
+    reach::pings(connection, Duration::from_secs(1)).await
 }
 
 /// Why the database cannot be used at all, with what to do.
@@ -52,10 +70,28 @@ pub enum Unusable {
     Login(String),
     #[error("PostgreSQL {0} is too old: version 13 or later is needed")]
     TooOld(String),
-    #[error("the database is away ({0}); is it running where DATABASE_URL points?")]
-    Away(#[source] sqlx::Error),
+    #[error(
+        "the database's encoding is {0}, and UTF8 is needed: create database NAME encoding 'UTF8' template template0"
+    )]
+    Encoding(String),
+    #[error(
+        "the pooler before the database refuses a startup parameter: {0}; session-invite needs none but those of every \
+         client, so take it out of DATABASE_URL, or let pgbouncer's ignore_startup_parameters name it"
+    )]
+    Pooler(String),
+    #[error("the database is away ({0})")]
+    Away(String),
     #[error("the schema is newer than this program (migration {0} is unknown to it): update the program")]
     SchemaNewer(i64),
+    #[error(
+        "the schema is not up to date ({missing} migrations are to come): run session-invite migrate, or start a worker"
+    )]
+    SchemaOld { missing: usize },
+    #[error(
+        "the schema is not up to date ({missing} migrations are to come), and this role may not change it: {error}; run \
+         session-invite migrate as a role with the right to create in the schema and that owns its tables"
+    )]
+    MayNotMigrate { missing: usize, error: String },
     #[error("the migrations failed: {0}")]
     Migration(MigrateError),
 }
@@ -64,112 +100,161 @@ impl Unusable {
     /// Whether waiting may help.
     pub fn passes(&self) -> bool {
         match self {
-            Self::Away(_) => true,
+            Self::Away(_) | Self::SchemaOld { .. } => true,
             Self::Migration(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
-                remedy(error) == Remedy::Wait
+                !matches!(action(error), Action::Refuse | Action::End)
             }
             _ => false,
         }
     }
 }
 
-/// Settings for statements that must never read a whole table. A plan is made once for a connection, maybe when the tables
-/// are empty: so it must be right for full ones.
-const PLANS: [(&str, &str); 4] = [
-    ("plan_cache_mode", "force_generic_plan"),
-    ("enable_seqscan", "off"),
-    ("max_parallel_workers_per_gather", "0"),
-    ("jit", "off"),
-];
+/// Who connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Client {
+    Worker,
+    Gateway,
+    /// An operator's question, which may well read a whole table.
+    Command,
+}
 
-/// Opens a pool and checks the server, or says at once why not. `for_invites`: its statements are those of the worker, and
-/// not an operator's questions, which may well read a whole table.
-pub async fn connect(
+impl Client {
+    /// Settings of a connection. Statements of processes must never read a whole table. A plan is made once for a
+    /// connection, maybe when the tables are empty: so it must be right for full ones. Those of the URL come last, and win.
+    fn settings(self, of_the_url: &[(String, String)]) -> Vec<(String, String)> {
+        let ours: &[(&str, &str)] = match self {
+            Self::Worker | Self::Gateway => &[
+                ("plan_cache_mode", "force_generic_plan"),
+                ("enable_seqscan", "off"),
+                ("max_parallel_workers_per_gather", "0"),
+                ("jit", "off"),
+                ("statement_timeout", "15s"),
+                ("lock_timeout", "5s"),
+                ("idle_in_transaction_session_timeout", "60s"),
+            ],
+            Self::Command => &[
+                ("statement_timeout", "30s"),
+                ("lock_timeout", "10s"),
+                ("idle_in_transaction_session_timeout", "60s"),
+            ],
+        };
+        let ours = ours.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        ours.chain(of_the_url.iter().cloned()).collect()
+    }
+
+    /// How long an idle connection is used without a sign of life. A request must not be what finds a closed one; the
+    /// worker's statements are repeated.
+    fn trusts_for(self) -> Option<Duration> {
+        match self {
+            Self::Worker => Some(Duration::from_secs(1)),
+            // In a burst a sign of life for each statement would be half of the work.
+            Self::Gateway => Some(Duration::from_millis(20)),
+            Self::Command => None,
+        }
+    }
+}
+
+/// Where the database of these settings is.
+fn reach(config: &DatabaseConfig, application: &str, client: Client) -> Reach {
+    let DatabaseAddress { nodes, target, connect_timeout, settings } = &config.address;
+    let node = |node: &PgConnectOptions| {
+        let application = node.get_application_name().unwrap_or(application).to_owned();
+        node.clone()
+            .application_name(&application)
+            // Only text needs it, and a pooler would refuse it.
+            .extra_float_digits(None)
+            .log_statements(tracing::log::LevelFilter::Off)
+            .log_slow_statements(tracing::log::LevelFilter::Off, Duration::ZERO)
+    };
+    Reach {
+        nodes: nodes.iter().map(node).collect(),
+        target: *target,
+        connect_timeout: *connect_timeout,
+        client,
+        settings: client.settings(settings).into(),
+    }
+}
+
+/// Opens a pool and checks the server, or says at once why not.
+pub async fn connect(config: &DatabaseConfig, application: &str) -> Result<PgPool, Unusable> {
+    let reach = reach(config, application, Client::Command);
+    let Reached { connection, node } = Box::pin(reach.connect()).await?;
+    reach.remember();
+    let _ = sqlx::Connection::close(connection).await;
+    Ok(reach.pool(node, config.max_connections))
+}
+
+/// A process's pool, and what [`Watch`] needs to look after it.
+#[derive(Debug)]
+pub struct Opened {
+    pub pool: PgPool,
+    watch: Watch,
+    reach: Reach,
+}
+
+impl Opened {
+    /// Looks whether all can be done that this process needs, until `stop`.
+    pub fn keep_watching(self, stop: CancellationToken) -> PgPool {
+        let Self { pool, watch, reach } = self;
+        let of_the_task = pool.clone();
+        keep_up(Task::Database, stop.clone(), move |pulse| {
+            Box::pin(watch.clone().run(reach.clone(), of_the_task.clone(), stop.clone(), pulse))
+        });
+        pool
+    }
+}
+
+/// Connects, however long the database is away, and brings the schema up to date; a gateway waits for that. `watch` says
+/// meanwhile what it waits for.
+///
+/// # Errors
+///
+/// What no waiting mends.
+pub async fn open(
     config: &DatabaseConfig,
     application: &str,
-    for_invites: bool,
-) -> Result<PgPool, Unusable> {
-    let options = nodes::choose(&config.address).await?;
-    let application = options.get_application_name().unwrap_or(application).to_owned();
-    let options = options
-        .application_name(&application)
-        .options(if for_invites { &PLANS[..] } else { &[] }.iter().copied())
-        .options([
-            ("statement_timeout", "30s"),
-            ("lock_timeout", "10s"),
-            ("idle_in_transaction_session_timeout", "60s"),
-        ])
-        .options(config.address.settings.iter().cloned())
-        .log_statements(tracing::log::LevelFilter::Off)
-        .log_slow_statements(tracing::log::LevelFilter::Off, Duration::ZERO);
-    let pool = PgPoolOptions::new()
-        .max_connections(config.max_connections)
-        .acquire_timeout(Duration::from_secs(5))
-        .test_before_acquire(false);
-    let pool = match without_tls(&options) {
-        Some(plain) => match pool.clone().connect_with(plain).await {
-            Err(error) if is_not_allowed(&error) => pool.connect_with(options).await,
-            connected => connected,
-        },
-        None => pool.connect_with(options).await,
-    };
-    let pool = pool.map_err(refused)?;
-    let version: (String, String) =
-        sqlx::query_as("select current_setting('server_version_num'), current_setting('server_version')")
-            .fetch_one(&pool)
-            .await
-            .map_err(Unusable::Away)?;
-    if version.0.parse::<i32>().is_ok_and(|number| number < OLDEST) {
-        return Err(Unusable::TooOld(version.1));
-    }
-    Ok(pool)
-}
-
-/// Where TLS is preferred and no more, and the server is on this machine, nobody is there to be hidden from: an invite
-/// costs less without it.
-fn without_tls(options: &PgConnectOptions) -> Option<PgConnectOptions> {
-    let on_this_machine = matches!(options.get_host(), "localhost" | "127.0.0.1" | "::1" | "[::1]");
-    let preferred = matches!(options.get_ssl_mode(), PgSslMode::Prefer);
-    (on_this_machine && preferred).then(|| options.clone().ssl_mode(PgSslMode::Disable))
-}
-
-/// Invalid authorization: the server takes nobody from here, or nobody without TLS.
-fn is_not_allowed(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Database(error) if error.code().is_some_and(|code| code == "28000"))
-}
-
-fn refused(error: sqlx::Error) -> Unusable {
-    match &error {
-        // Invalid authorization, invalid catalog (the database is not there), no privilege to connect.
-        sqlx::Error::Database(inner)
-            if inner
-                .code()
-                .is_some_and(|code| code.starts_with("28") || code == "3D000" || code == "42501") =>
-        {
-            Unusable::Login(inner.message().to_owned())
+    client: Client,
+    watch: &Watch,
+) -> Result<Opened, Unusable> {
+    let reach = reach(config, application, client);
+    reach.remember();
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+    let mut told = String::new();
+    loop {
+        let error = match Box::pin(try_to_open(config, &reach, watch)).await {
+            Ok(opened) => return Ok(opened),
+            Err(error) => error,
+        };
+        if !error.passes() {
+            return Err(error);
         }
-        _ => Unusable::Away(error),
+        let why = error.to_string();
+        watch.is_away(&why);
+        if told != why {
+            tracing::warn!(error = why, "waiting for the database");
+            told = why;
+        }
+        backoff.wait().await;
     }
+}
+
+async fn try_to_open(config: &DatabaseConfig, reach: &Reach, watch: &Watch) -> Result<Opened, Unusable> {
+    let mut reached = reach.connect().await?;
+    // One of them looks whether all is well.
+    let connections = config.max_connections.saturating_sub(1).max(2);
+    let pool = reach.pool(reached.node.clone(), connections);
+    let newer = match reach.client {
+        Client::Worker => migrate(&pool).await?.newer,
+        Client::Gateway | Client::Command => schema::up_to_date(&mut reached.connection).await?.newer,
+    };
+    if let Some(newer) = newer {
+        tracing::info!(newer, "the schema is of a newer release; going on");
+    }
+    let _ = sqlx::Connection::close(reached.connection).await;
+    Ok(Opened { pool, watch: watch.clone(), reach: reach.clone() })
 }
 
 /// Whether the last table of the migrations is there.
 pub async fn has_schema(pool: &PgPool) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar("select to_regclass('optouts') is not null").fetch_one(pool).await
-}
-
-/// Brings the schema up to date; safe when many start at once, as the migrator takes an advisory lock.
-pub async fn migrate(pool: &PgPool) -> Result<(), Unusable> {
-    let mut connection = pool.acquire().await.map_err(Unusable::Away)?;
-    // A large table takes longer than an invite's statement may. But who waits for a lock has all others wait behind it.
-    sqlx::raw_sql("set statement_timeout = 0; set lock_timeout = '2s'")
-        .execute(&mut *connection)
-        .await
-        .map_err(Unusable::Away)?;
-    let migrated = MIGRATIONS.run(&mut *connection).await;
-    // Not to be used with that setting.
-    let _ = connection.close().await;
-    migrated.map_err(|error| match error {
-        MigrateError::VersionMissing(version) => Unusable::SchemaNewer(version),
-        other => Unusable::Migration(other),
-    })
 }

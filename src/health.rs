@@ -1,6 +1,7 @@
 //! `/healthz`, `/readyz` and `/metrics`: whether the process lives, whether it does its work, and how much of it.
 
 use crate::{
+    db,
     queue::{Consuming, Publisher},
     sms::Sms,
     supervise::{self, Task, keep_up},
@@ -13,34 +14,33 @@ use axum::{
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
-use sqlx::PgPool;
 use std::{
     net::SocketAddr,
     sync::{Arc, OnceLock},
-    time::Duration,
 };
 use tokio_util::sync::CancellationToken;
 
-/// How long the database may take to answer before the worker counts as not ready.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-pub const NO_DATABASE: &str = "the database does not answer: is it running where DATABASE_URL points?";
-
 /// What readiness depends on; filled in as the worker starts.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Health {
     pub consuming: Arc<Consuming>,
-    pool: Arc<OnceLock<PgPool>>,
+    pub database: db::Watch,
     outside: Arc<OnceLock<(Publisher, Sms)>>,
     metrics: Arc<OnceLock<PrometheusHandle>>,
 }
 
-impl Health {
-    /// The database is reached for the first time.
-    pub fn has_database(&self, pool: PgPool) {
-        let _ = self.pool.set(pool);
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            consuming: Arc::default(),
+            database: db::Watch::new(db::kinds::OF_THE_WORKER),
+            outside: Arc::default(),
+            metrics: Arc::default(),
+        }
     }
+}
 
+impl Health {
     /// Whose troubles are told beside what readiness depends on.
     pub fn tells_of(&self, publisher: Publisher, sms: Sms) {
         let _ = self.outside.set((publisher, sms));
@@ -83,13 +83,6 @@ pub async fn serve(routes: Router, addr: SocketAddr, stop: CancellationToken) ->
     Ok(())
 }
 
-/// Whether a database that was reached before answers soon.
-pub async fn answers(pool: Option<&PgPool>) -> bool {
-    let Some(pool) = pool else { return false };
-    let asked = tokio::time::timeout(PATIENCE, sqlx::query("select 1").execute(pool)).await;
-    matches!(asked, Ok(Ok(_)))
-}
-
 /// The answer to `/metrics`.
 pub fn exposition(metrics: Option<&PrometheusHandle>) -> ([(HeaderName, &'static str); 1], String) {
     // Histograms gather what was recorded since, and are tidied up by being read.
@@ -102,7 +95,9 @@ async fn metrics(State(health): State<Health>) -> ([(HeaderName, &'static str); 
 }
 
 async fn ready(State(health): State<Health>) -> (StatusCode, Json<serde_json::Value>) {
-    let (consuming, database) = (health.consuming.is_fresh(), answers(health.pool.get()).await);
+    let consuming = health.consuming.is_fresh();
+    let of_database = health.database.problems();
+    let database = of_database.is_empty();
     let outside = health.outside.get();
     let publishing = outside.is_some_and(|(publisher, _)| publisher.is_publishing());
     let refused = outside.and_then(|(_, sms)| sms.account_refused());
@@ -112,9 +107,7 @@ async fn ready(State(health): State<Health>) -> (StatusCode, Json<serde_json::Va
         let why = why.unwrap_or_else(|| "the broker is away, or its queue; see the log".to_owned());
         problems.push(format!("no invites can come: {why}"));
     }
-    if !database {
-        problems.push(NO_DATABASE.to_owned());
-    }
+    problems.extend(of_database);
     if outside.is_some() && !publishing {
         let why = outside.and_then(|(publisher, _)| publisher.problem());
         let why = why.unwrap_or_else(|| "the broker is away, or holds publishers back".to_owned());

@@ -69,6 +69,8 @@ tasks! {
     MetricsUpkeep = "metrics upkeep" in Worker, Gateway;
     /// Answers `/healthz`, `/readyz` and `/metrics` on `HTTP_ADDR`.
     Operators = "answers to operators" in Worker, Gateway;
+    /// Looks whether the database does what the process needs.
+    Database = "watch of the database" in Worker, Gateway;
     /// Reads the groups again when they have changed.
     Groups = "groups" in Worker, Gateway;
     /// Take the new messages of a queue.

@@ -1,7 +1,10 @@
 //! Requests that came again and again, counted by us: the broker's own count differs between its versions, and is shared
 //! by all that were under way when a line or a process ended.
 
-use crate::trouble::{Trouble, persist};
+use crate::{
+    db::kinds,
+    trouble::{Trouble, persist},
+};
 use sqlx::PgPool;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
@@ -39,7 +42,7 @@ impl Suspects {
             )
             .fetch_one(&self.pool)
         };
-        persist("count a suspect's try", &self.stop, begin).await
+        persist(&kinds::COUNT_SUSPECT, &self.stop, begin).await
     }
 
     /// It came to an end; what cannot be forgotten now is forgotten with old age.
@@ -51,7 +54,7 @@ impl Suspects {
             )
             .execute(&self.pool)
         };
-        if let Err(error) = persist("forget a suspect", &self.stop, forget).await {
+        if let Err(error) = persist(&kinds::FORGET_SUSPECT, &self.stop, forget).await {
             tracing::debug!(%error, "a suspect is not forgotten yet");
         }
     }

@@ -2,7 +2,10 @@
 
 use crate::{
     backoff::Backoff,
-    db::{self, Remedy},
+    db::{
+        self, Action,
+        kinds::{Kind, Repeat},
+    },
 };
 use std::{future::Future, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -13,62 +16,154 @@ pub enum Trouble {
     /// The worker is stopping: the message goes back to the queue, for another.
     #[error("the worker is stopping")]
     Stopping,
+    /// A lost connection hides whether a statement was carried out that must not be repeated. The message goes back to the
+    /// queue, and begins anew.
+    #[error("nobody knows whether the statement {0:?} was carried out")]
+    Unsure(&'static str),
     /// A bug, or data that the database will never take: trying again cannot help.
     #[error("{0}")]
     Defect(String),
 }
 
 /// An error that may pass by itself.
-pub trait Passing {
-    /// Whether the same statement may well succeed later.
-    fn passes(&self) -> bool;
+pub trait Passing: From<sqlx::Error> {
+    /// The database's own error, if that is what it is.
+    fn database_error(&self) -> Option<&sqlx::Error>;
     /// In words that hold none of the statement's values.
     fn summary(&self) -> String;
+    /// Whether the same statement may well succeed later.
+    fn passes(&self) -> bool {
+        self.database_error().is_some_and(|error| db::action(error) != Action::Refuse)
+    }
 }
 
 impl Passing for sqlx::Error {
-    fn passes(&self) -> bool {
-        db::remedy(self) == Remedy::Wait
+    fn database_error(&self) -> Option<&sqlx::Error> {
+        Some(self)
     }
 
     /// Without PostgreSQL's detail, which repeats the row.
     fn summary(&self) -> String {
         match self {
-            Self::Database(error) => format!("{} ({})", error.message(), error.code().unwrap_or_default()),
+            Self::Database(error) => {
+                let code = error.code().unwrap_or_default();
+                let pooler = match &*code {
+                    "26000" | "42P05" => {
+                        ": a pooler such as pgbouncer has to pool by session (pool_mode = session); or connect without it"
+                    }
+                    _ => "",
+                };
+                format!("{} ({code}){pooler}", error.message())
+            }
+            Self::PoolTimedOut => "no connection to the database is to be had".to_owned(),
+            Self::Io(error) => error.to_string(),
             other => other.to_string(),
         }
     }
 }
 
-/// Runs a statement until the database has answered it: with backoff while the database is away, for as
-/// long as the worker lives. Statements run so must be safe to repeat, as a lost connection hides their commit.
+/// Runs a statement until the database has answered it: with backoff while the database is away, for as long as the worker
+/// lives.
+///
+/// # Errors
+///
+/// [`Trouble::Unsure`] where the statement may have been carried out and must not be repeated.
 pub async fn persist<T, E: Passing, F: Future<Output = Result<T, E>>>(
-    name: &str,
+    kind: &'static Kind,
     stop: &CancellationToken,
     statement: impl Fn() -> F,
 ) -> Result<T, Trouble> {
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-    let mut told = false;
+    let (mut told, mut waiting) = (false, None);
     loop {
-        let error = match statement().await {
+        // Boxed, as callers' futures would each have room for it.
+        let result = db::answered(Box::pin(statement())).await;
+        kind.note(&result);
+        let error = match result {
             Ok(answer) => {
                 if told {
-                    tracing::info!(statement = name, "the database answers again");
+                    tracing::info!(statement = kind.name, "the database answers again");
                 }
                 return Ok(answer);
             }
             Err(error) => error,
         };
         if !error.passes() {
-            return Err(Trouble::Defect(format!("the statement {name:?} failed: {}", error.summary())));
+            return Err(Trouble::Defect(format!(
+                "the statement {:?} failed: {}",
+                kind.name,
+                error.summary()
+            )));
         }
+        if kind.repeat == Repeat::Counts && error.database_error().is_none_or(db::may_hide_a_commit) {
+            return Err(Trouble::Unsure(kind.name));
+        }
+        waiting.get_or_insert_with(|| kind.wait());
         if !told && backoff.upcoming() >= Duration::from_millis(200) {
             told = true;
-            tracing::warn!(statement = name, error = %error.summary(), "the database does not answer; waiting for it");
+            let error = why(&error).await;
+            tracing::warn!(
+                statement = kind.name,
+                error,
+                "the database does not carry out a statement; waiting until it does"
+            );
         }
         tokio::select! {
             () = stop.cancelled() => return Err(Trouble::Stopping),
             () = backoff.wait() => {}
         }
+    }
+}
+
+/// How long a request waits for a database that is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// Only a lost connection is made up for: whoever asked can ask again.
+    Brief,
+    /// Whatever passes is waited for: nobody will ask again.
+    Long,
+}
+
+/// Runs a statement for a request: again where a connection was lost, and the statement may be repeated. The caller bounds
+/// the time.
+pub async fn repeat<T, E: Passing, F: Future<Output = Result<T, E>>>(
+    kind: &'static Kind,
+    patience: Patience,
+    statement: impl Fn() -> F,
+) -> Result<T, E> {
+    /// A pool may have that many connections that are lost.
+    const BRIEFLY: u32 = 5;
+    let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
+    let mut tries = 0;
+    loop {
+        // Boxed, as callers' futures would each have room for it.
+        let result = db::answered(Box::pin(statement())).await;
+        kind.note(&result);
+        let Err(error) = result else { return result };
+        tries += 1;
+        let hides = error.database_error().is_none_or(db::may_hide_a_commit);
+        let may_repeat = kind.repeat == Repeat::Harmless || !hides;
+        let is_lost = error.database_error().is_some_and(|error| {
+            let conflict = error
+                .as_database_error()
+                .is_some_and(|error| error.code().is_some_and(|c| c.starts_with("40")));
+            conflict || db::action(error) == Action::LeaveConnection
+        });
+        let again = match patience {
+            Patience::Brief => is_lost && tries < BRIEFLY,
+            Patience::Long => error.passes(),
+        };
+        if !may_repeat || !again {
+            return Err(error);
+        }
+        backoff.wait().await;
+    }
+}
+
+/// The cause of an error, for people.
+async fn why(error: &impl Passing) -> String {
+    match error.database_error() {
+        Some(sqlx::Error::PoolTimedOut) => db::why_no_connection().await,
+        _ => error.summary(),
     }
 }

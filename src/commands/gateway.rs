@@ -1,10 +1,11 @@
 //! `session-invite gateway`: the HTTP front of the queue. Wiring only.
 
-use super::worker::{keep_metrics_tidy, wait_for_database};
+use super::worker::keep_metrics_tidy;
 use crate::{
     backoff::Backoff,
     config::{BrokerConfig, GatewayArgs, GatewayConfig},
     credential::Authenticator,
+    db::{self, kinds},
     gateway::{self, Connections, Gateway, Services},
     group::directory::Directory,
     health,
@@ -111,22 +112,24 @@ async fn answer_operators(
     Ok(())
 }
 
-/// Connects and migrates, however long the database is away, and reads the groups.
+/// Connects, however long the database or its schema is away, and reads the groups.
 async fn reach_database(
     config: &GatewayConfig,
     gateway: &Gateway,
     stop: &CancellationToken,
     give_up: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let pool = wait_for_database(&config.database, "session-invite gateway").await?;
+    let opened =
+        db::open(&config.database, "session-invite gateway", db::Client::Gateway, &gateway.database).await?;
+    let pool = opened.keep_watching(give_up.clone());
     let (secrets, links) = (config.secrets_key.clone(), config.public_url.base.clone());
     let open = || Directory::open(pool.clone(), secrets.clone(), links.clone());
-    let directory = match persist("read the groups", stop, open).await {
+    let directory = match persist(&kinds::READ_GROUPS, stop, open).await {
         Err(Trouble::Stopping) => return Ok(()),
         opened => Arc::new(opened?),
     };
     let open = || OptOuts::open(pool.clone(), &config.secrets_key);
-    let optouts = match persist("read the key of the opt-outs", stop, open).await {
+    let optouts = match persist(&kinds::READ_OPTOUT_KEY, stop, open).await {
         Err(Trouble::Stopping) => return Ok(()),
         opened => opened?,
     };

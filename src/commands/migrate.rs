@@ -17,6 +17,10 @@ pub struct Args {
 
 pub async fn run(args: &Args) -> anyhow::Result<()> {
     let pool = super::connect(&args.database).await?;
-    db::migrate(&pool).await?;
-    crate::output::print("The schema is up to date.")
+    match db::migrate(&pool).await?.newer {
+        None => crate::output::print("The schema is up to date."),
+        Some(newer) => crate::output::print(&format!(
+            "The schema is of a newer release (it has the migration {newer}), and this program works on it."
+        )),
+    }
 }

@@ -29,7 +29,7 @@ use sqlx::PgPool;
 pub async fn connect(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
     let mut faults = Faults::default();
     let config = args.check(&mut faults);
-    Ok(db::connect(&faults.finish(config)?, "session-invite", false).await?)
+    Ok(db::connect(&faults.finish(config)?, "session-invite").await?)
 }
 
 /// The same, for a command that needs the schema to be there.

@@ -1,10 +1,9 @@
 //! `session-invite worker`: the main job. Wiring only.
 
 use crate::{
-    backoff::Backoff,
-    config::{DatabaseConfig, WorkerArgs, WorkerConfig},
+    config::{WorkerArgs, WorkerConfig},
     credential::Authenticator,
-    db,
+    db::{self, kinds},
     group::directory::Directory,
     health::Health,
     invite::{Context, plan::Policy},
@@ -21,7 +20,6 @@ use crate::{
 };
 use futures::future::try_join_all;
 use metrics_exporter_prometheus::PrometheusHandle;
-use sqlx::PgPool;
 use std::{sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -51,23 +49,20 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
         anyhow::ensure!(!args.http.is_given(), "HTTP_ADDR: {what}");
         tracing::warn!("no /healthz, /readyz and /metrics: {what}");
     }
-    let Some(pool) = stop
-        .run_until_cancelled(wait_for_database(&config.database, "session-invite worker"))
-        .await
-        .transpose()?
-    else {
+    let opening = db::open(&config.database, "session-invite worker", db::Client::Worker, &health.database);
+    let Some(opened) = stop.run_until_cancelled(opening).await.transpose()? else {
         return Ok(());
     };
-    health.has_database(pool.clone());
+    let pool = opened.keep_watching(give_up.clone());
 
     let (secrets, links) = (config.secrets_key.clone(), config.public_url.base.clone());
     let open = || Directory::open(pool.clone(), secrets.clone(), links.clone());
-    let directory = match persist("read the groups", &stop, open).await {
+    let directory = match persist(&kinds::READ_GROUPS, &stop, open).await {
         Err(Trouble::Stopping) => return Ok(()),
         opened => Arc::new(opened?),
     };
     let open = || OptOuts::open(pool.clone(), &secrets);
-    let optouts = match persist("read the opt-outs", &stop, open).await {
+    let optouts = match persist(&kinds::READ_OPTOUT_KEY, &stop, open).await {
         Err(Trouble::Stopping) => return Ok(()),
         opened => opened?,
     };
@@ -169,30 +164,4 @@ pub(super) fn keep_metrics_tidy(metrics: PrometheusHandle) {
             }
         }
     });
-}
-
-/// Connects and migrates, however long the database is away.
-pub(super) async fn wait_for_database(
-    config: &DatabaseConfig,
-    application: &str,
-) -> Result<PgPool, db::Unusable> {
-    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
-    let mut told = false;
-    loop {
-        let error = match db::connect(config, application, true).await {
-            Ok(pool) => match db::migrate(&pool).await {
-                Ok(()) => return Ok(pool),
-                Err(error) => error,
-            },
-            Err(error) => error,
-        };
-        if !error.passes() {
-            return Err(error);
-        }
-        if !told {
-            told = true;
-            tracing::warn!(%error, "waiting for the database");
-        }
-        backoff.wait().await;
-    }
 }

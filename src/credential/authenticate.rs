@@ -3,6 +3,7 @@
 use super::{Credential, HmacKey, Requester, WebsiteSession};
 use crate::masked::debug_shows;
 use crate::{
+    db::kinds,
     group::{
         Group,
         directory::{Directory, Snapshot, Stale},
@@ -60,7 +61,7 @@ impl Authenticator {
             Credential::Gssnid(token) => {
                 let find = || website_sessions::find(&self.pool, token.sha256());
                 // Queries are boxed: most invites need none, and are not to carry the room for one about.
-                Box::pin(persist("find a website session", &self.stop, find)).await?
+                Box::pin(persist(&kinds::FIND_WEBSITE_SESSION, &self.stop, find)).await?
             }
             _ => None,
         };
@@ -68,7 +69,8 @@ impl Authenticator {
         if verified.is_ok() {
             return Ok(verified);
         }
-        let fresh = Box::pin(persist("read the groups", &self.stop, || self.directory.fresh())).await?;
+        let fresh =
+            Box::pin(persist(&kinds::LOOK_FOR_CHANGES, &self.stop, || self.directory.fresh())).await?;
         match verify(credential, &fresh, session.as_ref()) {
             // The sender may be right, and the key that proves it lost to us: not a refusal, but the operator's to mend.
             Err(refusal) if refusal.code == Code::CredentialInvalid && keys_missing(credential, &fresh) => {
@@ -127,8 +129,11 @@ fn caller(requester: &Requester, known: &Snapshot) -> Result<Caller, Refusal> {
 }
 
 impl Passing for Stale {
-    fn passes(&self) -> bool {
-        matches!(&*self.0, StoreError::Database(error) if error.passes())
+    fn database_error(&self) -> Option<&sqlx::Error> {
+        match &*self.0 {
+            StoreError::Database(error) => Some(error),
+            _ => None,
+        }
     }
 
     fn summary(&self) -> String {

@@ -3,7 +3,7 @@
 use super::{Finding, PATIENCE};
 use crate::{
     config::{Faults, WorkerArgs},
-    db::{self, MIGRATIONS},
+    db::{self, Locks, Obstacle, Schema, kinds},
     group::{
         directory::Directory,
         seal::SealedBy,
@@ -13,14 +13,12 @@ use crate::{
     trouble::Passing,
 };
 use sqlx::PgPool;
-use std::{
-    collections::HashSet,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::time::timeout;
 
 const SERVER: &str = "database";
 const SCHEMA: &str = "schema";
+const RIGHTS: &str = "rights";
 const CLOCK: &str = "clock";
 const GROUPS: &str = "groups";
 const OPTOUTS: &str = "opt-outs";
@@ -37,7 +35,7 @@ pub(super) async fn examine(args: &WorkerArgs) -> Vec<Finding> {
     let Some(config) = args.database.check(&mut faults) else {
         return vec![Finding::skipped(SERVER, "DATABASE_URL is not usable")];
     };
-    let connecting = db::connect(&config, "session-invite doctor", false);
+    let connecting = db::connect(&config, "session-invite doctor");
     let pool = match timeout(PATIENCE, connecting).await {
         Ok(Ok(pool)) => pool,
         Ok(Err(error)) => return away(&error.to_string()),
@@ -52,7 +50,7 @@ pub(super) async fn examine(args: &WorkerArgs) -> Vec<Finding> {
 
 fn away(why: &str) -> Vec<Finding> {
     let mend = "is it running where DATABASE_URL points, and does it take this login?";
-    let rest = [SCHEMA, CLOCK, GROUPS, OPTOUTS, SECRETS, SESSIONS, EVENTS];
+    let rest = [SCHEMA, RIGHTS, CLOCK, GROUPS, OPTOUTS, SECRETS, SESSIONS, EVENTS];
     let rest = rest.map(|check| Finding::skipped(check, "needs the database"));
     std::iter::once(Finding::failed(SERVER, why, mend)).chain(rest).collect()
 }
@@ -66,12 +64,20 @@ async fn look(pool: &PgPool, args: &WorkerArgs) -> Result<Vec<Finding>, sqlx::Er
         Finding::ok(SERVER, format!("PostgreSQL {version}, {most} connections at most")),
         clock(pool).await?,
     ];
-    let schema = schema(pool).await?;
-    let is_there = schema.verdict == super::Verdict::Ok;
+    let (schema, missing) = schema(pool).await?;
+    let is_there = missing == 0;
     findings.insert(1, schema);
     if !is_there {
-        let rest = [GROUPS, OPTOUTS, SECRETS, SESSIONS, EVENTS];
+        let rest = [RIGHTS, GROUPS, OPTOUTS, SECRETS, SESSIONS, EVENTS];
         findings.extend(rest.map(|check| Finding::skipped(check, "needs the schema of this program")));
+        return Ok(findings);
+    }
+    let rights = rights(pool).await?;
+    let is_allowed = rights.iter().all(|finding| finding.verdict == super::Verdict::Ok);
+    findings.splice(2..2, rights);
+    if !is_allowed {
+        let rest = [GROUPS, OPTOUTS, SECRETS, SESSIONS, EVENTS];
+        findings.extend(rest.map(|check| Finding::skipped(check, "needs the rights")));
         return Ok(findings);
     }
     findings.extend(groups(pool, args).await?);
@@ -82,29 +88,50 @@ async fn look(pool: &PgPool, args: &WorkerArgs) -> Result<Vec<Finding>, sqlx::Er
     Ok(findings)
 }
 
-async fn schema(pool: &PgPool) -> Result<Finding, sqlx::Error> {
-    let begun: bool =
-        sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null").fetch_one(pool).await?;
-    let applied: HashSet<i64> = if begun {
-        let all = "select version from _sqlx_migrations where success";
-        sqlx::query_scalar(all).fetch_all(pool).await?.into_iter().collect()
-    } else {
-        HashSet::new()
-    };
-    let known: HashSet<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
-    let missing = known.difference(&applied).count();
-    if let Some(newer) = applied.difference(&known).max() {
-        let found = format!("it has the migration {newer}, which this program does not know");
-        return Ok(Finding::failed(SCHEMA, found, "update the program"));
-    }
-    Ok(match missing {
-        0 => Finding::ok(SCHEMA, format!("up to date: {} migrations", known.len())),
-        _ => Finding::warning(
+/// With the number of migrations that are to come.
+async fn schema(pool: &PgPool) -> Result<(Finding, usize), sqlx::Error> {
+    let schema = Schema::read(&mut *pool.acquire().await?).await?;
+    let known = db::MIGRATIONS.iter().count();
+    let finding = match schema {
+        Schema { changed: Some(changed), .. } => Finding::failed(
             SCHEMA,
-            format!("{missing} of {} migrations are to come", known.len()),
+            format!("the migration {changed} is another than this program's"),
+            "does DATABASE_URL name the right database?",
+        ),
+        Schema { missing: 0, newer: Some(newer), .. } => Finding::warning(
+            SCHEMA,
+            format!("of a newer release: it has the migration {newer}, which this program does not know"),
+            "update the program, once all workers of the release before may go",
+        ),
+        Schema { missing: 0, .. } => Finding::ok(SCHEMA, format!("up to date: {known} migrations")),
+        Schema { missing, .. } => Finding::warning(
+            SCHEMA,
+            format!("{missing} of {known} migrations are to come"),
             "a worker does that when it starts; or run session-invite migrate",
         ),
-    })
+    };
+    Ok((finding, schema.missing))
+}
+
+/// What a worker and a gateway could not do. A lock is looked for twice: one that is held for long is in the way.
+async fn rights(pool: &PgPool) -> Result<Vec<Finding>, sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    let kinds: Vec<_> = [kinds::OF_THE_WORKER, kinds::OF_THE_GATEWAY].concat();
+    let mut locks = Locks::default();
+    let mut found = db::obstacles(&mut connection, &kinds, &mut locks, db::HELD_FOR).await?;
+    if !locks.is_empty() {
+        tokio::time::sleep(db::HELD_FOR).await;
+        found = db::obstacles(&mut connection, &kinds, &mut locks, db::HELD_FOR).await?;
+    }
+    if found.is_empty() {
+        return Ok(vec![Finding::ok(RIGHTS, "all that workers and gateways do can be done")]);
+    }
+    let finding = |obstacle: &Obstacle| {
+        let (what, mend) =
+            obstacle.text.split_once(": ").unwrap_or((&obstacle.text, "see the database's log"));
+        Finding::failed(RIGHTS, what, mend)
+    };
+    Ok(found.iter().map(finding).collect())
 }
 
 async fn clock(pool: &PgPool) -> Result<Finding, sqlx::Error> {

@@ -55,13 +55,19 @@ pub async fn agent(gateway: &Gateway, headers: &HeaderMap, uri: &Uri) -> Result<
 
 /// What the database answers soon, or the refusal to wait for it.
 pub async fn in_time<T>(asking: impl Future<Output = T>) -> Result<T, Problem> {
+    within(PATIENCE, asking).await
+}
+
+/// The same, for another time.
+pub async fn within<T>(patience: Duration, asking: impl Future<Output = T>) -> Result<T, Problem> {
     let away = |_| Problem::unavailable("the database does not answer");
-    tokio::time::timeout(PATIENCE, asking).await.map_err(away)
+    tokio::time::timeout(patience, asking).await.map_err(away)
 }
 
 fn failed(trouble: &Trouble) -> Problem {
     match trouble {
         Trouble::Stopping => Problem::unavailable("the gateway is stopping"),
+        Trouble::Unsure(_) => Problem::unavailable("the database does not answer"),
         Trouble::Defect(what) => {
             tracing::error!(what, "a caller could not be authenticated");
             Problem::internal()

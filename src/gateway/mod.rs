@@ -37,6 +37,7 @@ pub use server::{Connections, listen, start};
 use crate::{
     config::GatewayConfig,
     credential::Authenticator,
+    db,
     group::directory::Directory,
     limits::Guesses,
     optouts::OptOuts,
@@ -64,6 +65,8 @@ const CORS_MAX_AGE: Duration = Duration::from_hours(1);
 pub struct Gateway {
     pub config: GatewayConfig,
     pub names: Names,
+    /// What `/readyz` says of the database.
+    pub database: db::Watch,
     services: OnceLock<Services>,
     asking: OnceLock<Asking>,
     metrics: PrometheusHandle,
@@ -96,6 +99,7 @@ impl Gateway {
         let path = url::Url::parse(&config.public_url.base).map(|url| url.path().to_owned());
         Self {
             names: Names::new(&config.broker.queue_prefix),
+            database: db::Watch::new(db::kinds::OF_THE_GATEWAY),
             services: OnceLock::new(),
             asking: OnceLock::new(),
             metrics,

@@ -2,7 +2,7 @@
 
 use super::{
     AsAsked, Content, Gateway,
-    caller::{answered, in_time},
+    caller::{self, answered, in_time},
     problem::{Own, Problem},
 };
 use crate::{
@@ -19,12 +19,14 @@ use axum::{
     response::IntoResponse,
 };
 use percent_encoding::percent_decode;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
 const SIGNATURE: HeaderName = HeaderName::from_static("x-twilio-signature");
 /// No reply to a text.
 const NO_REPLY: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response></Response>";
+/// How long a STOP or START is tried. The provider waits for 15 s, and sends none of them again.
+const OBEYS_WITHIN: Duration = Duration::from_secs(10);
 /// Characters of an id of the provider's at most.
 const LONGEST_SID: usize = 64;
 /// Bytes of a number, a messaging service or an inbound text's id at most: they stand in indexes.
@@ -96,8 +98,8 @@ pub async fn inbound(
     let word = keyword(form.value("Body").unwrap_or_default(), form.value("OptOutType"));
     let optouts = &gateway.services()?.optouts;
     match word {
-        Some(Keyword::Stop) => answered(in_time(optouts.stop(text)).await?)?,
-        Some(Keyword::Start) => answered(in_time(optouts.start(text)).await?)?,
+        Some(Keyword::Stop) => answered(caller::within(OBEYS_WITHIN, optouts.stop(text)).await?)?,
+        Some(Keyword::Start) => answered(caller::within(OBEYS_WITHIN, optouts.start(text)).await?)?,
         Some(Keyword::Help) | None => {}
     }
     metrics::inbound(word);

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     credential::{HmacKey, gkey::Account},
+    db::{self, kinds},
     supervise::{Pulse, Task, keep_up},
 };
 use arc_swap::ArcSwap;
@@ -54,6 +55,12 @@ impl Snapshot {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the groups could not be read: {0}")]
 pub struct Stale(#[source] pub Arc<StoreError>);
+
+impl From<sqlx::Error> for Stale {
+    fn from(error: sqlx::Error) -> Self {
+        Self(Arc::new(error.into()))
+    }
+}
 
 /// The last query: what began after a question was asked answers it.
 struct Attempt {
@@ -122,7 +129,7 @@ impl Directory {
         let began = Instant::now();
         *last = Some(Attempt { began, outcome: None });
         // Boxed: every invite's future has room for it, and few come here.
-        let outcome = Box::pin(self.refresh()).await.map_err(|error| Stale(Arc::new(error)));
+        let outcome = db::answered(Box::pin(self.refresh())).await;
         *last = Some(Attempt { began, outcome: Some(outcome.clone()) });
         outcome.map(|()| self.snapshot())
     }
@@ -161,9 +168,13 @@ impl Directory {
         }
     }
 
-    async fn refresh(&self) -> Result<(), StoreError> {
-        if store::version(&self.pool).await? != self.current.load().version {
-            let snapshot = self.load().await?;
+    async fn refresh(&self) -> Result<(), Stale> {
+        let version = store::version(&self.pool).await;
+        kinds::LOOK_FOR_CHANGES.note(&version);
+        if version? != self.current.load().version {
+            let snapshot = self.load().await.map_err(|error| Stale(Arc::new(error)));
+            kinds::READ_GROUPS.note(&snapshot);
+            let snapshot = snapshot?;
             tracing::info!(version = snapshot.version, groups = snapshot.groups.len(), "groups read");
             self.current.store(Arc::new(snapshot));
         }

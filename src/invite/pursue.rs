@@ -234,7 +234,7 @@ fn tell(answer: &Answer, session: &Session) {
             tracing::info!(session = %session.id, why, "a text may have gone out");
         }
         Answer::Withheld => {
-            tracing::warn!(session = %session.id, "this process stood still for too long; its text was not written");
+            tracing::warn!(session = %session.id, "the claim was over before the text could be written; it was not written");
         }
         _ => {}
     }

@@ -25,7 +25,7 @@ pub fn verdict(result: Result<Progress, Trouble>) -> Verdict {
     match result {
         Ok(Progress::Answered(reply)) => Verdict::Answer(reply),
         Ok(Progress::Later(resume)) => Verdict::Later(resume),
-        Err(Trouble::Stopping) => Verdict::Return,
+        Err(Trouble::Stopping | Trouble::Unsure(_)) => Verdict::Return,
         Err(Trouble::Defect(reason)) => {
             let message =
                 "the worker could not finish this invite; it is set aside, and an operator can replay it";
@@ -47,6 +47,7 @@ mod tests {
         let resume = Resume { session: Uuid::nil(), ticket: Uuid::max(), after: Duration::from_secs(1) };
         assert_eq!(verdict(Ok(Progress::Later(resume))), Verdict::Later(resume));
         assert_eq!(verdict(Err(Trouble::Stopping)), Verdict::Return);
+        assert_eq!(verdict(Err(Trouble::Unsure("count"))), Verdict::Return);
         let Verdict::SetAside { reply, reason } = verdict(Err(Trouble::Defect("why".into()))) else {
             panic!()
         };

@@ -4,6 +4,10 @@
 //! None of these is repeated when its commit may be hidden by a lost connection: what was taken twice is lost, and a
 //! limit errs on the side of less.
 
+use crate::{
+    db::kinds,
+    trouble::{Patience, repeat},
+};
 use sqlx::PgPool;
 use std::time::Duration;
 
@@ -60,15 +64,17 @@ pub async fn peek<const N: usize>(
     asked: [(&str, Size); N],
 ) -> Result<[Holds; N], sqlx::Error> {
     let names = asked.map(|(name, _)| name);
-    let found = sqlx::query!(
-        r#"
+    let look = || {
+        sqlx::query!(
+            r#"
         select name, extract(epoch from full_at - now())::float8 as "full_in!"
           from rate_buckets where name = any($1::text[])
         "#,
-        &names as &[&str],
-    )
-    .fetch_all(pool)
-    .await?;
+            &names as &[&str],
+        )
+        .fetch_all(pool)
+    };
+    let found = repeat(&kinds::PEEK_AT_GUESSES, Patience::Brief, look).await?;
     Ok(asked.map(|(name, size)| {
         let full_in = found.iter().find(|row| row.name == name).map_or(0.0, |row| row.full_in);
         size.holds(full_in)
@@ -79,8 +85,9 @@ pub async fn peek<const N: usize>(
 pub async fn overdraw<const N: usize>(pool: &PgPool, from: [(&str, Size); N]) -> Result<(), sqlx::Error> {
     let names = from.map(|(name, _)| name);
     let one: Vec<f64> = from.iter().map(|(_, size)| size.seconds().1).collect();
-    sqlx::query!(
-        r#"
+    let take = || {
+        sqlx::query!(
+            r#"
         insert into rate_buckets as b (name, full_at, granted)
         select a.name, now() + make_interval(secs => a.one), 1
           from unnest($1::text[], $2::float8[]) as a (name, one)
@@ -89,11 +96,12 @@ pub async fn overdraw<const N: usize>(pool: &PgPool, from: [(&str, Size); N]) ->
         on conflict (name) do update
            set full_at = greatest(b.full_at, now()) + (excluded.full_at - now()), granted = 1
         "#,
-        &names as &[&str],
-        &one,
-    )
-    .execute(pool)
-    .await?;
+            &names as &[&str],
+            &one,
+        )
+        .execute(pool)
+    };
+    repeat(&kinds::COUNT_GUESS, Patience::Brief, take).await?;
     Ok(())
 }
 

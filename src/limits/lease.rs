@@ -2,7 +2,10 @@
 //! until when the bucket is empty, so that a flood that is refused costs no statement each.
 
 use super::buckets::{self, Size};
-use crate::trouble::{Passing, Trouble, persist};
+use crate::{
+    db::kinds,
+    trouble::{Passing, Trouble, persist},
+};
 use sqlx::PgPool;
 use std::{
     collections::HashMap,
@@ -103,7 +106,7 @@ impl Leases {
         }
         let wanted = ahead(size).max(bucket.waiting.load(Ordering::Relaxed)).max(1);
         let take = || buckets::take(&self.pool, name, size, wanted);
-        let granted = persist("take from a bucket", &self.stop, take).await?;
+        let granted = persist(&kinds::TAKE_FROM_BUCKET, &self.stop, take).await?;
         {
             let mut lease = bucket.lease();
             lease.held += granted.count;
@@ -118,9 +121,12 @@ impl Leases {
         let all: Vec<_> = self.buckets().values().cloned().collect();
         for bucket in all {
             let (size, unused) = bucket.unused();
-            if unused > 0
-                && let Err(error) = buckets::give_back(&self.pool, &bucket.name, size, unused).await
-            {
+            if unused == 0 {
+                continue;
+            }
+            let given = buckets::give_back(&self.pool, &bucket.name, size, unused).await;
+            kinds::GIVE_BACK_TO_BUCKET.note(&given);
+            if let Err(error) = given {
                 tracing::debug!(error = %error.summary(), "what was leased is not given back");
             }
         }

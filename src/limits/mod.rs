@@ -13,6 +13,7 @@ pub use lease::Permit;
 pub use pace::Slot;
 
 use crate::{
+    db::kinds,
     group::{Group, GroupId},
     phone,
     refusal::{Code, Refusal},
@@ -134,7 +135,9 @@ async fn upkeep(
         if Instant::now() >= forget_at {
             forget_at = Instant::now() + FORGET_EVERY;
             pulse.step("forgetting full buckets");
-            if let Err(error) = buckets::forget(&pool).await {
+            let forgotten = buckets::forget(&pool).await;
+            kinds::FORGET_BUCKETS.note(&forgotten);
+            if let Err(error) = forgotten {
                 tracing::debug!(error = %error.summary(), "full buckets are not deleted yet");
             }
         }

@@ -3,7 +3,10 @@
 //! quarter of a second at most, so that little is lost with one that ends.
 
 use super::{buckets, lease::Waiting};
-use crate::trouble::{Trouble, persist};
+use crate::{
+    db::kinds,
+    trouble::{Trouble, persist},
+};
 use sqlx::PgPool;
 use std::{
     collections::HashMap,
@@ -125,7 +128,7 @@ impl Paces {
         if turn.left == 0 {
             let slots = pace.waiting.load(Ordering::Relaxed).clamp(1, self.at_most);
             let reserve = || buckets::reserve(&self.pool, &pace.name, self.apart, slots);
-            let starts_in = persist("reserve a sender's time", &self.give_up, reserve).await?;
+            let starts_in = persist(&kinds::RESERVE_TIME, &self.give_up, reserve).await?;
             *turn = Reserved { next: Instant::now() + starts_in, left: slots };
         }
         tokio::select! {

@@ -22,8 +22,11 @@ pub enum Unusable {
 }
 
 impl Passing for Unusable {
-    fn passes(&self) -> bool {
-        matches!(self, Self::Database(error) if error.passes())
+    fn database_error(&self) -> Option<&sqlx::Error> {
+        match self {
+            Self::Database(error) => Some(error),
+            Self::WrongSecretsKey => None,
+        }
     }
 
     fn summary(&self) -> String {

@@ -11,8 +11,10 @@ pub use keyword::{Keyword, keyword};
 use crate::masked::debug_shows;
 use crate::{
     credential::HmacKey,
+    db::kinds,
     group::seal::{SealedBy, SecretsKey},
     phone,
+    trouble::{Patience, repeat},
 };
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
@@ -137,6 +139,10 @@ impl OptOuts {
 
     /// No more texts from this sender to this number; answers whether that is new.
     pub async fn record(&self, sender: &str, phone: &str, source: Source) -> Result<bool, sqlx::Error> {
+        repeat(&kinds::OPT_OUT, Patience::Brief, || self.insert(sender, phone, source)).await
+    }
+
+    async fn insert(&self, sender: &str, phone: &str, source: Source) -> Result<bool, sqlx::Error> {
         let hashes = self.hashes(phone);
         let added = sqlx::query!(
             "insert into optouts (phone_hash, sender, last_digits, source)
@@ -168,7 +174,13 @@ impl OptOuts {
     }
 
     /// A visitor's STOP. One that was obeyed already changes nothing, whatever came since; so it is safe to repeat.
+    ///
+    /// The provider does not send it again: the caller bounds how long it is tried.
     pub async fn stop(&self, text: Inbound<'_>) -> Result<(), sqlx::Error> {
+        repeat(&kinds::OPT_OUT, Patience::Long, || self.obey_stop(text)).await
+    }
+
+    async fn obey_stop(&self, text: Inbound<'_>) -> Result<(), sqlx::Error> {
         let hashes = self.hashes(text.from);
         sqlx::query!(
             r#"
@@ -198,6 +210,10 @@ impl OptOuts {
 
     /// A visitor's START, likewise.
     pub async fn start(&self, text: Inbound<'_>) -> Result<(), sqlx::Error> {
+        repeat(&kinds::OPT_IN, Patience::Long, || self.obey_start(text)).await
+    }
+
+    async fn obey_start(&self, text: Inbound<'_>) -> Result<(), sqlx::Error> {
         let hashes = self.hashes(text.from);
         sqlx::query!(
             r#"

@@ -10,7 +10,6 @@ use super::{
 use crate::{
     config::BrokerConfig,
     supervise::{Pulse, Task, part_of},
-    trouble::Trouble,
 };
 use futures::StreamExt;
 use lapin::{Channel, Connection, message::Delivery, options::BasicConsumeOptions, types::FieldTable};
@@ -110,7 +109,7 @@ impl Asking {
             };
             let settled = match settled {
                 Ok(settled) => settled,
-                Err(Trouble::Stopping | Trouble::Defect(_)) => return Err(AskError::NoReply),
+                Err(_) => return Err(AskError::NoReply),
             };
             maybe_taken |= settled.maybe_before;
             match settled.published {

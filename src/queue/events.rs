@@ -10,6 +10,7 @@ use super::{
 use crate::{
     backoff::Backoff,
     config::BrokerConfig,
+    db::{self, kinds},
     invite::reply::to_the_second,
     metrics,
     supervise::{Pulse, Task, keep_up},
@@ -138,7 +139,9 @@ impl Events {
 
     /// Publishes one batch, if there is one and nobody else is at it; answers how many events that were.
     async fn step(&self, line: &mut Option<Line>) -> Result<i64, Failure> {
-        if !self.is_anything_there().await? {
+        let there = db::answered(Box::pin(self.is_anything_there())).await;
+        kinds::LOOK_FOR_EVENTS.note(&there);
+        if !there? {
             if line.as_ref().is_some_and(|line| line.used.elapsed() > IDLE_AT_MOST) {
                 *line = None;
             }
@@ -156,8 +159,9 @@ impl Events {
         self.publish(&open.channel, &events).await?;
         open.used = tokio::time::Instant::now();
         let ids: Vec<i64> = events.iter().map(|event| event.id).collect();
-        sqlx::query!("delete from events where id = any($1)", &ids).execute(&mut *transaction).await?;
-        transaction.commit().await?;
+        let deleted = delete(transaction, &ids).await;
+        kinds::PUBLISH_EVENTS.note(&deleted);
+        deleted?;
         for event in &events {
             metrics::published(&event.name);
         }
@@ -235,6 +239,11 @@ async fn is_mine(transaction: &mut Transaction<'_, Postgres>) -> Result<bool, sq
     sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock($1) as "mine!""#, LOCK)
         .fetch_one(&mut **transaction)
         .await
+}
+
+async fn delete(mut transaction: Transaction<'_, Postgres>, ids: &[i64]) -> Result<(), sqlx::Error> {
+    sqlx::query!("delete from events where id = any($1)", ids).execute(&mut *transaction).await?;
+    transaction.commit().await
 }
 
 async fn first(transaction: &mut Transaction<'_, Postgres>) -> Result<Vec<Event>, sqlx::Error> {

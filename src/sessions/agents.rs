@@ -1,9 +1,14 @@
 //! What an agent does with a session key: looks its session up, joins it, ends it.
 //!
-//! Each is one statement that holds the row while it decides, so two agents at once are both told the truth.
+//! Each is one statement that holds the row while it decides, so two agents at once are both told the truth. A statement is
+//! made again where its connection was lost and a second run changes nothing.
 
-use crate::group::GroupId;
-use crate::masked::debug_shows;
+use crate::{
+    db::kinds,
+    group::GroupId,
+    masked::debug_shows,
+    trouble::{Patience, repeat},
+};
 use sqlx::PgPool;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -35,6 +40,10 @@ pub enum Ending {
 
 /// The live session that holds the key in its group.
 pub async fn look_up(pool: &PgPool, group: GroupId, key: &str) -> Result<Option<Live>, sqlx::Error> {
+    repeat(&kinds::LOOK_UP, Patience::Brief, || find(pool, group, key)).await
+}
+
+async fn find(pool: &PgPool, group: GroupId, key: &str) -> Result<Option<Live>, sqlx::Error> {
     sqlx::query_as!(
         Live,
         r#"
@@ -57,6 +66,10 @@ pub async fn look_up(pool: &PgPool, group: GroupId, key: &str) -> Result<Option<
 ///
 /// One whose text is being handed over keeps `sending` until that is recorded, and is joined by `joined_at` until then.
 pub async fn join(pool: &PgPool, group: GroupId, key: &str) -> Result<Option<Live>, sqlx::Error> {
+    repeat(&kinds::JOIN, Patience::Brief, || mark_joined(pool, group, key)).await
+}
+
+async fn mark_joined(pool: &PgPool, group: GroupId, key: &str) -> Result<Option<Live>, sqlx::Error> {
     sqlx::query_as!(
         Live,
         r#"
@@ -97,6 +110,10 @@ pub async fn join(pool: &PgPool, group: GroupId, key: &str) -> Result<Option<Liv
 
 /// Ends a live session: its key rests for the group's `--key-rest`, and is free after that.
 pub async fn end(pool: &PgPool, group: GroupId, key: &str) -> Result<Ending, sqlx::Error> {
+    repeat(&kinds::END, Patience::Brief, || mark_ended(pool, group, key)).await
+}
+
+async fn mark_ended(pool: &PgPool, group: GroupId, key: &str) -> Result<Ending, sqlx::Error> {
     let ended = sqlx::query_as!(
         Live,
         r#"
@@ -130,7 +147,7 @@ pub async fn end(pool: &PgPool, group: GroupId, key: &str) -> Result<Ending, sql
     .await?;
     Ok(match ended {
         Some(session) => Ending::Ended(session),
-        None if look_up(pool, group, key).await?.is_some() => Ending::NotSettled,
+        None if find(pool, group, key).await?.is_some() => Ending::NotSettled,
         None => Ending::NotLive,
     })
 }

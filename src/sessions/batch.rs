@@ -4,6 +4,7 @@
 //! bounded. One bad row fails its own invite and not its neighbours'.
 
 use crate::{
+    db::{self, kinds::Kind},
     supervise::{Pulse, Task, keep_up},
     trouble::{Trouble, persist},
 };
@@ -13,7 +14,6 @@ use std::{
     collections::VecDeque,
     fmt,
     future::Future,
-    io,
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
@@ -21,27 +21,26 @@ use std::{
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
     task::yield_now,
-    time::timeout,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Rows in one statement at most.
 const LARGEST: usize = 256;
 /// Connections in the pool from which on a lane keeps one: the others need some too.
-const KEPT_FROM: u32 = 4;
+const KEPT_FROM: u32 = 3;
 /// How long a lane keeps one that it does not use, and at all.
 const UNUSED_AT_MOST: Duration = Duration::from_mins(1);
 const KEPT_AT_MOST: Duration = Duration::from_mins(30);
-/// The server ends a statement after 30 s; whoever hears nothing for longer has lost it.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(35);
+/// A connection that was used so lately needs no sign of life first.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
 /// A statement over many rows; it answers each of them, in their order.
 pub trait Statement: Send + Sync + 'static {
     type Row: Send + Sync + 'static;
     type Answer: Send + 'static;
-    /// For the log.
-    const NAME: &'static str;
     const TASK: Task;
+
+    fn kind(&self) -> &'static Kind;
 
     fn run(
         &self,
@@ -64,7 +63,7 @@ pub struct Grouped<S: Statement> {
 
 impl<S: Statement> fmt::Debug for Grouped<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Grouped").field("statement", &S::NAME).finish_non_exhaustive()
+        f.debug_struct("Grouped").field("row", &std::any::type_name::<S::Row>()).finish_non_exhaustive()
     }
 }
 
@@ -110,29 +109,43 @@ struct Kept {
 }
 
 impl Kept {
-    /// Whether the line may be trusted: what stands between forgets those on which nothing moves.
-    fn is_fresh(&self) -> bool {
-        self.used.elapsed() < UNUSED_AT_MOST && self.taken.elapsed() < KEPT_AT_MOST
+    /// Whether the connection may be used: what stands between forgets those on which nothing moves.
+    async fn is_good(&mut self) -> bool {
+        let unused = self.used.elapsed();
+        unused < UNUSED_AT_MOST
+            && self.taken.elapsed() < KEPT_AT_MOST
+            && (unused < TRUSTED_FOR || db::pings(&mut self.connection).await)
     }
 }
 
 impl Line {
     async fn run<S: Statement>(&self, statement: &S, rows: &[S::Row]) -> Result<Vec<S::Answer>, sqlx::Error> {
         let mut kept = self.kept.lock().await;
-        let mut line = if let Some(line) = kept.take().filter(Kept::is_fresh) {
-            line
-        } else {
-            let now = Instant::now();
-            Kept { connection: self.pool.acquire().await?, taken: now, used: now }
+        let mut line = match self.good(kept.take()).await {
+            Some(line) => line,
+            None => {
+                let now = Instant::now();
+                Kept { connection: self.pool.acquire().await?, taken: now, used: now }
+            }
         };
         // One on which a statement failed goes back to the pool, which looks what it is worth.
-        let running = timeout(ANSWERS_WITHIN, statement.run(&mut line.connection, rows));
-        let answers = running.await.map_err(|_| sqlx::Error::Io(io::ErrorKind::TimedOut.into()))??;
+        let answers = statement.run(&mut line.connection, rows).await?;
         if self.pool.options().get_max_connections() >= KEPT_FROM {
             line.used = Instant::now();
             *kept = Some(line);
         }
         Ok(answers)
+    }
+
+    /// The connection, if it may be used; else its place in the pool is free.
+    async fn good(&self, kept: Option<Kept>) -> Option<Kept> {
+        let mut line = kept?;
+        line.is_good().await.then_some(line)
+    }
+
+    /// Its connection goes back to the pool, which closes it if it was left.
+    async fn let_go(&self) {
+        self.kept.lock().await.take();
     }
 }
 
@@ -145,8 +158,20 @@ struct Lane<S: Statement> {
 
 async fn lane<S: Statement>(lane: &mut Lane<S>, pulse: &Pulse) {
     let Lane { statement, line, queue, stop } = lane;
-    let mut waiting = Vec::with_capacity(LARGEST);
-    while queue.recv_many(&mut waiting, LARGEST).await > 0 {
+    let (mut waiting, mut leaving) = (Vec::with_capacity(LARGEST), db::leaving());
+    loop {
+        tokio::select! {
+            biased;
+            Ok(()) = leaving.changed() => {
+                line.let_go().await;
+                continue;
+            }
+            received = queue.recv_many(&mut waiting, LARGEST) => {
+                if received == 0 {
+                    return;
+                }
+            }
+        }
         pulse.step("gathering rows");
         // Those that are ready to run come first, and may have a row for this statement too. If none is, it costs nothing.
         yield_now().await;
@@ -162,15 +187,15 @@ async fn lane<S: Statement>(lane: &mut Lane<S>, pulse: &Pulse) {
         };
         let mut parts = vec![rows.as_slice()];
         while let Some(part) = parts.pop() {
-            let running = persist(S::NAME, stop, || {
+            let running = persist(statement.kind(), stop, || {
                 pulse.step("running the statement");
                 line.run(statement, part)
             });
             // A panic is a fault of one row's, and not the end of the lane.
             let ran = AssertUnwindSafe(running).catch_unwind().await;
-            match ran
-                .unwrap_or_else(|_| Err(Trouble::Defect(format!("a panic in the statement {:?}", S::NAME))))
-            {
+            match ran.unwrap_or_else(|_| {
+                Err(Trouble::Defect(format!("a panic in the statement {:?}", statement.kind().name)))
+            }) {
                 Ok(results) => results.into_iter().for_each(|result| answer(Ok(result))),
                 // The statement failed as a whole: its halves show which row was to blame.
                 Err(Trouble::Defect(_)) if part.len() > 1 => {

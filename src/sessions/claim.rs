@@ -6,6 +6,7 @@ use super::{
 };
 use crate::masked::debug_shows;
 use crate::{
+    db::kinds,
     metrics,
     optouts::Hashes,
     refusal::Refusal,
@@ -98,9 +99,17 @@ impl Sessions {
     /// the text may not be sent any more.
     pub async fn claim(&self, row: &Standing, to: &Recipient<'_>) -> Result<Option<Session>, Trouble> {
         // Random, so that a claim whose commit a lost connection hid is known again.
-        let (fence, begun) = (rand::random_range(1..=i64::MAX), Instant::now());
-        let claim = || statements::claim(&self.pool, row, to, fence, self.lease);
-        let Some(claimed) = persist("claim a session", &self.stop, claim).await? else { return Ok(None) };
+        let fence = rand::random_range(1..=i64::MAX);
+        let claim = || async {
+            let mut connection = self.pool.acquire().await?;
+            // The wait for a connection, and the tries before this one, take nothing from the claim's time.
+            let begun = Instant::now();
+            let claimed = statements::claim(&mut connection, row, to, fence, self.lease).await?;
+            Ok::<_, sqlx::Error>(claimed.map(|claimed| (begun, claimed)))
+        };
+        let Some((begun, claimed)) = persist(&kinds::CLAIM_SESSION, &self.stop, claim).await? else {
+            return Ok(None);
+        };
         let lost = |what: &str| Trouble::Defect(format!("a session in hand has no {what}"));
         Ok(Some(Session {
             id: row.id,
@@ -149,8 +158,8 @@ impl Sessions {
 
     /// The provider's own word that it accepted a session's text: from its list, or in an answer that came too late.
     pub async fn accepted(&self, id: Uuid, provider_message_id: &str) -> Result<(), Trouble> {
-        let hear = || receipts::hear(&self.pool, id, provider_message_id, Word::Taken);
-        let heard = persist("accepted after all", &self.stop, hear).await?;
+        let hear = || receipts::note(&self.pool, id, provider_message_id, Word::Taken);
+        let heard = persist(&kinds::ACCEPTED, &self.stop, hear).await?;
         metrics::heard(id, provider_message_id, &heard);
         Ok(())
     }
@@ -159,12 +168,12 @@ impl Sessions {
     /// visitor may have said STOP.
     pub async fn may_send(&self, row: &Standing, to: &Recipient<'_>) -> Result<Permission, Trouble> {
         let look = || statements::may_send(&self.pool, row, to);
-        persist("look at the group and its opt-outs", &self.stop, look).await
+        persist(&kinds::LOOK_AT_PERMISSION, &self.stop, look).await
     }
 
     /// A look at the provider's list has missed the text of the row's last try.
     pub async fn missed(&self, row: &Standing) -> Result<(), Trouble> {
-        persist("count a look", &self.stop, || statements::missed(&self.pool, row)).await
+        persist(&kinds::COUNT_LOOK, &self.stop, || statements::missed(&self.pool, row)).await
     }
 
     /// Those of the texts to the row's number that no other session has.
@@ -174,22 +183,25 @@ impl Sessions {
         }
         let phone = row.phone.as_deref().unwrap_or_default();
         let find = || statements::taken_texts(&self.pool, row.id, phone, &texts);
-        let taken = persist("whose are texts", &self.stop, find).await?;
+        let taken = persist(&kinds::WHOSE_TEXTS, &self.stop, find).await?;
         texts.retain(|text| !taken.contains(text));
         Ok(texts)
     }
 }
 
 impl Session {
-    /// The claim that comes with a row's insert, whose statement was sent at `begun` or later.
+    /// The claim that comes with a row's insert, which was asked for at `opened`.
     pub(super) fn of_new_row(
         id: Uuid,
         opening: &Opening<'_>,
         key: SessionKey,
         text: String,
-        begun: Instant,
+        opened: Instant,
         written: Written,
     ) -> Self {
+        // The request's own limits count from when it was opened, and the database may have been away since.
+        let waited = written.begun.saturating_duration_since(opened);
+        let left = |limit: Option<Duration>| limit.map(|left| left.saturating_sub(waited));
         Self {
             id,
             group: opening.about.group.get(),
@@ -199,12 +211,12 @@ impl Session {
             expires_at: written.expires_at.unwrap_or_else(OffsetDateTime::now_utc),
             attempts: 1,
             unsettled: false,
-            begun,
+            begun: written.begun,
             fence: 0,
             ticket: written.ticket,
             ttl_left: opening.ttl,
-            deadline_left: opening.about.deadline,
-            own_limit_left: opening.about.own_limit,
+            deadline_left: left(opening.about.deadline),
+            own_limit_left: left(opening.about.own_limit),
         }
     }
 

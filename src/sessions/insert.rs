@@ -8,9 +8,12 @@ use super::{
     row::{NewRow, Written},
     statements::to_json,
 };
-use crate::supervise::Task;
+use crate::{
+    db::kinds::{self, Kind},
+    supervise::Task,
+};
 use sqlx::PgConnection;
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Instant};
 use uuid::Uuid;
 
 /// What became of a row.
@@ -35,14 +38,17 @@ pub struct Insert {
 impl Statement for Insert {
     type Row = NewRow;
     type Answer = Inserted;
-    const NAME: &'static str = "insert sessions";
     const TASK: Task = Task::InsertSessions;
+
+    fn kind(&self) -> &'static Kind {
+        &kinds::INSERT_SESSIONS
+    }
 
     async fn run(&self, line: &mut PgConnection, rows: &[NewRow]) -> Result<Vec<Inserted>, sqlx::Error> {
         fn column<'a, T>(rows: &'a [NewRow], value: impl Fn(&'a NewRow) -> T) -> Vec<T> {
             rows.iter().map(value).collect()
         }
-        let gates = Gates::of(rows);
+        let (gates, begun) = (Gates::of(rows), Instant::now());
         let inserted = sqlx::query!(
             r#"
             with gated as materialized (
@@ -136,7 +142,9 @@ impl Statement for Insert {
         let mut answers: HashMap<Uuid, Inserted> = HashMap::with_capacity(inserted.len());
         for row in inserted {
             let answer = match (row.opted_out, row.after, row.ticket) {
-                (None, _, Some(ticket)) => Inserted::Written(Written { expires_at: row.expires_at, ticket }),
+                (None, _, Some(ticket)) => {
+                    Inserted::Written(Written { expires_at: row.expires_at, ticket, begun })
+                }
                 (Some(true), ..) => Inserted::Gated(Gated::OptedOut),
                 (_, Some(after), _) => Inserted::Gated(Gated::TooMany { after: span(after) }),
                 _ => Inserted::Gated(Gated::Crowded),
@@ -161,7 +169,7 @@ mod tests {
             row::{Begun, Content},
         },
     };
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     const INSERT: Insert =
         Insert { lease: Lease { ends: Duration::from_secs(20), settle: Duration::from_secs(30) } };

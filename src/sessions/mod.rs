@@ -30,6 +30,7 @@ pub use sweep::sweep;
 pub use visitors::{Visited, visit};
 
 use crate::{
+    db::kinds,
     group::GroupId,
     refusal::{Code, Refusal},
     trouble::{Passing, Trouble, persist},
@@ -142,7 +143,9 @@ impl Sessions {
     pub async fn acknowledged(&self, requests: &[[u8; 32]]) -> Result<(), Trouble> {
         // Once only: made again, it might mark the row of an equal request that is still in hand. A mark that is lost leaves
         // the request unsure, which is safe.
-        statements::acknowledge(&self.pool, requests).await.map_err(|error| Trouble::Defect(error.summary()))
+        let marked = statements::acknowledge(&self.pool, requests).await;
+        kinds::ACKNOWLEDGE.note(&marked);
+        marked.map_err(|error| Trouble::Defect(error.summary()))
     }
 
     /// Begins a session under a key that nobody in its group holds, unless its message id is taken or its gate closed.
@@ -191,7 +194,7 @@ impl Sessions {
             // has claimed it, or what we drew is taken.
             match self.by_id(id).await? {
                 Some(row) if row.is_untouched() => {
-                    let written = Written { expires_at: row.expires_at, ticket: row.ticket };
+                    let written = Written { expires_at: row.expires_at, ticket: row.ticket, begun };
                     let session = Session::of_new_row(id, opening, key, text, begun, written);
                     return Ok(Opened::New(Box::new(session)));
                 }
@@ -304,11 +307,13 @@ impl Sessions {
     }
 
     async fn find(&self, which: Which<'_>) -> Result<Option<Standing>, Trouble> {
-        persist("find a session", &self.stop, || statements::find(&self.pool, which, self.lease.settle)).await
+        persist(&kinds::FIND_SESSION, &self.stop, || statements::find(&self.pool, which, self.lease.settle))
+            .await
     }
 
     async fn release(&self, id: Uuid) -> Result<(), Trouble> {
-        persist("release a message id", &self.stop, || statements::release_message_id(&self.pool, id)).await
+        persist(&kinds::RELEASE_MESSAGE_ID, &self.stop, || statements::release_message_id(&self.pool, id))
+            .await
     }
 }
 

@@ -1,6 +1,10 @@
 //! The provider's word on a session's text: from its list, from an answer that came late, from a delivery receipt. In any
 //! order, and as often as it likes: what is stored is the same in the end.
 
+use crate::{
+    db::kinds,
+    trouble::{Patience, repeat},
+};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -30,10 +34,20 @@ pub enum Heard {
     NoSession,
 }
 
+/// [`note`], for the provider's own request.
+pub async fn hear(
+    pool: &PgPool,
+    session: Uuid,
+    provider_message_id: &str,
+    word: Word,
+) -> Result<Heard, sqlx::Error> {
+    repeat(&kinds::HEAR, Patience::Brief, || note(pool, session, provider_message_id, word)).await
+}
+
 /// Notes it, with its events. It proves that a text is there, whoever has a claim on the row: so it settles one that is
 /// `sending` or `unknown`; an answer that was given stays as it is. Delivered is the last word: what was not delivered may
 /// yet arrive, and what has arrived stays delivered.
-pub async fn hear(
+pub(super) async fn note(
     pool: &PgPool,
     session: Uuid,
     provider_message_id: &str,

@@ -3,6 +3,7 @@
 
 use super::Fingerprints;
 use crate::{
+    db::{self, kinds},
     metrics::{self, Retired},
     optouts,
     supervise::{Pulse, Task, keep_up},
@@ -42,9 +43,9 @@ async fn go_on(
     loop {
         pulse.step("deleting and blanking old sessions");
         let begun = Instant::now();
-        let Some(done) = stop.run_until_cancelled(step(&pool, retention, &fingerprints)).await else {
-            return;
-        };
+        let stepping = db::answered(Box::pin(step(&pool, retention, &fingerprints)));
+        let Some(done) = stop.run_until_cancelled(stepping).await else { return };
+        kinds::RETAIN.note(&done);
         let pause = match done {
             // There is more, but the invites go first.
             Ok(true) => (begun.elapsed() * RESTS).max(LEAST_REST),

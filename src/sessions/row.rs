@@ -103,6 +103,8 @@ impl NewRow {
 /// What the database made of a row that was written.
 #[derive(Debug, Clone, Copy)]
 pub struct Written {
+    /// Before the statement was sent that wrote it.
+    pub begun: Instant,
     /// By the database's clock.
     pub expires_at: Option<OffsetDateTime>,
     pub ticket: Uuid,

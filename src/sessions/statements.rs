@@ -5,7 +5,13 @@ use super::{
     claim::{Permission, Recipient},
     row::Standing,
 };
-use crate::{group::GroupId, masked::debug_shows, refusal::Refusal, supervise::Task};
+use crate::{
+    db::kinds::{self, Kind},
+    group::GroupId,
+    masked::debug_shows,
+    refusal::Refusal,
+    supervise::Task,
+};
 use sqlx::{PgConnection, PgPool, types::Json};
 use std::{collections::HashMap, time::Duration};
 use uuid::Uuid;
@@ -52,8 +58,11 @@ pub struct Record;
 impl Statement for Record {
     type Row = Ended;
     type Answer = bool;
-    const NAME: &'static str = "record outcomes";
     const TASK: Task = Task::RecordOutcomes;
+
+    fn kind(&self) -> &'static Kind {
+        &kinds::RECORD_OUTCOMES
+    }
 
     async fn run(&self, line: &mut PgConnection, all: &[Ended]) -> Result<Vec<bool>, sqlx::Error> {
         // An update takes one of several values for a row, whichever: so it gets one only, and the provider's word first.
@@ -210,7 +219,7 @@ pub async fn find(
 /// Claims a row for one more try, which is counted before it is made; `None` when it is another's, over, or not to be
 /// sent any more. `fence` is the claim's new name: the same claim made again is the same claim.
 pub async fn claim(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     row: &Standing,
     to: &Recipient<'_>,
     fence: i64,
@@ -244,7 +253,7 @@ pub async fn claim(
         &to.hashes.all() as &[&[u8]],
         to.sender,
     )
-    .fetch_optional(pool)
+    .fetch_optional(connection)
     .await
 }
 

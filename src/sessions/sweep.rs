@@ -2,7 +2,7 @@
 
 use super::{statements::SEEN_AS_UNKNOWN, too_late, unknown};
 use crate::{
-    db::{self, Remedy},
+    db::{self, Action, kinds},
     refusal::Refusal,
     supervise::{Kept, Pulse, Task, keep_up},
 };
@@ -23,12 +23,14 @@ pub fn sweep(pool: PgPool, stop: CancellationToken) -> Kept {
 async fn go_on(pool: PgPool, stop: CancellationToken, pulse: Pulse) {
     loop {
         pulse.step("moving sessions on whose time is over");
-        let pause = match step(&pool).await {
+        let stepped = db::answered(Box::pin(step(&pool))).await;
+        kinds::SWEEP.note(&stepped);
+        let pause = match stepped {
             // A full batch: there is more, but the invites go first.
             Ok(moved) if moved == BATCH => Duration::from_millis(20),
             Ok(_) => EVERY.mul_f64(rand::random_range(0.8..1.2)),
             Err(error) => {
-                if db::remedy(&error) == Remedy::GiveUp {
+                if db::action(&error) == Action::Refuse {
                     tracing::error!(%error, "the sweep of sessions failed");
                 }
                 EVERY * 5

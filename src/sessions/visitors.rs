@@ -1,6 +1,10 @@
 //! What the visitor's page shows of a session, by the token of its link.
 
-use crate::masked::debug_shows;
+use crate::{
+    db::kinds,
+    masked::debug_shows,
+    trouble::{Patience, repeat},
+};
 use sqlx::PgPool;
 
 /// A session as its visitor sees it.
@@ -16,6 +20,10 @@ debug_shows!(Visited { group_id, is_live });
 
 /// The session whose link this is, for as long as it holds its key.
 pub async fn visit(pool: &PgPool, token: &str) -> Result<Option<Visited>, sqlx::Error> {
+    repeat(&kinds::VISIT, Patience::Brief, || find(pool, token)).await
+}
+
+async fn find(pool: &PgPool, token: &str) -> Result<Option<Visited>, sqlx::Error> {
     sqlx::query_as!(
         Visited,
         r#"

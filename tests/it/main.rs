@@ -31,6 +31,7 @@ mod outage;
 mod pasted;
 mod provider;
 mod receipts;
+mod refusing;
 mod replies;
 mod request;
 mod retention;

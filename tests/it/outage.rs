@@ -93,14 +93,14 @@ async fn a_database_that_cannot_write_is_waited_for_and_told_once() {
     for n in 0..20 {
         world.broker.request(Message::json(&world.request()).correlation(&format!("{n}"))).await;
     }
-    world.worker().says("the database does not answer").await;
+    world.worker().says("the database does not carry out a statement").await;
     assert!(world.broker.left().is_empty());
     world.database.execute("drop trigger full_disk on sessions").await;
     for n in 0..20 {
         world.broker.reply(&n.to_string()).await.sent();
     }
     world.worker().says("the database answers again").await;
-    let told = world.worker().log().matches("the database does not answer").count();
+    let told = world.worker().log().matches("the database does not carry out").count();
     assert!(told <= 4, "once for each batch that waited, not for each try: {told}");
 }
 
