@@ -18,6 +18,7 @@ mod plan;
 mod process;
 mod provider;
 mod publish;
+#[expect(dead_code, reason = "tests/it uses the rest")]
 #[path = "../it/support/raw.rs"]
 mod raw;
 mod report;
