@@ -15,15 +15,15 @@ struct Folder(PathBuf);
 impl Folder {
     fn new() -> Self {
         let path = std::env::temp_dir().join(format!("session-invite-{}", uuid::Uuid::new_v4()));
-        fs::create_dir_all(path.join("below")).unwrap();
+        fs::create_dir_all(path.join("below")).expect("a folder can be made");
         Self(path)
     }
 
     fn with(env: impl AsRef<[u8]>, mode: u32) -> Self {
         let folder = Self::new();
         let file = folder.0.join(".env");
-        fs::write(&file, env).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        fs::write(&file, env).expect("a file can be written");
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("a mode can be set");
         folder
     }
 }
@@ -153,7 +153,8 @@ async fn parameters_that_are_not_obeyed_are_named_once_and_without_their_values(
 
 /// A port of this machine on which nobody listens.
 fn closed_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").port()
 }
 
 #[tokio::test]
@@ -226,7 +227,12 @@ async fn a_group_with_a_bad_template_is_its_own_problem() {
 
 /// The world's key, and another.
 fn keys(world: &World) -> (String, String) {
-    let old = world.environment(&[]).into_iter().find(|(name, _)| name == "SECRETS_KEY").unwrap().1;
+    let old = world
+        .environment(&[])
+        .into_iter()
+        .find(|(name, _)| name == "SECRETS_KEY")
+        .expect("the world has a key")
+        .1;
     (old, BASE64_STANDARD.encode([7_u8; 32]))
 }
 
