@@ -173,6 +173,16 @@ impl Gateway {
 /// What a deep queue takes to become less deep.
 const BACKLOG_SINKS: Duration = Duration::from_secs(5);
 
+/// What the fuzzing targets call (docs/FUZZING.md).
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use super::{
+        visitor::written_token,
+        webhooks::{decoded, form},
+    };
+}
+
 /// Every address with its handler.
 fn router(gateway: Arc<Gateway>) -> Router {
     let cors = cors(&gateway.config.http.cors_origins);

@@ -52,7 +52,7 @@ pub async fn page(
 
 /// The token of a link that a reader's program found in a text: without the punctuation, white space and invisible
 /// characters that it took for a part of it.
-fn written_token(text: &str) -> Option<String> {
+pub fn written_token(text: &str) -> Option<String> {
     let visible = pasted::visible(text);
     let token =
         visible.trim_matches(|c: char| !c.is_alphanumeric() && (!c.is_control() || c.is_whitespace()));

@@ -129,7 +129,7 @@ fn signed(gateway: &Gateway, asked: &AsAsked, headers: &HeaderMap, body: &[u8]) 
 
 /// Names and values of a form (<https://url.spec.whatwg.org/#urlencoded-parsing>), as bytes: the signature is over them,
 /// whether they are text or not.
-fn decoded(body: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub fn decoded(body: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let plain = |text: &[u8]| -> Vec<u8> {
         let spaced: Vec<u8> = text.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
         percent_decode(&spaced).collect()
@@ -141,6 +141,12 @@ fn decoded(body: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
         (plain(name), plain(value))
     });
     pairs.collect()
+}
+
+/// A form's fields, as a fuzzing target looks at them.
+#[cfg(fuzzing)]
+pub fn form(body: &[u8]) -> Result<Vec<(String, String)>, Refusal> {
+    Form::read(decoded(body)).map(|form| form.0)
 }
 
 fn no_session() -> Problem {

@@ -74,6 +74,13 @@ fn matches(pattern: &str, name: &str) -> bool {
     true
 }
 
+/// What the fuzzing targets call (docs/FUZZING.md).
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use super::wire::fuzz as properties;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

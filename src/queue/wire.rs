@@ -88,6 +88,18 @@ pub(super) async fn connect(
     Connection::connector(uri, runtime, open, properties).await
 }
 
+/// Properties as bytes on the wire, as a fuzzing target looks at them: what passes here, the library parses whole, and so
+/// are they read.
+#[cfg(fuzzing)]
+pub fn fuzz(properties: &[u8]) {
+    if readable::properties(properties) {
+        let parsed = lapin::protocol::basic::parse_properties(properties);
+        let Ok((rest, properties)) = parsed else { panic!("the library refuses it") };
+        assert!(rest.is_empty());
+        let _ = super::delivery::read(&properties, Vec::new()).sha256();
+    }
+}
+
 type TokioStream = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
 
 /// Tokio's reactor, whose streams are screened.

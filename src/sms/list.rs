@@ -90,7 +90,7 @@ impl Place {
         if head.status.as_u16() != 200 {
             return Err(LookFailed(format!("the provider answers {}", head.status.as_u16())));
         }
-        serde_json::from_slice(&body).map_err(|_| LookFailed("a page is not a list of messages".to_owned()))
+        read_page(&body)
     }
 
     /// The account's credentials go nowhere else, whatever a page says.
@@ -102,6 +102,20 @@ impl Place {
         } else {
             Err(LookFailed("its next page is at another origin".to_owned()))
         }
+    }
+}
+
+fn read_page(body: &[u8]) -> Result<Page, LookFailed> {
+    serde_json::from_slice(body).map_err(|_| LookFailed("a page is not a list of messages".to_owned()))
+}
+
+/// Reads a page and looks for a text in it, as a fuzzing target does.
+#[cfg(fuzzing)]
+pub fn page(body: &[u8]) {
+    let since = OffsetDateTime::UNIX_EPOCH;
+    let wanted = Wanted { to: "+11110000000", key: "123456", token: "aB3aB3aB3aB3aB3a", text: "Join", since };
+    for message in read_page(body).into_iter().flat_map(|page| page.messages) {
+        let _ = (wanted.is_it(&message), message.is_before(since));
     }
 }
 

@@ -11,3 +11,10 @@ mod written;
 pub use answer::{Answer, Later};
 pub use client::{Place, Sms, Text};
 pub use list::{LookFailed, Wanted};
+
+/// What the fuzzing targets call (docs/FUZZING.md).
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use super::{answer::read, list::page};
+}

@@ -1,0 +1,11 @@
+//! A message's properties as bytes on the wire: what the frame inspector lets through, the client library reads whole, and so
+//! do we.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use session_invite::queue::fuzzing;
+
+fuzz_target!(|properties: &[u8]| {
+    fuzzing::properties(properties);
+});

@@ -1,0 +1,18 @@
+//! A request's path: any text leads to one address or to none, and a visitor's link to a token or to none.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use session_invite::gateway::{fuzzing::written_token, routes};
+
+fuzz_target!(|path: &str| {
+    for prefix in ["", "/invite"] {
+        let Some((route, known)) = routes::find(path, prefix) else { continue };
+        let again = routes::find(&known, "").expect("what was matched matches");
+        assert_eq!(again.0, route, "{path:?}");
+    }
+    if let Some(token) = written_token(path) {
+        assert!(token.len() == 16 && token.bytes().all(|b| b.is_ascii_alphanumeric()));
+        assert_eq!(written_token(&token), Some(token));
+    }
+});

@@ -1,0 +1,52 @@
+//! The body of an invite: any bytes give a request whose fields keep the contract, or a refusal.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+use session_invite::{
+    group::{Group, GroupId, options::Options, template::Wording},
+    invite::{Envelope, Request, request},
+    phone::PhoneNumber,
+    sessions::Asked,
+};
+use std::sync::LazyLock;
+
+static GROUP: LazyLock<Group> = LazyLock::new(|| Group {
+    id: GroupId::new(72).expect("a group's id"),
+    enabled: true,
+    options: Options::default(),
+    wording: Wording::check("{key}", None, "http://127.0.0.1:8080").expect("a template"),
+    join: None,
+    api_keys: Vec::new(),
+    jwt_secrets: Vec::new(),
+    keys_missing: false,
+});
+
+fuzz_target!(|body: &[u8]| {
+    let envelope = Envelope { body: body.to_vec(), ..Envelope::default() };
+    let request = match Request::parse(&envelope) {
+        Ok(request) => request,
+        Err(refusal) => {
+            assert!(matches!(refusal.status, 400 | 413), "{refusal:?}");
+            return;
+        }
+    };
+    if let Err(refusal) = request.credential(&envelope) {
+        assert_eq!(refusal.status, 401, "{refusal:?}");
+    }
+    if let Err(refusal) = request::groupid(&request, &envelope) {
+        assert_eq!(refusal.field.as_deref(), Some("groupid"), "{refusal:?}");
+    }
+    let mut asked = Asked::default();
+    match request.fields(&GROUP, &mut asked) {
+        Ok(()) => {
+            assert!(asked.phone.as_deref().and_then(PhoneNumber::from_e164).is_some());
+            assert!(asked.session_params.len() <= 4096 && !asked.session_params.contains("\\u0000"));
+            let params: Value = serde_json::from_str(&asked.session_params).expect("what is stored is JSON");
+            let is_scalar = |value: &Value| !value.is_object() && !value.is_array() && !value.is_null();
+            assert!(params.as_object().is_some_and(|params| params.values().all(is_scalar)), "{params}");
+        }
+        Err(refusal) => assert!(refusal.status == 400 && refusal.field.is_some(), "{refusal:?}"),
+    }
+});

@@ -1,0 +1,51 @@
+# `./dev fuzz`: cargo-fuzz's targets (docs/FUZZING.md), each for a while, from the committed seeds.
+
+CARGO_FUZZ_VERSION=0.13.2
+
+command_fuzz() {
+    local seconds=20 target
+    local -a targets=() failed=()
+    while (($#)); do
+        case $1 in
+            --seconds)
+                seconds=${2-}
+                shift
+                ;;
+            --seconds=*) seconds=${1#*=} ;;
+            -*) wrong_usage "fuzz does not take \"$1\"" ;;
+            *) targets+=("$1") ;;
+        esac
+        shift
+    done
+    [[ $seconds =~ ^[1-9][0-9]*$ ]] || wrong_usage "--seconds is a number, not \"$seconds\""
+    need_build_tools
+    cargo +nightly --version >/dev/null 2>&1 ||
+        fail "fuzzing needs Rust's nightly toolchain, and there is none: rustup toolchain install nightly --profile minimal"
+    PATH=$DEV_DIR/tools/bin:$PATH
+    if ! cargo fuzz --version >/dev/null 2>&1; then
+        say "Installing cargo-fuzz $CARGO_FUZZ_VERSION into .dev/tools"
+        cargo install cargo-fuzz --version "$CARGO_FUZZ_VERSION" --locked --quiet --root "$DEV_DIR/tools" ||
+            fail "cargo-fuzz could not be installed"
+    fi
+    ((${#targets[@]})) || mapfile -t targets < <(cargo +nightly fuzz list)
+    # There is no unsafe code to watch, and a sanitizer would halve the speed.
+    cargo +nightly fuzz build --sanitizer none || fail "the targets do not build"
+    for target in "${targets[@]}"; do
+        fuzz_one "$target" "$seconds" || failed+=("$target")
+    done
+    ((${#failed[@]} == 0)) || fail "failed: ${failed[*]}; what made it fail is in fuzz/artifacts"
+    say "${#targets[@]} targets, $seconds s each: nothing found"
+}
+
+# What it learns goes to fuzz/corpus, which is not committed. A failure's output ends with the input.
+fuzz_one() {
+    local log=$DEV_DIR/fuzz-$1.log
+    [[ -d fuzz/seeds/$1 ]] || fail "there is no target \"$1\""
+    mkdir -p "fuzz/corpus/$1"
+    if ! cargo +nightly fuzz run --sanitizer none "$1" "fuzz/corpus/$1" "fuzz/seeds/$1" -- \
+        -max_total_time="$2" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 >"$log" 2>&1; then
+        tail -n 40 "$log"
+        return 1
+    fi
+    say "$1: $(grep -E '^stat::number_of_executed_units' "$log" | tr -dc '0-9') inputs"
+}
