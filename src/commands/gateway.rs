@@ -50,12 +50,12 @@ pub async fn run(args: &GatewayArgs) -> anyhow::Result<()> {
     }
     let connections = Connections::default();
     let serving = gateway::start(gateway.clone(), listener, connections.clone(), stop.clone());
-    let reaching = async {
+    let reaching = Box::pin(async {
         tokio::try_join!(
             reach_database(&config, &gateway, &stop, &give_up),
             reach_broker(&config.broker, &gateway, &give_up),
         )
-    };
+    });
     if let Some(reached) = stop.run_until_cancelled(reaching).await {
         reached?;
         // A worker that starts on this machine at the same time may have the default address.
