@@ -3,6 +3,7 @@
 use super::{Action, leave};
 use crate::{db, trouble::Passing};
 use std::{
+    borrow::Cow,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -108,7 +109,7 @@ impl Kind {
     pub fn has_failed(&self, error: &impl Passing) {
         let database = error.database_error();
         let code = match database {
-            Some(sqlx::Error::Database(error)) => error.code().map(|code| code.into_owned()),
+            Some(sqlx::Error::Database(error)) => error.code().map(Cow::into_owned),
             _ => None,
         };
         let without_connection = matches!(database, Some(sqlx::Error::PoolTimedOut));

@@ -8,6 +8,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
 use std::{
+    borrow::Cow,
     fmt::Write as _,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
@@ -215,7 +216,7 @@ async fn connect(node: &PgConnectOptions) -> Result<(PgConnection, PgConnectOpti
 }
 
 fn code(error: &sqlx::Error) -> Option<String> {
-    error.as_database_error().and_then(|error| error.code()).map(|code| code.into_owned())
+    error.as_database_error()?.code().map(Cow::into_owned)
 }
 
 /// What an error on the way to a connection means.

@@ -107,10 +107,7 @@ impl Asking {
                 came = &mut reply => return came.map_err(|_| AskError::NoReply),
                 settled = self.publisher.settle(message.clone()) => settled,
             };
-            let settled = match settled {
-                Ok(settled) => settled,
-                Err(_) => return Err(AskError::NoReply),
-            };
+            let Ok(settled) = settled else { return Err(AskError::NoReply) };
             maybe_taken |= settled.maybe_before;
             match settled.published {
                 Published::Routed | Published::Lost | Published::Blamed => maybe_taken = true,

@@ -121,12 +121,11 @@ impl Kept {
 impl Line {
     async fn run<S: Statement>(&self, statement: &S, rows: &[S::Row]) -> Result<Vec<S::Answer>, sqlx::Error> {
         let mut kept = self.kept.lock().await;
-        let mut line = match self.good(kept.take()).await {
-            Some(line) => line,
-            None => {
-                let now = Instant::now();
-                Kept { connection: self.pool.acquire().await?, taken: now, used: now }
-            }
+        let mut line = if let Some(line) = self.good(kept.take()).await {
+            line
+        } else {
+            let now = Instant::now();
+            Kept { connection: self.pool.acquire().await?, taken: now, used: now }
         };
         // One on which a statement failed goes back to the pool, which looks what it is worth.
         let answers = statement.run(&mut line.connection, rows).await?;

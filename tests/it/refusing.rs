@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// Within that the process says that it is not ready, and that it is again.
 const WITHIN: Duration = Duration::from_secs(10);
-const INVITES: usize = 5;
+const INVITES: u64 = 5;
 
 /// A role of the world's database that may use its tables, and change none.
 struct Role {
@@ -162,7 +162,7 @@ async fn a_database_that_refuses_is_named_and_no_invite_is_lost() {
     let mut gateway = world.start_gateway(&[("DATABASE_URL", &role.url)]).await;
     let database: String = world.database.value("select quote_ident(current_database())").await;
     let filled = |sql: &str| sql.replace("{role}", &role.name).replace("{database}", &database);
-    for (n, fault) in FAULTS.iter().enumerate() {
+    for (n, fault) in (0..).zip(FAULTS) {
         eprintln!("{}", fault.name);
         world.database.execute(&filled(fault.begins)).await;
         // Settings and logins count for new connections.
@@ -196,7 +196,7 @@ async fn a_database_that_refuses_is_named_and_no_invite_is_lost() {
         for m in 0..INVITES {
             world.broker.reply(&format!("{n}-{m}")).await.sent();
         }
-        assert_eq!(world.provider.posts().await as usize, (n + 1) * INVITES, "{}", fault.name);
+        assert_eq!(world.provider.posts().await, (n + 1) * INVITES, "{}", fault.name);
     }
     assert!(!worker.log().contains("pool timed out"), "{}", worker.log());
     assert!(gateway.process.stop().success());
@@ -230,7 +230,7 @@ async fn a_lock_is_named_with_its_holder_and_leaves_no_claim_behind() {
     for n in 0..INVITES {
         world.broker.reply(&n.to_string()).await.sent();
     }
-    assert_eq!(world.provider.posts().await as usize, INVITES);
+    assert_eq!(world.provider.posts().await, INVITES);
     let log = world.worker().log();
     assert!(!log.contains("stood still") && !log.contains("claim was over"), "{log}");
     assert!(gateway.process.stop().success());
