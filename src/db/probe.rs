@@ -25,7 +25,7 @@ enum About {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Obstacle {
     about: About,
-    pub text: String,
+    pub message: String,
 }
 
 impl Obstacle {
@@ -122,7 +122,7 @@ impl Whole {
             ),
             _ => return None,
         };
-        Some(Obstacle { about: About::Everything, text })
+        Some(Obstacle { about: About::Everything, message: text })
     }
 }
 
@@ -170,21 +170,21 @@ impl Missing {
             let text = format!(
                 "the role {role} has no right to use the schema {schema}: grant usage on schema {schema} to {role}"
             );
-            return Obstacle { about: About::Table(table), text };
+            return Obstacle { about: About::Table(table), message: text };
         }
         if !is_there {
             let text = format!(
                 "the table {table} is missing: rename it back, or restore it from a backup (session-invite doctor shows \
                  whether the schema is up to date)"
             );
-            return Obstacle { about: About::Table(table), text };
+            return Obstacle { about: About::Table(table), message: text };
         }
         let right = [Right::Select, Right::Insert, Right::Update, Right::Delete].map(Right::as_str);
         let right = right.into_iter().find(|right| *right == wanted).unwrap_or_default();
         let text = format!(
             "the role {role} has no right to {right} on the table {table}: grant {right} on {table} to {role}"
         );
-        Obstacle { about: About::Right(table, right), text }
+        Obstacle { about: About::Right(table, right), message: text }
     }
 }
 
@@ -239,7 +239,7 @@ impl Held {
         };
         let text = format!("{text}: end its transaction, or select pg_terminate_backend({to_end})");
         let about = if mode == "AccessExclusiveLock" { About::Table(table) } else { About::Writes(table) };
-        Obstacle { about, text }
+        Obstacle { about, message: text }
     }
 }
 

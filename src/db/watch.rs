@@ -86,7 +86,7 @@ impl Watch {
                 .obstacles
                 .iter()
                 .filter(|obstacle| obstacle.concerns(kind))
-                .map(|o| o.text.clone())
+                .map(|o| o.message.clone())
                 .collect();
             let failed = kind.trouble().filter(|failed| failed.at <= seen.looked);
             if failed.is_none() && kind.is_proven() {

@@ -128,7 +128,7 @@ async fn rights(pool: &PgPool) -> Result<Vec<Finding>, sqlx::Error> {
     }
     let finding = |obstacle: &Obstacle| {
         let (what, mend) =
-            obstacle.text.split_once(": ").unwrap_or((&obstacle.text, "see the database's log"));
+            obstacle.message.split_once(": ").unwrap_or((&obstacle.message, "see the database's log"));
         Finding::failed(RIGHTS, what, mend)
     };
     Ok(found.iter().map(finding).collect())

@@ -249,7 +249,7 @@ async fn a_delivery_without_an_id_that_was_taken_back_before_its_row_was_there_b
     database.close();
     let message = Message::json(&world.request()).correlation("x");
     world.broker.request(message).await;
-    cut_off.says("the database does not answer").await;
+    cut_off.says("the database does not carry out a statement").await;
     broker.close();
     let mut next = world.start_worker().await;
     // Another answers meanwhile.

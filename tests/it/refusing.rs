@@ -23,8 +23,8 @@ async fn role(world: &World) -> Role {
          grant select, insert, update, delete on all tables in schema public to {name};"
     );
     world.database.execute(&create).await;
-    let mut url = url::Url::parse(&world.database.url).unwrap();
-    url.set_username(&name).unwrap();
+    let mut url = url::Url::parse(&world.database.url).expect("a test's database has a usual URL");
+    url.set_username(&name).expect("a test's database has a usual URL");
     Role { url: url.into(), name }
 }
 

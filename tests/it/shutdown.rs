@@ -12,7 +12,7 @@ const INVITES: usize = 120;
 #[tokio::test]
 async fn a_stop_under_load_leaves_no_invite_unanswered_and_none_texted_twice() {
     let mut world = Setup::default().set("SMS_CONCURRENCY", "8").start().await;
-    world.provider.set(json!({"latency_ms": 40})).await;
+    world.provider.set(json!({"latency_ms": 150})).await;
     for n in 0..INVITES {
         let request = world.request_with(json!({"smsPhone": format!("201-555-{n:04}")}));
         world
