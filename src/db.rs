@@ -6,12 +6,14 @@ mod probe;
 mod reach;
 mod schema;
 mod sqlstate;
+mod transaction;
 mod watch;
 
 pub use leave::{answered, leaving};
 pub use probe::{HELD_FOR, Locks, Obstacle, obstacles};
 pub use schema::{MIGRATIONS, Schema, migrate};
 pub use sqlstate::Action;
+pub use transaction::{begin, begin_with};
 pub use watch::Watch;
 
 use crate::{

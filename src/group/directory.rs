@@ -183,7 +183,7 @@ impl Directory {
 
     async fn load(&self) -> Result<Snapshot, StoreError> {
         // One view for all the tables, so that the version is that of the data.
-        let mut tx = self.pool.begin_with("begin isolation level repeatable read read only").await?;
+        let mut tx = db::begin_with(&self.pool, "begin isolation level repeatable read read only").await?;
         let version = store::version(&mut *tx).await?;
         let stored = store::list(&mut *tx).await?;
         let mut api_keys = by_group(keys::active_api_keys(&mut *tx, None).await?);

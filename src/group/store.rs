@@ -11,6 +11,7 @@ use super::{
     seal::SecretsKey,
     template::TemplateError,
 };
+use crate::db;
 use keys::NewSecret;
 use secrecy::SecretString;
 use sqlx::{PgExecutor, PgPool};
@@ -131,7 +132,7 @@ pub async fn add(
     api_key: &SecretString,
     jwt: Option<&NewSecret>,
 ) -> Result<(), StoreError> {
-    let mut tx = pool.begin().await?;
+    let mut tx = db::begin(pool).await?;
     keys::lock(&mut tx).await?;
     let added = sqlx::query!(
         "insert into groups (id, template) values ($1, $2) on conflict do nothing",
@@ -158,7 +159,7 @@ pub async fn set(
     group: GroupId,
     change: impl FnOnce(&mut Options) -> Result<(), TemplateError>,
 ) -> Result<(), StoreError> {
-    let mut tx = pool.begin().await?;
+    let mut tx = db::begin(pool).await?;
     // The lock makes the second of two changes read what the first wrote. It lets keys be added meanwhile, whose
     // foreign key would else wait for this, and this for the version that they have bumped.
     sqlx::query!("select id from groups where id = $1 for no key update", group.get())

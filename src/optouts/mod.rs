@@ -11,7 +11,7 @@ pub use keyword::{Keyword, keyword};
 use crate::masked::debug_shows;
 use crate::{
     credential::HmacKey,
-    db::kinds,
+    db::{self, kinds},
     group::seal::{SealedBy, SecretsKey},
     phone,
     trouble::{Patience, repeat},
@@ -243,7 +243,7 @@ impl OptOuts {
         all: &[(String, String)],
         mut told: impl FnMut(usize),
     ) -> Result<u64, sqlx::Error> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = db::begin(&self.pool).await?;
         let (mut new, mut done) = (0, 0);
         for part in all.chunks(BATCH) {
             let hashes: Vec<_> = part.iter().map(|(_, phone)| self.hashes(phone)).collect();

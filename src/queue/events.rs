@@ -151,7 +151,7 @@ impl Events {
             Some(open) => line.insert(open),
             None => line.insert(self.open().await?),
         };
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = db::begin(&self.pool).await?;
         if !is_mine(&mut transaction).await? {
             return Ok(0);
         }

@@ -67,7 +67,7 @@ async fn go_on(
 
 /// One batch of each; answers whether there may be more.
 async fn step(pool: &PgPool, retention: Duration, fingerprints: &Fingerprints) -> Result<bool, sqlx::Error> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db::begin(pool).await?;
     // It waits for nobody: a migration that needs the table has it first.
     sqlx::raw_sql("set local lock_timeout = '1s'; set local statement_timeout = '10s'")
         .execute(&mut *transaction)

@@ -8,6 +8,7 @@ use super::StoreError;
 use crate::masked::debug_shows;
 use crate::{
     credential::HmacKey,
+    db,
     group::{
         GroupId,
         seal::{Purpose, SecretsKey},
@@ -55,7 +56,7 @@ pub async fn rotate_api_key(
     api_key: &SecretString,
     old: Old,
 ) -> Result<(), StoreError> {
-    let mut tx = pool.begin().await?;
+    let mut tx = db::begin(pool).await?;
     lock(&mut tx).await?;
     super::show(&mut *tx, group).await?;
     let id = insert_api_key(&mut tx, secrets, group, api_key).await?;
@@ -80,7 +81,7 @@ pub async fn rotate_jwt_secret(
     jwt: &NewSecret,
     old: Old,
 ) -> Result<(), StoreError> {
-    let mut tx = pool.begin().await?;
+    let mut tx = db::begin(pool).await?;
     super::show(&mut *tx, group).await?;
     if old == Old::Revoke {
         // Before the new one, which may take a revoked one's kid.
@@ -98,7 +99,7 @@ pub async fn rotate_jwt_secret(
 
 /// Revokes all of a group's API keys and JWT secrets but the newest of each; says how many.
 pub async fn revoke_old(pool: &PgPool, group: GroupId) -> Result<u64, StoreError> {
-    let mut tx = pool.begin().await?;
+    let mut tx = db::begin(pool).await?;
     super::show(&mut *tx, group).await?;
     let keys = sqlx::query!(
         "update group_api_keys set revoked_at = now()

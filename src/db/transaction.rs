@@ -1,0 +1,57 @@
+//! Beginning a transaction, so that no connection is left in one.
+//!
+//! sqlx 0.9 counts a transaction only once the server has answered `BEGIN`. A `begin` that is dropped before that, by a
+//! time limit or with a client's request, gives its connection back to the pool inside a transaction that nobody ends:
+//! the next row written there is never committed, although its invite was texted.
+
+use crate::supervise::aside;
+use sqlx::{PgPool, Postgres, Transaction};
+use tokio::sync::oneshot;
+
+/// Begins a transaction. Dropped, at any moment, it is rolled back.
+pub async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    begin_with(pool, "begin").await
+}
+
+/// The same by a statement such as `begin read only`.
+pub async fn begin_with(
+    pool: &PgPool,
+    statement: &'static str,
+) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    let (done, begun) = oneshot::channel();
+    let pool = pool.clone();
+    // In a task of its own, which nobody drops half-way. A transaction that nobody waits for any more is rolled back.
+    aside("begin of a transaction", async move {
+        #[expect(clippy::disallowed_methods, reason = "this is the place that finishes what it began")]
+        let _ = done.send(pool.begin_with(statement).await);
+    });
+    begun.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::tests::with_database;
+    use futures::FutureExt;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn a_begin_that_is_dropped_at_any_moment_leaves_no_connection_in_a_transaction() {
+        with_database(|pool| async move {
+            let options = pool.connect_options().as_ref().clone();
+            let one = sqlx::postgres::PgPoolOptions::new().max_connections(1).test_before_acquire(false);
+            let pool = one.connect_with(options).await.unwrap();
+            for micros in (0..3_000).step_by(50) {
+                let _ = tokio::time::timeout(Duration::from_micros(micros), begin(&pool)).await;
+                let _ = begin_with(&pool, "begin read only").now_or_never();
+                // The same transaction twice is one that nobody has ended.
+                let id =
+                    || sqlx::query_scalar::<_, String>("select pg_current_xact_id()::text").fetch_one(&pool);
+                let (first, second) = (id().await.unwrap(), id().await.unwrap());
+                assert_ne!(first, second, "dropped after {micros} µs");
+            }
+            pool.close().await;
+        })
+        .await;
+    }
+}
