@@ -34,7 +34,7 @@ pub enum Heard {
     NoSession,
 }
 
-/// [`note`], for the provider's own request.
+/// `note`, for the provider's own request.
 pub async fn hear(
     pool: &PgPool,
     session: Uuid,
