@@ -2,9 +2,14 @@
 //!
 //! Not lapin's own parser, which takes `localhost` for an IPv6 address and leaves out what it does not know in silence.
 
-use super::service_url::{Parameter, ServiceUrl};
+use super::service_url::{Parameter, Service, ServiceUrl};
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use secrecy::ExposeSecret;
+
+const BROKER: Service = Service {
+    schemes: &["amqp", "amqps"],
+    several: "write several nodes as whole URLs with commas between them: amqp://…@h1/vhost,amqp://…@h2/vhost",
+};
 
 /// What RabbitMQ's clients know besides (<https://www.rabbitmq.com/docs/uri-query-parameters>), and lapin does not: taken, and
 /// named in a warning.
@@ -46,7 +51,7 @@ fn split(text: &str) -> Vec<&str> {
 }
 
 fn node(text: &str, ignored: &mut Vec<&'static str>) -> Result<AMQPUri, String> {
-    let url = ServiceUrl::parse(text, &["amqp", "amqps"])?;
+    let url = ServiceUrl::parse(text, &BROKER)?;
     let [host] = url.hosts.as_slice() else {
         return Err(
             "has a comma in its host; each node has a URL of its own: amqp://…@h1/,amqp://…@h2/".to_owned()
@@ -130,6 +135,8 @@ mod tests {
         assert_eq!(several[1].query.heartbeat, Some(5));
         assert_eq!(several[1].authority.userinfo.password, "c,amqp");
         assert!(parse("amqp://h1,h2/").unwrap_err().contains("URL of its own"));
+        let typo = parse("amqp://u:p@h1/%2f,ampq://u:SECRET@h2/%2f").unwrap_err();
+        assert!(typo.contains("with commas between them") && !typo.contains("SECRET"), "{typo}");
     }
 
     #[test]

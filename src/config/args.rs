@@ -174,8 +174,13 @@ impl DatabaseArgs {
     pub fn check(&self, faults: &mut Faults) -> Option<DatabaseConfig> {
         let hint = "such as postgres://user:password@127.0.0.1:5432/session_invite";
         let address = faults.required("DATABASE_URL", self.database_url.as_ref(), hint).and_then(|url| {
-            let parse = |url: &str| database_url::parse(url, |name| std::env::var(name).ok());
-            faults.read("DATABASE_URL", Some(&url), "", parse)
+            match database_url::parse(&url, |name| std::env::var(name).ok()) {
+                Ok(address) => Some(address),
+                Err(fault) => {
+                    faults.add(fault.variable, fault.what);
+                    None
+                }
+            }
         });
         let raw = self.database_max_connections.as_ref();
         let max = faults.read("DATABASE_MAX_CONNECTIONS", raw, "10", read::whole(2, 1_000));

@@ -5,11 +5,16 @@
 
 use super::{
     pgpass::{self, Login},
-    service_url::{Host, Parameter, ServiceUrl},
+    service_url::{Host, Parameter, Service, ServiceUrl},
 };
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use std::{collections::HashMap, fmt, time::Duration};
+
+const DATABASE: Service = Service {
+    schemes: &["postgres", "postgresql"],
+    several: "write several hosts in one URL: postgres://user:password@h1:5432,h2:5432/database",
+};
 
 /// How long one node may take to answer, where `connect_timeout` does not say.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -123,12 +128,26 @@ impl fmt::Debug for DatabaseAddress {
     }
 }
 
+/// What is wrong, and in which variable: libpq's stand in for what the URL leaves out.
+#[derive(Debug, thiserror::Error)]
+#[error("{variable}: {what}")]
+pub(super) struct Fault {
+    pub variable: &'static str,
+    pub what: String,
+}
+
+impl From<String> for Fault {
+    fn from(what: String) -> Self {
+        Self { variable: "DATABASE_URL", what }
+    }
+}
+
 /// The address, and the names of the parameters that it does not obey.
 pub(super) fn parse(
     text: &str,
     environment: impl Fn(&str) -> Option<String>,
-) -> Result<(DatabaseAddress, Vec<&'static str>), String> {
-    let url = ServiceUrl::parse(text, &["postgres", "postgresql"])?;
+) -> Result<(DatabaseAddress, Vec<&'static str>), Fault> {
+    let url = ServiceUrl::parse(text, &DATABASE)?;
     let mut given = Given::read(&url.parameters)?;
     let from_url = [
         ("user", url.user.clone()),
@@ -140,7 +159,7 @@ pub(super) fn parse(
             given.values.entry(name).or_insert(value);
         }
     }
-    given.fill_in(&url, environment);
+    given.fill_in(&url, environment)?;
     let address = given.address(&url)?;
     Ok((address, given.ignored))
 }
@@ -148,6 +167,8 @@ pub(super) fn parse(
 /// The parameters by libpq's names.
 struct Given {
     values: HashMap<&'static str, String>,
+    /// The variables that some of them are from.
+    origins: HashMap<&'static str, &'static str>,
     /// sqlx's `options[name]=value`.
     options: Vec<(String, String)>,
     ignored: Vec<&'static str>,
@@ -155,7 +176,12 @@ struct Given {
 
 impl Given {
     fn read(parameters: &[Parameter]) -> Result<Self, String> {
-        let mut given = Self { values: HashMap::new(), options: Vec::new(), ignored: Vec::new() };
+        let mut given = Self {
+            values: HashMap::new(),
+            origins: HashMap::new(),
+            options: Vec::new(),
+            ignored: Vec::new(),
+        };
         for parameter in parameters {
             let name = parameter.name.as_str();
             let alias = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| *name);
@@ -184,17 +210,31 @@ impl Given {
     }
 
     /// What the URL leaves out is libpq's variables' to say, as with `psql`.
-    fn fill_in(&mut self, url: &ServiceUrl, environment: impl Fn(&str) -> Option<String>) {
+    fn fill_in(
+        &mut self,
+        url: &ServiceUrl,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<(), Fault> {
         let hosts_are_given = url.hosts.iter().any(|host| !host.name.is_empty())
             || self.values.contains_key("host")
             || self.values.contains_key("hostaddr");
+        let ports_are_given = url.hosts.iter().all(|host| host.port.is_some());
         for (name, variable) in OBEYED.into_iter().filter(|(_, variable)| !variable.is_empty()) {
             let is_host = matches!(name, "host" | "hostaddr");
-            if self.values.contains_key(name) || (is_host && hosts_are_given) {
+            if self.values.contains_key(name)
+                || (is_host && hosts_are_given)
+                || (name == "port" && ports_are_given)
+            {
                 continue;
             }
             if let Some(value) = environment(variable).filter(|value| !value.is_empty()) {
+                if name != "password" && value.contains("://") {
+                    // It would be shown as a name, and may hold a password.
+                    let what = "holds a URL; set DATABASE_URL to that".to_owned();
+                    return Err(Fault { variable, what });
+                }
                 self.values.insert(name, value);
+                self.origins.insert(name, variable);
             }
         }
         // Of the variable's values, those that are not ours to obey mean nothing.
@@ -205,13 +245,22 @@ impl Given {
         if let Some(file) = home.filter(|_| !self.values.contains_key("passfile")) {
             self.values.insert("passfile", file);
         }
+        Ok(())
+    }
+
+    /// The error for a value, in the name of where it is from.
+    fn wrong(&self, name: &str, what: &str) -> Fault {
+        match self.origins.get(name) {
+            Some(variable) => Fault { variable, what: what.to_owned() },
+            None => format!("has a wrong {name}: it {what}").into(),
+        }
     }
 
     fn get(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str)
     }
 
-    fn address(&self, url: &ServiceUrl) -> Result<DatabaseAddress, String> {
+    fn address(&self, url: &ServiceUrl) -> Result<DatabaseAddress, Fault> {
         let hosts = self.hosts(url)?;
         let target = match (self.get("target_session_attrs"), hosts.len()) {
             (Some("read-write"), _) | (None, 2..) => TargetNode::Writes,
@@ -220,7 +269,7 @@ impl Given {
         let connect_timeout = match self.get("connect_timeout").map(str::parse::<i32>) {
             None | Some(Ok(..=0)) => CONNECT_TIMEOUT,
             Some(Ok(seconds)) => Duration::from_secs(u64::from(seconds.unsigned_abs()).clamp(1, 600)),
-            Some(Err(_)) => return Err("has a connect_timeout that is no number of seconds".to_owned()),
+            Some(Err(_)) => return Err(self.wrong("connect_timeout", "is no number of seconds")),
         };
         let common = self.common()?;
         let nodes = hosts.iter().map(|host| self.node(common.clone(), host)).collect();
@@ -230,7 +279,7 @@ impl Given {
     }
 
     /// The hosts with their ports: by `hostaddr`, else `host`, else as they stand in the URL.
-    fn hosts(&self, url: &ServiceUrl) -> Result<Vec<(String, u16)>, String> {
+    fn hosts(&self, url: &ServiceUrl) -> Result<Vec<(String, u16)>, Fault> {
         let named = self.get("hostaddr").or(self.get("host")).map(|names| {
             let whole = |name: &str| name.trim_start_matches('[').trim_end_matches(']').to_owned();
             names.split(',').map(whole).collect::<Vec<_>>()
@@ -238,7 +287,11 @@ impl Given {
         let names = named.unwrap_or_else(|| url.hosts.iter().map(|host| host.name.clone()).collect());
         let ports = match self.get("port") {
             Some(ports) => {
-                ports.split(',').map(Host::port).map(|port| port.map(Some)).collect::<Result<_, _>>()?
+                let wrong = |_| self.wrong("port", "is no number from 1 to 65535");
+                ports
+                    .split(',')
+                    .map(|port| Host::port(port).map(Some).map_err(wrong))
+                    .collect::<Result<_, _>>()?
             }
             None => Vec::new(),
         };
@@ -251,14 +304,18 @@ impl Given {
             };
             of(&own).or(of(&ports)).unwrap_or(5432)
         };
-        if [own.len(), ports.len()].into_iter().any(|count| count > 1 && count != names.len()) {
-            return Err("names another number of ports than of hosts".to_owned());
+        let differs = |count| count > 1 && count != names.len();
+        if differs(ports.len()) {
+            return Err(self.wrong("port", "names another number of ports than there are hosts"));
+        }
+        if differs(own.len()) {
+            return Err("names another number of ports than of hosts".to_owned().into());
         }
         Ok(names.into_iter().enumerate().map(|(index, name)| (name, port(index))).collect())
     }
 
     /// What all nodes have in common.
-    fn common(&self) -> Result<PgConnectOptions, String> {
+    fn common(&self) -> Result<PgConnectOptions, Fault> {
         let root = self.get("sslrootcert");
         let mode = match (self.get("sslmode"), root) {
             (None, Some("system")) => PgSslMode::VerifyFull,
@@ -266,7 +323,7 @@ impl Given {
             // With a root certificate, libpq looks at the server's: as it was before there were the two words for it.
             (Some("require"), Some(_)) => PgSslMode::VerifyCa,
             (Some(mode), _) => mode.parse().map_err(|_| {
-                "has an sslmode that is none of disable, allow, prefer, require, verify-ca and verify-full"
+                self.wrong("sslmode", "is none of disable, allow, prefer, require, verify-ca and verify-full")
             })?,
         };
         let mut options = PgConnectOptions::new_without_pgpass().ssl_mode(mode);
@@ -289,7 +346,7 @@ impl Given {
             options = options.application_name(name);
         }
         if let Some(capacity) = self.get("statement-cache-capacity") {
-            let wrong = |_| "has a statement-cache-capacity that is no number";
+            let wrong = |_| self.wrong("statement-cache-capacity", "is no number");
             options = options.statement_cache_capacity(capacity.parse().map_err(wrong)?);
         }
         Ok(options)

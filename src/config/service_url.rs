@@ -9,6 +9,14 @@ use std::net::Ipv6Addr;
 /// What a password often holds, and what must be written instead.
 const ENCODE: &str = "percent-encode what stands in the user and the password: / is %2F, # is %23, ? is %3F, @ is %40, % is %25";
 
+/// A kind of service, for its URLs.
+pub(super) struct Service {
+    /// In lower case; the URL's may be in any.
+    pub schemes: &'static [&'static str],
+    /// How several nodes are written.
+    pub several: &'static str,
+}
+
 /// The parts, percent-decoded.
 pub(super) struct ServiceUrl {
     /// In lower case.
@@ -47,23 +55,29 @@ impl Parameter {
 }
 
 impl ServiceUrl {
-    /// `schemes` are in lower case; the URL's may be in any.
-    pub fn parse(text: &str, schemes: &[&str]) -> Result<Self, String> {
+    pub fn parse(text: &str, service: &Service) -> Result<Self, String> {
         if text.chars().any(char::is_control) {
             return Err("holds a line break or another control character".to_owned());
         }
         let known = text.split_once("://").map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest));
-        let Some((scheme, rest)) = known.filter(|(scheme, _)| schemes.contains(&scheme.as_str())) else {
-            return Err(format!("must be a URL that begins with {}://", schemes.join(":// or ")));
+        let Some((scheme, rest)) = known.filter(|(scheme, _)| service.schemes.contains(&scheme.as_str()))
+        else {
+            return Err(format!("must be a URL that begins with {}://", service.schemes.join(":// or ")));
         };
         if rest.contains('#') {
             return Err(format!("holds a #; {ENCODE}"));
         }
         let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let (path, query) = tail.split_once('?').unwrap_or((tail, ""));
+        if holds_more_than_a_name(path) || query.split('&').any(holds_a_second_url) {
+            return Err(format!(
+                "holds an @, a second / or a separator after its first /: if that is a second URL, {}; if it belongs to a \
+                 password or a name, {ENCODE}; a comma is %2C, a semicolon %3B, a space %20",
+                service.several
+            ));
+        }
         let (login, hosts) = match authority.rsplit_once('@') {
             Some((login, hosts)) => (Some(login), hosts),
-            None if path.contains('@') => return Err(format!("holds an @ behind a /; {ENCODE}")),
             None => (None, authority),
         };
         let (user, password) = login.map_or((None, None), |login| match login.split_once(':') {
@@ -79,6 +93,21 @@ impl ServiceUrl {
             parameters: parameters(query)?,
         })
     }
+}
+
+/// Whether the path holds what only a second URL, or the rest of a password, has: it would be shown as the name of a vhost or
+/// a database. A second slash alone is the vhost `/`, written in full.
+fn holds_more_than_a_name(path: &str) -> bool {
+    let name = path.strip_prefix('/').unwrap_or(path);
+    name != "/" && name.contains(|c: char| "@,;/".contains(c) || c.is_whitespace())
+}
+
+/// The same of a parameter, whose value may be a name with commas. A password is never shown.
+fn holds_a_second_url(parameter: &str) -> bool {
+    let is_password = parameter.starts_with("password=");
+    !is_password
+        && (parameter.contains("://")
+            || parameter.split_once('=').is_some_and(|(_, value)| value.contains('@')))
 }
 
 impl Host {
@@ -157,8 +186,10 @@ mod tests {
     use proptest::{prop_assert, prop_assert_eq, proptest};
     use secrecy::ExposeSecret;
 
+    const SERVICE: Service = Service { schemes: &["postgres", "amqp"], several: "write several so" };
+
     fn parsed(text: &str) -> ServiceUrl {
-        ServiceUrl::parse(text, &["postgres", "amqp"]).unwrap_or_else(|fault| panic!("{text}: {fault}"))
+        ServiceUrl::parse(text, &SERVICE).unwrap_or_else(|fault| panic!("{text}: {fault}"))
     }
 
     #[test]
@@ -190,13 +221,39 @@ mod tests {
             "amqp://SE:CR:ET/",
         ];
         for text in urls {
-            let fault = match ServiceUrl::parse(text, &["amqp"]) {
+            let fault = match ServiceUrl::parse(text, &SERVICE) {
                 Ok(url) => url.parameters.first().expect(text).unknown(),
                 Err(fault) => fault,
             };
             let encode = fault.contains("percent-encode");
             let shown = ["SEC", "RET", "SE:", "CR"].into_iter().any(|part| fault.contains(part));
             assert!(encode && !shown, "{text}: {fault}");
+        }
+    }
+
+    #[test]
+    fn what_follows_the_slash_is_one_name() {
+        for (text, path) in [
+            ("amqp://h", None),
+            ("amqp://h/", Some("")),
+            ("amqp://h//", Some("/")),
+            ("amqp://h/%2f", Some("/")),
+            ("amqp://h/a%2Fb%40c%2Cd%3Be%20f", Some("a/b@c,d;e f")),
+            ("amqp://h/a:b?x=1,2", Some("a:b")),
+            ("amqp://h/v?password=p@w,://x", Some("v")),
+        ] {
+            assert_eq!(parsed(text).path.as_deref(), path, "{text}");
+        }
+        for text in [
+            "amqp://h/a/b",
+            "amqp://h///",
+            "amqp://h/a,b",
+            "amqp://h/a;b",
+            "amqp://h/a b",
+            "amqp://h/a\u{a0}b",
+        ] {
+            let fault = ServiceUrl::parse(text, &SERVICE).err().expect(text);
+            assert!(fault.contains("write several so") && fault.contains("percent-encode"), "{fault}");
         }
     }
 
@@ -222,7 +279,7 @@ mod tests {
             "amqp://h/?a",
         ];
         for text in urls {
-            assert!(ServiceUrl::parse(text, &["amqp"]).is_err(), "{text}");
+            assert!(ServiceUrl::parse(text, &SERVICE).is_err(), "{text}");
         }
     }
 
@@ -231,7 +288,7 @@ mod tests {
         fn any_login_comes_back_from_its_percent_encoding(user in ".{1,20}", password in ".{0,20}") {
             let encode = |text: &str| text.bytes().map(|b| format!("%{b:02x}")).collect::<Vec<_>>().concat();
             let text = format!("amqp://{}:{}@h/", encode(&user), encode(&password));
-            match ServiceUrl::parse(&text, &["amqp"]) {
+            match ServiceUrl::parse(&text, &SERVICE) {
                 Ok(url) => {
                     prop_assert_eq!(url.user, Some(user));
                     let found = url.password.unwrap();
@@ -244,8 +301,29 @@ mod tests {
         #[test]
         fn no_error_shows_the_password(before in "[a-z0-9/#?@:%]{0,8}", after in "[a-z0-9/#?@:%]{0,8}") {
             let text = format!("amqp://user:{before}SECRET{after}@host:5672/vhost");
-            if let Err(fault) = ServiceUrl::parse(&text, &["amqp"]) {
+            if let Err(fault) = ServiceUrl::parse(&text, &SERVICE) {
                 prop_assert!(!fault.contains("SECRET"), "{}", fault);
+            }
+        }
+
+        /// Neither an error nor what is shown later: the hosts, the path, and the parameters but a password.
+        #[test]
+        fn of_several_urls_no_password_becomes_a_name(
+            first in "(u:p@)?h(:5672)?(/(%2f|v)?)?(\\?a=b)?",
+            separator in "[,; ]{1,2}|",
+            scheme in "((amqp|ampq|amqps|postgres)://)?",
+            path in "(/(%2f|v)?)?",
+        ) {
+            let text = format!("amqp://{first}{separator}{scheme}user:SECRET@h2:5673{path}");
+            match ServiceUrl::parse(&text, &SERVICE) {
+                Err(fault) => prop_assert!(!fault.contains("SECRET"), "{}", fault),
+                Ok(url) => {
+                    let hosts = url.hosts.into_iter().map(|host| host.name);
+                    let values = url.parameters.into_iter().map(|parameter| parameter.value);
+                    for shown in hosts.chain(values).chain(url.path) {
+                        prop_assert!(!shown.contains("SECRET"), "{}: {}", text, shown);
+                    }
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 use super::*;
 
 fn read(text: &str) -> Result<(DatabaseAddress, Vec<&'static str>), String> {
-    parse(text, |_| None)
+    parse(text, |_| None).map_err(|fault| fault.to_string())
 }
 
 fn address(text: &str) -> DatabaseAddress {
@@ -129,6 +129,41 @@ fn libpqs_variables_say_what_the_url_leaves_out() {
     assert_eq!((node.get_host(), node.get_port()), ("h", 8));
     assert_eq!((node.get_username(), node.get_database()), ("x", Some("e")));
     assert!(!password(node) && matches!(node.get_ssl_mode(), PgSslMode::Require));
+}
+
+#[test]
+fn a_wrong_variable_of_libpqs_is_named_itself_and_its_value_is_not_shown() {
+    let cases = [
+        ("postgres://h/d", "PGPORT", "5ECRET"),
+        ("postgres://h/d", "PGPORT", "0"),
+        ("postgres://h1,h2:7/d", "PGPORT", "1,2,3"),
+        ("postgres://h/d", "PGSSLMODE", "5ECRET"),
+        ("postgres://h/d", "PGCONNECT_TIMEOUT", "5ECRET"),
+        ("postgres://h", "PGDATABASE", "postgres://u:5ECRET@h/d"),
+        ("postgres://", "PGHOST", "postgres://u:5ECRET@h/d"),
+    ];
+    for (url, variable, value) in cases {
+        let environment = |name: &str| (name == variable).then(|| value.to_owned());
+        let fault = parse(url, environment).unwrap_err().to_string();
+        assert!(fault.starts_with(&format!("{variable}: ")) && !fault.contains("5ECRET"), "{fault}");
+    }
+    let fault = read("postgres://h/d?sslmode=x").unwrap_err();
+    assert!(fault.starts_with("DATABASE_URL: ") && fault.contains("sslmode"), "{fault}");
+}
+
+#[test]
+fn where_every_port_stands_in_the_url_the_variables_is_not_looked_at() {
+    for (url, expected) in [
+        ("postgres://h:1/d", &[("h", 1)][..]),
+        ("postgres://h1:1,h2:2/d", &[("h1", 1), ("h2", 2)]),
+        ("postgres://h/d?port=1", &[("h", 1)]),
+        ("postgres://h1,h2/d?port=1,2", &[("h1", 1), ("h2", 2)]),
+    ] {
+        for port in ["5ECRET", "1,2,3", "7"] {
+            let environment = |name: &str| (name == "PGPORT").then(|| port.to_owned());
+            assert_eq!(hosts(&parse(url, environment).unwrap().0), expected, "{url} {port}");
+        }
+    }
 }
 
 #[test]
