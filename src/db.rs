@@ -81,6 +81,11 @@ pub enum Unusable {
          client, so take it out of DATABASE_URL, or let pgbouncer's ignore_startup_parameters name it"
     )]
     Pooler(String),
+    #[error(
+        "{0}: the server does not take a setting in its options, or this role may not set it (SQLSTATE {1}); correct it or \
+         take it out"
+    )]
+    Setting(&'static str, String),
     #[error("the database is away ({0})")]
     Away(String),
     #[error("the schema is newer than this program (migration {0} is unknown to it): update the program")]

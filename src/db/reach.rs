@@ -96,7 +96,7 @@ impl Reach {
     }
 
     async fn open(&self, node: &PgConnectOptions) -> Result<Reached, Unusable> {
-        let (mut connection, node) = connect(node).await.map_err(|error| refused(&error))?;
+        let (mut connection, node) = connect(node).await.map_err(|error| refused_at_startup(&error))?;
         let server: Server = sqlx::query_as(
             "select current_setting('server_version_num')::int as number, current_setting('server_version') as version,
                     current_setting('server_encoding') as encoding,
@@ -117,7 +117,9 @@ impl Reach {
                 "it is read-only (a standby, or default_transaction_read_only is on)".to_owned(),
             ));
         }
-        set(&mut connection, &self.settings).await.map_err(|error| refused(&error))?;
+        set(&mut connection, &self.settings)
+            .await
+            .map_err(|error| refused_setting(&error, "DATABASE_URL").unwrap_or_else(|| refused(&error)))?;
         Ok(Reached { connection, node })
     }
 
@@ -239,6 +241,21 @@ fn refused(error: &sqlx::Error) -> Unusable {
         _ if is_refused(error) => Unusable::Away(format!("{}: is it running there?", error.summary())),
         _ => Unusable::Away(error.summary()),
     }
+}
+
+/// The same where the connection is begun, with libpq's variable for options, which sqlx sends along.
+fn refused_at_startup(error: &sqlx::Error) -> Unusable {
+    let has_options = std::env::var_os("PGOPTIONS").is_some_and(|options| !options.is_empty());
+    // Here it is no right to connect.
+    let of_the_login = code(error).as_deref() == Some("42501");
+    let setting = if has_options && !of_the_login { refused_setting(error, "PGOPTIONS") } else { None };
+    setting.unwrap_or_else(|| refused(error))
+}
+
+/// A setting that the server does not take, without its words, which repeat the value.
+fn refused_setting(error: &sqlx::Error, variable: &'static str) -> Option<Unusable> {
+    let code = code(error).filter(|code| sqlstate::refuses_a_setting(code))?;
+    Some(Unusable::Setting(variable, code))
 }
 
 fn is_refused(error: &sqlx::Error) -> bool {

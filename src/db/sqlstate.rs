@@ -99,6 +99,12 @@ pub fn action(code: &str) -> Action {
     of(code).or_else(|| of(code.get(..2)?)).unwrap_or(Wait)
 }
 
+/// Whether a server that says so, when a connection is set, does not take a setting: its name or its value is wrong, or the
+/// role may not set it. It will not take it later either.
+pub fn refuses_a_setting(code: &str) -> bool {
+    code.starts_with("22") || matches!(code, "42501" | "42601" | "42602" | "42704" | "55P02")
+}
+
 /// Whether an error with this code may hide that the statement was carried out: the connection ended under it.
 pub fn may_hide_a_commit(code: &str) -> bool {
     code.starts_with("08") || matches!(code, "40003" | "57P01" | "57P02" | "57P04" | "57P05")
@@ -139,6 +145,16 @@ mod tests {
             for code in codes.split(' ') {
                 assert_eq!(action(code), action_of, "{code}");
             }
+        }
+    }
+
+    #[test]
+    fn a_setting_is_refused_for_good_and_a_server_that_is_away_refuses_none() {
+        for code in ["22023", "22P02", "42501", "42704", "55P02"] {
+            assert!(refuses_a_setting(code), "{code}");
+        }
+        for code in ["08006", "25006", "26000", "42P05", "53300", "55P03", "57014", "57P03", "XX000", ""] {
+            assert!(!refuses_a_setting(code), "{code}");
         }
     }
 
