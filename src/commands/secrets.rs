@@ -80,17 +80,13 @@ pub async fn run(args: Args, database: &DatabaseArgs, secrets: &SecretsArgs) -> 
         "lostRevoked": tally.lost_revoked,
         "groups": tally.groups,
     });
-    args.format.done(&object, &report(sealed, &tally, secrets.has_older()))?;
-    if optouts_lost {
-        bail!(optouts::Unusable::WrongSecretsKey);
-    }
-    if tally.lost > 0 {
-        let groups: Vec<_> = tally.groups.iter().map(ToString::to_string).collect();
+    let lost = Lost::of(&tally, optouts_lost.then_some("the key of the opt-outs"));
+    args.format.done(&object, &report(sealed, &tally, &lost, secrets.has_older()))?;
+    if !lost.0.is_empty() {
         bail!(
-            "{} keys in use are opened by no key of SECRETS_KEY (groups {}): add the key that sealed them after a comma; if it \
-             is lost, give the groups other keys: session-invite groups rotate-key",
-            tally.lost,
-            groups.join(", ")
+            "{} are opened by no key of SECRETS_KEY: add the key that sealed them after a comma; if it is lost, \
+             docs/SETTINGS.md says how groups get other keys, and what becomes of the opt-outs",
+            lost.named()
         );
     }
     if tally.older > 0 && !dry_run {
@@ -102,8 +98,37 @@ pub async fn run(args: Args, database: &DatabaseArgs, secrets: &SecretsArgs) -> 
     Ok(())
 }
 
-fn report(sealed: u64, tally: &Tally, has_older: bool) -> String {
+/// What no key opens, in words.
+struct Lost(Vec<String>);
+
+impl Lost {
+    fn of(tally: &Tally, optouts: Option<&str>) -> Self {
+        let mut lost = Vec::new();
+        if tally.lost > 0 {
+            let groups: Vec<_> = tally.groups.iter().map(ToString::to_string).collect();
+            lost.push(format!("{} keys in use (groups {})", tally.lost, groups.join(", ")));
+        }
+        lost.extend(optouts.map(str::to_owned));
+        Self(lost)
+    }
+
+    fn named(&self) -> String {
+        self.0.join(" and ")
+    }
+}
+
+fn report(sealed: u64, tally: &Tally, lost: &Lost, has_older: bool) -> String {
     let all = tally.first + tally.older;
+    if !lost.0.is_empty() {
+        let count = tally.lost + u64::from(lost.0.len() > usize::from(tally.lost > 0));
+        let first = tally.first;
+        return format!(
+            "{count} are opened by no key of SECRETS_KEY: {}.\n{sealed} sealed anew; {first} are sealed under the first key, {} \
+             under an older one. Take no key out of SECRETS_KEY.",
+            lost.named(),
+            tally.older
+        );
+    }
     let revoked = match tally.lost_revoked {
         0 => String::new(),
         count => format!(" {count} revoked keys stay sealed by a key that is not here; nobody needs them."),
@@ -118,5 +143,31 @@ fn report(sealed: u64, tally: &Tally, has_older: bool) -> String {
         older => format!(
             "{older} of {all} are sealed under an older key, which must stay until they are sealed anew.{revoked}"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_says_what_no_key_opens() {
+        let tally = Tally { first: 3, lost: 2, groups: [72, 73].into(), ..Tally::default() };
+        let cases = [
+            (&tally, None, "2 are opened by no key of SECRETS_KEY: 2 keys in use (groups 72, 73)."),
+            (&Tally::default(), Some("the key"), "1 are opened by no key of SECRETS_KEY: the key."),
+            (
+                &tally,
+                Some("the key"),
+                "3 are opened by no key of SECRETS_KEY: 2 keys in use (groups 72, 73) and the key.",
+            ),
+        ];
+        for (tally, optouts, expected) in cases {
+            let report = report(1, tally, &Lost::of(tally, optouts), true);
+            assert_eq!(report.lines().next(), Some(expected));
+            assert!(!report.contains("All") && !report.contains("may go"), "{report}");
+        }
+        let none = Tally { lost: 0, ..tally };
+        assert!(report(1, &none, &Lost::of(&none, None), true).contains("All 3 are sealed"));
     }
 }
