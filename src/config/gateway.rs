@@ -111,6 +111,13 @@ impl GatewayArgs {
         let secrets_key = self.secrets.check_key(faults);
         let http = self.http.read(faults);
         let http_addr = self.operators.check(faults);
+        if let (Some(http), Some(operators)) = (&http, http_addr)
+            && is_same(http.addr, operators)
+        {
+            let operators = if self.operators.is_given() { "HTTP_ADDR" } else { "HTTP_ADDR's default" };
+            let what = format!("is the address of {operators} too; each needs a port of its own");
+            faults.add("GATEWAY_ADDR", what);
+        }
         provider?;
         Some(GatewayConfig {
             database: database?,
@@ -149,6 +156,15 @@ impl GatewayHttpArgs {
     }
 }
 
+/// Whether only one of the two can be listened on. Port 0 is any that is free; and `[::]` is all addresses, those of IPv4 too.
+fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
+    let covers = |all: SocketAddr, one: SocketAddr| {
+        all.ip().is_unspecified() && (all.is_ipv6() || one.ip().to_canonical().is_ipv4())
+    };
+    let same_ip = one.ip().to_canonical() == other.ip().to_canonical();
+    one.port() != 0 && one.port() == other.port() && (same_ip || covers(one, other) || covers(other, one))
+}
+
 /// Several with commas; none is fine.
 fn listed<T>(one: impl Fn(&str) -> Result<T, String>) -> impl Fn(&str) -> Result<Vec<T>, String> {
     move |text| text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(&one).collect()
@@ -170,6 +186,28 @@ fn origin(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_addresses_are_the_same_where_only_one_can_be_listened_on() {
+        let cases = [
+            ("127.0.0.1:1", "127.0.0.1:1", true),
+            ("0.0.0.0:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "0.0.0.0:1", true),
+            ("[::]:1", "127.0.0.1:1", true),
+            ("[::]:1", "0.0.0.0:1", true),
+            ("[::1]:1", "[::]:1", true),
+            ("[::ffff:127.0.0.1]:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "127.0.0.1:2", false),
+            ("0.0.0.0:1", "0.0.0.0:2", false),
+            ("127.0.0.1:1", "127.0.0.2:1", false),
+            ("0.0.0.0:1", "[::1]:1", false),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+            ("0.0.0.0:0", "127.0.0.1:0", false),
+        ];
+        for (one, other, same) in cases {
+            assert_eq!(is_same(one.parse().unwrap(), other.parse().unwrap()), same, "{one} {other}");
+        }
+    }
 
     #[test]
     fn origins_are_as_browsers_write_them() {
