@@ -4,9 +4,8 @@ use crate::config::{Faults, LogArgs, log_filter};
 use tracing::Metadata;
 use tracing_subscriber::{filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// What no filter turns on: the AMQP client logs a returned message whole, with keys, numbers and credentials.
 fn may_be_logged(metadata: &Metadata<'_>) -> bool {
-    !metadata.target().starts_with("lapin")
+    !metadata.target().starts_with(log_filter::NEVER)
 }
 
 /// Starts logging as the flags say.
@@ -19,7 +18,7 @@ pub fn start(args: &LogArgs, default_level: &str) -> Result<(), Faults> {
         "json" => Ok(true),
         _ => Err("must be text or json"),
     });
-    let (filter, json) = faults.finish(filter.zip(json))?;
+    let (log_filter::Read { filter, asks_in_vain }, json) = faults.finish(filter.zip(json))?;
     let registry = tracing_subscriber::registry().with(filter).with(filter_fn(may_be_logged));
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
     // A second start, as in tests, keeps the first.
@@ -28,5 +27,11 @@ pub fn start(args: &LogArgs, default_level: &str) -> Result<(), Faults> {
     } else {
         registry.with(fmt::layer().with_ansi(colours).with_writer(std::io::stderr)).try_init()
     };
+    if asks_in_vain {
+        tracing::warn!(
+            "RUST_LOG names {}, whose log stays off at every level: it prints messages whole, with their credentials",
+            log_filter::NEVER
+        );
+    }
     Ok(())
 }

@@ -5,14 +5,24 @@ use tracing_subscriber::EnvFilter;
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// The crates that the program may be built of.
-const LOCK: &str = include_str!("../../Cargo.lock");
+/// The crates in the program, by the names that its log has: of `cargo tree`, as the test below asks it.
+const CRATES: &str = include_str!("crates.txt");
 
 /// Nobody needs to hear that a table exists already.
 const ALWAYS: &str = "sqlx::postgres::notice=warn";
 
+/// What no filter turns on: the AMQP client logs a returned message whole, with keys, numbers and credentials.
+pub const NEVER: &str = "lapin";
+
+/// A filter, and whether it asks for what is [`NEVER`] logged.
+#[derive(Debug)]
+pub struct Read {
+    pub filter: EnvFilter,
+    pub asks_in_vain: bool,
+}
+
 /// Reads a filter; one without a word in it is `default_level`.
-pub fn parse(text: &str, default_level: &str) -> Result<EnvFilter, &'static str> {
+pub fn parse(text: &str, default_level: &str) -> Result<Read, &'static str> {
     let directives: Vec<_> =
         text.split(',').map(str::trim).filter(|directive| !directive.is_empty()).collect();
     if !directives.iter().all(|directive| is_known(directive)) {
@@ -22,7 +32,11 @@ pub fn parse(text: &str, default_level: &str) -> Result<EnvFilter, &'static str>
         );
     }
     let filter = if directives.is_empty() { default_level.to_owned() } else { directives.join(",") };
-    EnvFilter::try_new(format!("{filter},{ALWAYS}"))
+    let asks_in_vain = directives.iter().any(|directive| is_hidden(directive));
+    // Or its warning would be filtered out.
+    let warning = if asks_in_vain { ",session_invite::telemetry=warn" } else { "" };
+    EnvFilter::try_new(format!("{filter},{ALWAYS}{warning}"))
+        .map(|filter| Read { filter, asks_in_vain })
         .map_err(|_| "is not a filter such as info, or warn,session_invite=debug")
 }
 
@@ -35,8 +49,12 @@ fn is_known(directive: &str) -> bool {
 }
 
 fn is_crate(name: &str) -> bool {
-    let names = LOCK.lines().filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
-    names.map(|package| package.replace('-', "_")).any(|known| known == name)
+    CRATES.lines().any(|known| known == name)
+}
+
+/// Whether a directive asks for what is never logged.
+fn is_hidden(directive: &str) -> bool {
+    directive.starts_with(NEVER)
 }
 
 #[cfg(test)]
@@ -68,9 +86,19 @@ mod tests {
 
     #[test]
     fn other_words_are_none() {
-        for bad in
-            ["erorr", "info,SECRET", "warning", "session-invite", "5", "true", "info debug", "x=erorr", "all"]
-        {
+        for bad in [
+            "erorr",
+            "info,SECRET",
+            "warning",
+            "session-invite",
+            "5",
+            "true",
+            "info debug",
+            "x=erorr",
+            "all",
+            "proptest",
+            "windows_sys",
+        ] {
             let fault = parse(bad, "info").unwrap_err();
             assert!(!fault.contains("SECRET"), "{bad}");
         }
@@ -79,7 +107,43 @@ mod tests {
     #[test]
     fn the_default_holds_where_nothing_is_said() {
         for empty in ["", ",", " , "] {
-            assert_eq!(parse(empty, "warn").unwrap().to_string(), parse("warn", "info").unwrap().to_string());
+            assert_eq!(
+                parse(empty, "warn").unwrap().filter.to_string(),
+                parse("warn", "info").unwrap().filter.to_string()
+            );
         }
+    }
+
+    #[test]
+    fn what_is_never_logged_is_asked_for_in_vain() {
+        for (text, in_vain) in
+            [("lapin", true), ("info,lapin::channel=trace", true), ("trace", false), ("sqlx=lapin", false)]
+        {
+            assert_eq!(parse(text, "info").is_ok_and(|read| read.asks_in_vain), in_vain, "{text}");
+        }
+    }
+
+    /// `cargo tree` needs the sources of the crates, and no network. Where there is no cargo, there is nothing to compare with.
+    #[test]
+    fn the_list_of_crates_is_cargos() {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let tree = "tree --offline --locked -e normal,no-proc-macro --target x86_64-unknown-linux-gnu --prefix none --format {lib}";
+        let asked = std::process::Command::new(cargo)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(tree.split(' '))
+            .output();
+        let Ok(asked) = asked.map_err(|error| eprintln!("not compared: {error}")) else { return };
+        if !asked.status.success() {
+            eprintln!("not compared: {}", String::from_utf8_lossy(&asked.stderr));
+            return;
+        }
+        let asked = String::from_utf8(asked.stdout).unwrap();
+        let names = asked.lines().filter_map(|line| line.split(' ').next()).filter(|name| !name.is_empty());
+        let expected: std::collections::BTreeSet<_> = names.collect();
+        let listed: std::collections::BTreeSet<_> = CRATES.lines().collect();
+        assert_eq!(
+            listed, expected,
+            "make the list anew: cargo {tree} | sed 's/ .*//' | grep . | sort -u > src/config/crates.txt"
+        );
     }
 }
