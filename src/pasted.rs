@@ -71,20 +71,21 @@ pub fn narrow(c: char) -> char {
 /// What was pasted along with a value that is refused for it, in words: an invisible character wherever it stands, or white
 /// space or a quote at the ends. It names a character by its number, and repeats nothing of the value.
 pub fn stray(text: &str) -> Option<String> {
+    unseen(text).or_else(|| at_its_ends(text, "a quotation mark", is_quote))
+}
+
+/// The same, but quotes may stand there: of a key, they can be part.
+pub fn unseen(text: &str) -> Option<String> {
     if let Some(c) = text.chars().find(|c| is_invisible(*c)) {
         return Some(format!("an invisible character (U+{:04X})", u32::from(c)));
     }
+    at_its_ends(text, "white space", char::is_whitespace)
+}
+
+fn at_its_ends(text: &str, what: &str, is_one: impl Fn(char) -> bool) -> Option<String> {
     let ends = [text.chars().next(), text.chars().next_back()];
-    ends.into_iter().flatten().find_map(|c| {
-        let what = if c.is_whitespace() {
-            "white space"
-        } else if is_quote(c) {
-            "a quotation mark"
-        } else {
-            return None;
-        };
-        Some(format!("{what} (U+{:04X}) at its ends", u32::from(c)))
-    })
+    let c = ends.into_iter().flatten().find(|c| is_one(*c))?;
+    Some(format!("{what} (U+{:04X}) at its ends", u32::from(c)))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Secrets on the command line: given, in a file, on standard input, or made.
 
-use anyhow::{Context as _, ensure};
+use crate::pasted;
+use anyhow::{Context as _, bail, ensure};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
 use std::{convert::Infallible, fs, io, path::PathBuf, str::FromStr};
@@ -37,7 +38,7 @@ impl Secret {
     ///
     /// # Errors
     ///
-    /// An unreadable file or standard input; an empty secret.
+    /// An unreadable file or standard input; an empty secret, or one with characters that were pasted along.
     pub fn read_or_make(flag: &str, input: Option<&SecretInput>) -> anyhow::Result<Self> {
         let Some(input) = input else {
             return Ok(Self::Made(BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()).into()));
@@ -57,6 +58,9 @@ impl Secret {
             !secret.expose_secret().is_empty(),
             "{flag}: the secret is empty; give one, or leave {flag} out to have one made"
         );
+        if let Some(stray) = pasted::unseen(secret.expose_secret()) {
+            bail!("{flag}: the secret has {stray}, so no credential would ever match it; take it out");
+        }
         Ok(Self::Given(secret))
     }
 
@@ -98,6 +102,33 @@ mod tests {
         }
         fs::remove_file(path).unwrap();
         assert_eq!(Secret::read_or_make("--api-key", None).unwrap().made().unwrap().len(), 43);
+    }
+
+    #[test]
+    fn what_nobody_sees_is_refused_by_name_and_the_secret_is_not_shown() {
+        let path = std::env::temp_dir().join(format!("secret-{}", uuid::Uuid::new_v4()));
+        for (text, named) in [
+            ("\u{feff}5ECRET", "U+FEFF"),
+            ("5EC\u{200b}RET", "U+200B"),
+            ("5ECRET ", "U+0020"),
+            ("\t5ECRET", "U+0009"),
+            ("5ECRET\n\n", "U+000A"),
+            ("5ECRET\u{a0}", "U+00A0"),
+        ] {
+            fs::write(&path, text).unwrap();
+            for (flag, input) in
+                [("--api-key", format!("@{}", path.display())), ("--jwt-secret", text.to_owned())]
+            {
+                let error =
+                    Secret::read_or_make(flag, Some(&input.parse().unwrap())).unwrap_err().to_string();
+                assert!(error.starts_with(&format!("{flag}: ")) && error.contains(named), "{error}");
+                assert!(!error.contains("5EC") && !error.contains("RET"), "{error}");
+            }
+        }
+        fs::write(&path, "\"a key\"\n").unwrap();
+        let quoted = format!("@{}", path.display()).parse().unwrap();
+        assert!(Secret::read_or_make("--api-key", Some(&quoted)).is_ok());
+        fs::remove_file(path).unwrap();
     }
 
     #[test]
