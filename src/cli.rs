@@ -75,6 +75,15 @@ const SECRET_FLAGS: [&str; 8] = [
 ];
 
 impl Cli {
+    /// Prints the help or the version and ends, if that is what was asked for: neither needs any setting.
+    pub fn answer_help() {
+        if let Err(asked) = Self::try_parse()
+            && matches!(asked.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion)
+        {
+            asked.exit();
+        }
+    }
+
     /// Reads the command line; a wrong one ends the process, and shows nothing that may be part of a secret.
     pub fn read() -> Self {
         Self::try_parse().unwrap_or_else(|error| {

@@ -21,6 +21,7 @@ fn main() -> ExitCode {
     let file = match DotEnv::read() {
         Ok(file) => file,
         Err(error) => {
+            Cli::answer_help();
             eprintln!("error: {error}");
             return ExitCode::from(2);
         }
