@@ -91,9 +91,83 @@ fn a_line_of_a_dotenv_file_that_cannot_be_read_is_named_and_not_shown() {
 }
 
 #[test]
+fn help_and_the_version_need_no_dotenv_file() {
+    let folder = Folder::with("TOKEN='5ECRET\n", 0o600);
+    for args in
+        [&["--help"][..], &["-h"], &["help"], &["--version"], &["worker", "--help"], &["help", "groups"]]
+    {
+        let mut command = program(&[]);
+        command.current_dir(&folder.0).args(args);
+        let said = ran(command).ok();
+        assert!(said.contains("session-invite"), "{args:?}: {said}");
+    }
+    let mut command = program(&[]);
+    command.current_dir(&folder.0).args(["completions", "bash"]);
+    assert!(ran(command).fails(2).contains(".env, line 1, TOKEN: "));
+}
+
+#[test]
+fn the_log_of_the_broker_s_client_is_asked_for_in_vain() {
+    for filter in ["lapin", "off,lapin=trace", "info,lapin::channel=debug"] {
+        let said = run(&[("RUST_LOG".to_owned(), filter.to_owned())], &["worker"]).fails(2);
+        assert!(said.contains("RUST_LOG names lapin"), "{filter}: {said}");
+    }
+}
+
+#[test]
+fn a_wrong_variable_of_libpqs_is_named_itself() {
+    let environment = [("DATABASE_URL", "postgres://u@h/d"), ("PGPORT", "5ECRET")]
+        .map(|(n, v)| (n.to_owned(), v.to_owned()));
+    let said = run(&environment, &["worker"]).fails(2);
+    assert!(
+        said.contains("PGPORT: ") && !said.contains("DATABASE_URL") && !said.contains("5ECRET"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn a_setting_that_the_server_does_not_take_ends_the_start() {
+    let world = Setup::default().without_worker().await;
+    let wrong =
+        ["-c 5ECRET=1", "-c statement_timeout=5ECRET", "-c shared_buffers=5", "--enable-seqscan=5ECRET"];
+    for options in wrong {
+        let mut url = url::Url::parse(&world.database.url).unwrap();
+        url.query_pairs_mut().append_pair("options", options);
+        // A plus is a plus there.
+        let url = url.as_str().replace('+', "%20");
+        for command in ["worker", "gateway", "migrate"] {
+            let environment = world.environment(&[("DATABASE_URL", &url), ("GATEWAY_ADDR", "127.0.0.1:0")]);
+            let said = run(&environment, &[command]).fails(1);
+            let expected = "DATABASE_URL: the server does not take a setting in its options";
+            assert!(said.contains(expected) && !said.contains("5ECRET"), "{command} {options}: {said}");
+        }
+    }
+    let said = run(&world.environment(&[("PGOPTIONS", "-c statement_timeout=5ECRET")]), &["worker"]).fails(1);
+    assert!(said.contains("PGOPTIONS: the server does not take") && !said.contains("5ECRET"), "{said}");
+}
+
+#[tokio::test]
+async fn one_address_for_visitors_and_operators_ends_the_gateway_s_start() {
+    let world = Setup::default().without_worker().await;
+    let port = closed_port();
+    for (visitors, operators) in [
+        ("127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", "127.0.0.1"),
+        ("127.0.0.1", "0.0.0.0"),
+        ("[::]", "127.0.0.1"),
+    ] {
+        let (visitors, operators) = (format!("{visitors}:{port}"), format!("{operators}:{port}"));
+        let environment = world.environment(&[("GATEWAY_ADDR", &visitors), ("HTTP_ADDR", &operators)]);
+        let said = run(&environment, &["gateway"]).fails(2);
+        assert!(said.contains("GATEWAY_ADDR: ") && said.contains("HTTP_ADDR"), "{said}");
+    }
+}
+
+#[test]
 fn a_word_in_the_log_filter_that_means_nothing_ends_the_start() {
     let complaint = |filter: &str| run(&[("RUST_LOG".to_owned(), filter.to_owned())], &["worker"]).fails(2);
-    for bad in ["erorr", "info,5ECRET", "session-invite", "warning", "debug info"] {
+    for bad in ["erorr", "info,5ECRET", "session-invite", "warning", "debug info", "proptest", "windows_sys"]
+    {
         let said = complaint(bad);
         assert!(said.contains("RUST_LOG: ") && !said.contains("5ECRET"), "{bad}: {said}");
     }
@@ -119,6 +193,14 @@ fn a_wrong_url_is_an_error_that_names_the_parameter_and_shows_no_value() {
         ("AMQP_URL", "amqp://u:p@h/?hartbeat=5ECRET", "hartbeat"),
         ("AMQP_URL", "amqp://u:p@h/,amqps://u:p@h2/?heartbeat=5ECRET", "heartbeat"),
         ("AMQP_URL", "amqp://u:p@h1,h2/", "URL of its own"),
+        ("DATABASE_URL", "postgres://u@h:5433/db,postgres://u:5ECRET@h:5432/db", "h1:5432,h2:5432"),
+        ("DATABASE_URL", "postgres://u@h/db postgres://u:5ECRET@h/db", "h1:5432,h2:5432"),
+        ("DATABASE_URL", "postgres://u@h/db;u:5ECRET@h/db", "h1:5432,h2:5432"),
+        ("DATABASE_URL", "postgres://u@h/db?application_name=a,u:5ECRET@h/db", "h1:5432,h2:5432"),
+        ("AMQP_URL", "amqp://u:p@h:5672/%2f,ampq://u:5ECRET@h:5673/%2f", "amqp://…@h1/vhost,"),
+        ("AMQP_URL", "amqp://u:p@h/%2f amqp://u:5ECRET@h/%2f", "amqp://…@h1/vhost,"),
+        ("AMQP_URL", "amqp://u:p@h/%2f;amqp://u:5ECRET@h/%2f", "amqp://…@h1/vhost,"),
+        ("AMQP_URL", "amqp://u:p@h/%2f,u:5ECRET@h2:5672/%2f", "amqp://…@h1/vhost,"),
         ("PUBLIC_URL", "https://x.example/a b", "white space"),
         ("PUBLIC_URL", "https://5ECRET@x.example", "credentials"),
     ];
@@ -264,8 +346,14 @@ async fn everything_is_sealed_anew_while_a_worker_runs_and_then_the_old_key_may_
     world.invite(&world.request()).await.sent();
     assert!(worker.stop().success());
     // The old one alone opens nothing any more, and says so.
-    let lost = run(&world.environment(&[("SECRETS_KEY", &old)]), &["secrets", "reseal"]).fails(1);
-    assert!(lost.contains("SECRETS_KEY"), "{lost}");
+    let lost = run(&world.environment(&[("SECRETS_KEY", &old)]), &["secrets", "reseal"]);
+    let first = lost.stdout.lines().next().unwrap_or_default();
+    assert_eq!(lost.code, Some(1), "{lost:?}");
+    for text in [first, &lost.stderr] {
+        assert!(text.contains("are opened by no key of SECRETS_KEY"), "{lost:?}");
+        assert!(text.contains("groups 72") && text.contains("the key of the opt-outs"), "{lost:?}");
+    }
+    assert!(!lost.stdout.contains("All") && !lost.stdout.contains("may go"), "{lost:?}");
 }
 
 #[tokio::test]
@@ -282,6 +370,23 @@ async fn a_key_in_use_is_refused_however_it_is_written() {
         fs::write(&file, key).unwrap();
         let refused = world.run(&["groups", "add", "74", "--api-key", &format!("@{}", file.display())]);
         assert_ne!(refused.code, Some(0), "{refused:?}");
+    }
+    for (command, flag) in [
+        (["groups", "add", "74"], "--api-key"),
+        (["groups", "add", "74"], "--jwt-secret"),
+        (["groups", "rotate-key", "73"], "--api-key"),
+        (["groups", "rotate-key", "73"], "--jwt-secret"),
+    ] {
+        for key in ["\u{feff}a new key", "a new key \n", "a new\u{200b} key"] {
+            fs::write(&file, key).unwrap();
+            let value = format!("@{}", file.display());
+            let args: Vec<_> = command.into_iter().chain([flag, &value]).collect();
+            let refused = world.run(&args).fails(1);
+            assert!(
+                refused.contains(&format!("{flag}: the secret has ")) && !refused.contains("new"),
+                "{refused}"
+            );
+        }
     }
     let refused = world.run(&["groups", "add", "74", "--api-key", &world.api_key]).fails(1);
     assert!(refused.contains("in use by group 72"), "{refused}");
