@@ -2,6 +2,7 @@
 
 use crate::{
     db,
+    http::{self, Arrival, Connections},
     queue::{Consuming, Publisher},
     sms::Sms,
     supervise::{self, Task, keep_up},
@@ -9,9 +10,11 @@ use crate::{
 use axum::{
     Json, Router,
     extract::State,
-    http::{HeaderName, StatusCode, header::CONTENT_TYPE},
+    http::{HeaderName, Request, StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
     routing::get,
 };
+use hyper::body::Incoming;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use std::{
@@ -19,6 +22,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 use tokio_util::sync::CancellationToken;
+use tower_service::Service;
 
 /// What readiness depends on; filled in as the worker starts.
 #[derive(Debug, Clone)]
@@ -62,25 +66,31 @@ impl Health {
     }
 }
 
+/// Connections of operators at most: those that are idle must not use up the descriptors of the process.
+pub const MOST_CONNECTIONS: usize = 64;
+
 /// Answers operators on `addr`, by these routes, until `stop`.
 pub async fn serve(routes: Router, addr: SocketAddr, stop: CancellationToken) -> std::io::Result<()> {
-    let listener = tokio::net::TcpListener::bind(addr).await?;
-    tracing::info!(addr = %listener.local_addr()?, "answering /healthz, /readyz and /metrics");
     // The socket outlives the task.
-    let listener = listener.into_std()?;
+    let listener = Arc::new(tokio::net::TcpListener::bind(addr).await?);
+    tracing::info!(addr = %listener.local_addr()?, "answering /healthz, /readyz and /metrics");
     keep_up(Task::Operators, stop.clone(), move |_| {
-        let (listening, routes, stop) = (listener.try_clone(), routes.clone(), stop.clone());
-        async move {
-            let served = async {
-                let listener = tokio::net::TcpListener::from_std(listening?)?;
-                axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await
-            };
-            if let Err(error) = served.await {
-                tracing::warn!(%error, "operators are not answered");
-            }
-        }
+        let routes = routes.clone();
+        let answering = move |_, arrival, request| answer(routes.clone(), arrival, request);
+        http::serve(listener.clone(), MOST_CONNECTIONS, Connections::default(), answering, stop.clone())
     });
     Ok(())
+}
+
+async fn answer(mut routes: Router, arrival: Arc<Arrival>, request: Request<Incoming>) -> Response {
+    // No route reads a body. `false`: the connection is being closed for another one.
+    if !arrival.is_whole() {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    match routes.call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
 }
 
 /// The answer to `/metrics`.

@@ -26,6 +26,7 @@ pub mod failpoint;
 pub mod gateway;
 pub mod group;
 pub mod health;
+mod http;
 pub mod invite;
 mod json;
 pub mod limits;

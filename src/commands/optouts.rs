@@ -48,7 +48,7 @@ Examples:
   session-invite optouts import - --sender '*' < stopped.txt
 
 CSV in UTF-8: one number a line, and after a comma the sender, if it is another.
-Quotes, semicolons, tabs and a first line of names are understood:
+Quotes, semicolons, tabs, a first line of names and one such as sep=; are understood:
   +14155550100
   \"+44 20 7946 0958\",+15550001111
 

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     credential::Caller,
     invite::{reply::to_the_second, request},
+    limits::NoTurn,
     pasted,
     refusal::{Code, Refusal},
     sessions::{self, Ending, Live},
@@ -31,6 +32,8 @@ const SESSION_KEY: &str = "sessionKey";
 /// A session whose text is being handed over can mostly be ended a moment later.
 const SETTLES_WITHIN: Duration = Duration::from_secs(2);
 const LOOKS_EVERY: Duration = Duration::from_millis(100);
+/// What look-ups that wait for one another mostly take.
+const QUEUE_SHRINKS: Duration = Duration::from_secs(2);
 
 /// A live session
 #[derive(Serialize, ToSchema)]
@@ -254,8 +257,13 @@ async fn guess<T>(
 ) -> Result<T, Problem> {
     let Services { guesses, .. } = gateway.services()?;
     let turn = in_time(guesses.turn(caller.group.id, &caller.requested_by)).await?;
-    let turn = answered(turn)?.map_err(|after| {
-        Refusal::new(Code::RateLimited, "too many session keys were wrong").retry_after(after)
+    let turn = answered(turn)?.map_err(|none| match none {
+        NoTurn::TooManyWrong(after) => {
+            Refusal::new(Code::RateLimited, "too many session keys were wrong").retry_after(after).into()
+        }
+        NoTurn::TooManyWait => {
+            Problem::unavailable("too many look-ups of this group wait").retry_after(QUEUE_SHRINKS)
+        }
     })?;
     let answer = answered(in_time(asking).await?)?;
     // Counted before it is answered, also when the client has hung up: `front` goes on without it.

@@ -1,11 +1,9 @@
 //! Reading a request's body: all of it, in time, and not more than it may have.
 
-use super::{
-    arrivals::Arrival,
-    problem::{Own, Problem},
-};
+use super::problem::{Own, Problem};
 use crate::masked::debug_shows;
 use crate::{
+    http::Arrival,
     invite::request::{LARGEST_BODY, check_encoding},
     refusal::{Code, Refusal},
 };

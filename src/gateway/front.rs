@@ -2,14 +2,13 @@
 //! happens.
 
 use super::{
-    Gateway,
-    arrivals::Arrival,
-    body, host,
+    Gateway, body, host,
     problem::Problem,
     routes::{self, Route},
+    visitor,
 };
 use crate::masked::debug_shows;
-use crate::{invite::trace::TraceParent, metrics, supervise};
+use crate::{http::Arrival, invite::trace::TraceParent, metrics, supervise};
 use axum::{
     Router,
     body::Body,
@@ -89,13 +88,13 @@ pub async fn answer(
     }
     let place = arrival.is_whole().then(|| Place::take(&exchange)).flatten();
     let Some(place) = place else {
-        return exchange.end(Problem::unavailable("too many requests are in hand").into_response());
+        return exchange.fail(Problem::unavailable("too many requests are in hand"));
     };
     tokio::select! {
         biased;
         response = exchange.work(router, request, place) => response,
         () = exchange.gateway.last_call.cancelled() => {
-            exchange.end(Problem::unavailable("the gateway is stopping").into_response())
+            exchange.fail(Problem::unavailable("the gateway is stopping"))
         }
     }
 }
@@ -113,7 +112,7 @@ impl Exchange {
             let _ = answering.send(exchange.handle(router, request, place).await);
         };
         supervise::aside_in(&self.gateway.working, "a request", working);
-        answered.await.unwrap_or_else(|_| self.end(Problem::internal().into_response()))
+        answered.await.unwrap_or_else(|_| self.fail(Problem::internal()))
     }
 
     async fn handle(&self, mut router: Router, request: Request<Body>, place: Place) -> Response {
@@ -122,10 +121,23 @@ impl Exchange {
         let response = match handled.await {
             Ok(Ok(response)) => response,
             Ok(Err(never)) => match never {},
-            Err(_) => Problem::internal().into_response(),
+            Err(_) => self.failure(Problem::internal()),
         };
         drop(place);
         self.end(response)
+    }
+
+    /// The answer to a request that the gateway cannot take, or failed over.
+    fn fail(&self, problem: Problem) -> Response {
+        self.end(self.failure(problem))
+    }
+
+    /// A visitor gets a page, everybody else a problem.
+    fn failure(&self, problem: Problem) -> Response {
+        match self.route {
+            Some(route) if *route == routes::VISITOR => visitor::away(problem.status()),
+            _ => problem.into_response(),
+        }
     }
 
     /// The answer as it goes out, counted and logged.

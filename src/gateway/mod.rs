@@ -4,7 +4,6 @@
 //! `server` has the connections, `front` what all requests have in common, and the rest is a file for each subject.
 
 mod agents;
-mod arrivals;
 mod body;
 mod caller;
 mod client;
@@ -20,7 +19,6 @@ mod problem;
 mod query;
 pub mod routes;
 mod server;
-mod stall;
 mod visitor;
 mod webhooks;
 
@@ -32,7 +30,7 @@ use misses::Misses;
 pub use openapi::document;
 pub use page::{escape, page};
 pub use problem::{Own, Problem};
-pub use server::{Connections, listen, start};
+pub use server::{listen, start};
 
 use crate::{
     config::GatewayConfig,

@@ -135,6 +135,10 @@ impl Problem {
         self
     }
 
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// From a reply of a worker, which may be newer and have other codes.
     pub(super) fn replied(error: Replied) -> Self {
         // A message_id is what an HTTP client knows as its key.

@@ -46,8 +46,13 @@ pub async fn page(
             Ok(()) => show(StatusCode::NOT_FOUND, &Page::Unknown, None),
             Err(after) => show(StatusCode::TOO_MANY_REQUESTS, &Page::Slower, Some(after)),
         },
-        Err(_) => show(StatusCode::SERVICE_UNAVAILABLE, &Page::Away, Some(Duration::from_secs(SOON))),
+        Err(_) => away(StatusCode::SERVICE_UNAVAILABLE),
     }
+}
+
+/// The page for a link that cannot be looked up at this moment.
+pub fn away(status: StatusCode) -> Response {
+    show(status, &Page::Away, Some(Duration::from_secs(SOON)))
 }
 
 /// The token of a link that a reader's program found in a text: without the punctuation, white space and invisible

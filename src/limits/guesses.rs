@@ -13,7 +13,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::sync::Notify;
+use tokio::sync::{MutexGuard, Notify};
 
 const TEN_MINUTES: Duration = Duration::from_mins(10);
 /// Of one user of a group.
@@ -23,6 +23,8 @@ const OF_A_GROUP: Size = Size { holds: 200, fills_in: TEN_MINUTES };
 
 /// How long a refusal is remembered: a flood of guesses costs the database one look in that time.
 const REFUSAL_HOLDS: Duration = Duration::from_secs(1);
+/// How long a guess may wait for others of its user or group: shorter than the gateway's patience with the database.
+const QUEUES_AT_MOST: Duration = Duration::from_secs(2);
 /// Users and groups that are remembered before those without a guess in hand are forgotten.
 const REMEMBERED: usize = 10_000;
 
@@ -40,11 +42,22 @@ struct Guesser {
     size: Size,
     /// Guesses that may be wrong, and are not counted yet.
     in_hand: AtomicUsize,
+    /// What the bucket had when it was last looked at.
+    left: AtomicUsize,
     refusal: Mutex<Option<Refused>>,
-    /// Of a group: held by the one guess of all its users that is about to begin.
-    beginning: tokio::sync::Mutex<()>,
-    /// Of a group: one of the guesses in hand was right, or is counted.
+    /// Held by the one guess that may wait for those in hand, while few are left.
+    queue: tokio::sync::Mutex<()>,
+    /// One of the guesses in hand was right, is counted, or was given up.
     decided: Notify,
+}
+
+/// Why there is no turn now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoTurn {
+    /// Too many were wrong; worth asking again after that.
+    TooManyWrong(Duration),
+    /// Few are left, and too many wait for those in hand.
+    TooManyWait,
 }
 
 /// What a guesser was refused, without asking the database again.
@@ -59,10 +72,9 @@ struct Refused {
 #[derive(Debug)]
 pub struct Turn {
     pool: PgPool,
-    // Dropped in this order: whoever waits for a decision then finds both counted down.
+    // Dropped in this order: a guess that waits for the group then finds both counted down.
     user: InHand,
     group: InHand,
-    _decides: Decides,
 }
 
 /// A guess among those in hand of a guesser.
@@ -73,47 +85,60 @@ struct InHand {
     place: usize,
 }
 
-#[derive(Debug)]
-struct Decides(Arc<Guesser>);
-
 impl Guesses {
     pub fn new(pool: PgPool) -> Self {
         Self { pool, guessers: Mutex::default() }
     }
 
-    /// Waits while guesses in hand, of the same user or group, may use up what is allowed: so this process does not exceed
-    /// the limits, however many come at once. `Err(after)`: too many were wrong; worth asking again after that. This
-    /// changes nothing in the database.
-    pub async fn turn(&self, group: GroupId, user: &str) -> Result<Result<Turn, Duration>, sqlx::Error> {
+    /// The right to guess once. While plenty are left, this only looks into the database. While those in hand, of the same
+    /// user or group, may use up what is left, it waits for them, and behind others that wait: so this process does not
+    /// exceed the limits, however many come at once. This changes nothing in the database.
+    pub async fn turn(&self, group: GroupId, user: &str) -> Result<Result<Turn, NoTurn>, sqlx::Error> {
         let (of_user, of_group) = names(group, user);
-        let (user, group) = (self.guesser(of_user, OF_A_USER), self.guesser(of_group, OF_A_GROUP));
-        let refused = || user.refused().max(group.refused());
-        if let Some(after) = refused() {
-            return Ok(Err(after));
-        }
-        let _beginning = group.beginning.lock().await;
+        let each = [self.guesser(of_user, OF_A_USER), self.guesser(of_group, OF_A_GROUP)];
+        let give_up = tokio::time::Instant::now() + QUEUES_AT_MOST;
+        // The user's place in the queue is always taken before the group's: two guesses never wait for each other.
+        let mut heads = [None, None];
         loop {
-            if let Some(after) = refused() {
-                return Ok(Err(after));
+            if let Some(after) = each.iter().filter_map(|guesser| guesser.refused()).max() {
+                return Ok(Err(NoTurn::TooManyWrong(after)));
             }
-            let decided = group.decided.notified();
             // In hand before the database is asked: what was counted by then is in its answer, and the rest in the places.
-            let [of_user, of_group] = [&user, &group].map(InHand::begin);
-            let buckets = [(user.bucket.as_str(), user.size), (group.bucket.as_str(), group.size)];
-            let left = match buckets::peek(&self.pool, buckets).await? {
-                [Holds::Some(of_user), Holds::Some(of_group)] => [of_user, of_group],
-                held => {
-                    let after = held.iter().map(Holds::wait).max().unwrap_or_default();
-                    user.refuse(after, REFUSAL_HOLDS.min(after));
-                    return Ok(Err(after));
+            let begun = each.each_ref().map(InHand::begin);
+            let mut left = each.each_ref().map(|guesser| guesser.left.load(Ordering::SeqCst));
+            let fits = |n: usize, left: &[usize; 2]| begun[n].place <= left[n];
+            if (0..2).all(|n| heads[n].is_some() || fits(n, &left)) {
+                left = match self.look(&each).await? {
+                    Ok(left) => left,
+                    Err(after) => return Ok(Err(NoTurn::TooManyWrong(after))),
+                };
+                if (0..2).all(|n| fits(n, &left)) {
+                    let [user, group] = begun;
+                    return Ok(Ok(Turn { pool: self.pool.clone(), user, group }));
                 }
-            };
-            if of_user.place <= left[0] && of_group.place <= left[1] {
-                let (pool, decides) = (self.pool.clone(), Decides(group.clone()));
-                return Ok(Ok(Turn { pool, user: of_user, group: of_group, _decides: decides }));
             }
-            drop([of_user, of_group]);
-            decided.await;
+            let short = if fits(1, &left) { &each[..1] } else { &each[..] };
+            drop(begun);
+            if tokio::time::timeout_at(give_up, wait(short, &mut heads)).await.is_err() {
+                return Ok(Err(NoTurn::TooManyWait));
+            }
+        }
+    }
+
+    /// Asks the database what is left. `Err(after)`: nothing; one more after that.
+    async fn look(&self, each: &[Arc<Guesser>; 2]) -> Result<Result<[usize; 2], Duration>, sqlx::Error> {
+        let asked = each.each_ref().map(|guesser| (guesser.bucket.as_str(), guesser.size));
+        match buckets::peek(&self.pool, asked).await? {
+            [Holds::Some(of_user), Holds::Some(of_group)] => {
+                each[0].left.store(of_user, Ordering::SeqCst);
+                each[1].left.store(of_group, Ordering::SeqCst);
+                Ok(Ok([of_user, of_group]))
+            }
+            held => {
+                let after = held.iter().map(Holds::wait).max().unwrap_or_default();
+                each[0].refuse(after, REFUSAL_HOLDS.min(after));
+                Ok(Err(after))
+            }
         }
     }
 
@@ -129,12 +154,31 @@ impl Guesses {
             bucket: bucket.clone(),
             size,
             in_hand: AtomicUsize::new(0),
+            left: AtomicUsize::new(usize::try_from(size.holds).unwrap_or(usize::MAX)),
             refusal: Mutex::default(),
-            beginning: tokio::sync::Mutex::default(),
+            queue: tokio::sync::Mutex::default(),
             decided: Notify::new(),
         });
         guessers.insert(bucket, guesser.clone());
         guesser
+    }
+}
+
+/// Comes to the head of the queues of these, or, where this is there already, waits for those in hand.
+async fn wait<'a>(short: &'a [Arc<Guesser>], heads: &mut [Option<MutexGuard<'a, ()>>; 2]) {
+    let mut is_new = false;
+    for (guesser, head) in short.iter().zip(heads) {
+        if head.is_none() {
+            *head = Some(guesser.queue.lock().await);
+            is_new = true;
+        }
+    }
+    // What is left may be known from long ago: it is looked at first.
+    if is_new {
+        return;
+    }
+    for guesser in short {
+        guesser.room().await;
     }
 }
 
@@ -143,6 +187,18 @@ impl Guesser {
         let refusal = *self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
         let refused = refusal.filter(|refused| refused.since.elapsed() < refused.holds)?;
         Some(refused.after.saturating_sub(refused.since.elapsed()))
+    }
+
+    /// Waits until one more may fit beside those in hand.
+    async fn room(&self) {
+        loop {
+            let decided = self.decided.notified();
+            // With none in hand, the database says whether there is one.
+            if self.in_hand.load(Ordering::SeqCst) < self.left.load(Ordering::SeqCst).max(1) {
+                return;
+            }
+            decided.await;
+        }
     }
 
     fn refuse(&self, after: Duration, holds: Duration) {
@@ -161,12 +217,7 @@ impl InHand {
 impl Drop for InHand {
     fn drop(&mut self) {
         self.guesser.in_hand.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-impl Drop for Decides {
-    fn drop(&mut self) {
-        self.0.decided.notify_waiters();
+        self.guesser.decided.notify_waiters();
     }
 }
 
@@ -207,7 +258,84 @@ mod tests {
     }
 
     async fn turn(guesses: &Guesses, id: i64, user: &str) -> Result<Turn, Duration> {
-        guesses.turn(group(id), user).await.unwrap()
+        guesses.turn(group(id), user).await.unwrap().map_err(|none| match none {
+            NoTurn::TooManyWrong(after) => after,
+            NoTurn::TooManyWait => panic!("it waited too long"),
+        })
+    }
+
+    #[tokio::test]
+    async fn while_plenty_are_left_guesses_of_a_group_are_looked_up_side_by_side() {
+        with_database(|pool| async move {
+            let guesses = Guesses::new(pool.clone());
+            let mut locked = crate::db::begin(&pool).await.unwrap();
+            sqlx::query("lock table rate_buckets in access exclusive mode")
+                .execute(&mut *locked)
+                .await
+                .unwrap();
+            let users = ["gkey:1", "gkey:1", "gkey:2", "gkey:3"];
+            let turns = futures::future::join_all(users.map(|user| turn(&guesses, 72, user)));
+            let look = "select count(*) from pg_stat_activity
+                         where datname = current_database() and wait_event_type = 'Lock'";
+            let all_look = async {
+                while sqlx::query_scalar::<_, i64>(look).fetch_one(&pool).await.unwrap() < 4 {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                locked.rollback().await.unwrap();
+            };
+            let within = Duration::from_secs(20);
+            let (turns, ()) =
+                tokio::time::timeout(within, async { tokio::join!(turns, all_look) }).await.unwrap();
+            assert!(turns.iter().all(Result::is_ok), "{turns:?}");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_user_who_has_few_left_waits_alone_and_not_for_long() {
+        with_database(|pool| async move {
+            let guesses = Guesses::new(pool.clone());
+            for _ in 0..19 {
+                turn(&guesses, 72, "gkey:1").await.unwrap().was_wrong().await.unwrap();
+            }
+            let in_hand = turn(&guesses, 72, "gkey:1").await.unwrap();
+            let others = async {
+                tokio::task::yield_now().await;
+                let begun = Instant::now();
+                for n in 2..20 {
+                    drop(turn(&guesses, 72, &format!("gkey:{n}")).await.unwrap());
+                }
+                begun.elapsed()
+            };
+            let waiting = [(); 5].map(|()| guesses.turn(group(72), "gkey:1"));
+            let (waited, others) = tokio::join!(futures::future::join_all(waiting), others);
+            for turn in waited {
+                assert_eq!(turn.unwrap().unwrap_err(), NoTurn::TooManyWait);
+            }
+            assert!(others < QUEUES_AT_MOST, "others waited too: {others:?}");
+            // The next one waits until that one was right.
+            let decide = async {
+                tokio::task::yield_now().await;
+                drop(in_hand);
+            };
+            let (next, ()) = tokio::join!(turn(&guesses, 72, "gkey:1"), decide);
+            next.unwrap();
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_thousand_guesses_of_many_users_do_not_exceed_the_groups_limit() {
+        with_database(|pool| async move {
+            let (guesses, begun) = (Guesses::new(pool.clone()), Instant::now());
+            let guess = async |n: usize| match guesses.turn(group(72), &format!("gkey:{}", n % 100)).await {
+                Ok(Ok(turn)) => turn.was_wrong().await.map(|()| 1).unwrap(),
+                _ => 0,
+            };
+            let wrong: u64 = futures::future::join_all((0..1_000).map(guess)).await.into_iter().sum();
+            assert!((150..=200 + begun.elapsed().as_secs() / 3 + 1).contains(&wrong), "{wrong}");
+        })
+        .await;
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ mod lease;
 mod pace;
 mod prefixes;
 
-pub use guesses::Guesses;
+pub use guesses::{Guesses, NoTurn};
 pub use lease::Permit;
 pub use pace::Slot;
 

@@ -1,6 +1,6 @@
 //! The gateway's connections: many, slow, kept, and those that are there when it stops.
 
-use crate::support::{DEADLINE, Setup, World, at_home_under, send, try_send, until};
+use crate::support::{DEADLINE, Http, Setup, Worker, World, at_home_under, send, try_send, until};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use std::{
@@ -59,6 +59,32 @@ async fn a_thousand_idle_and_two_hundred_slow_connections_do_no_harm() {
     })
     .await;
     assert!(gateway.process.stop().success());
+}
+
+#[tokio::test]
+async fn idle_connections_of_operators_are_few_and_not_for_long() {
+    let world = Setup::default().without_worker().await;
+    let mut worker = Worker::spawn_with_files("worker", 256, &world.environment(&[]), &world.log);
+    worker.ready().await;
+    // 264 are kept for operators and other things.
+    let mut gateway = world.start_gateway_with_files(304).await;
+    for address in [worker.address().await, gateway.operators_address().await] {
+        let connect = || TcpStream::connect(&address).expect("it answers operators");
+        let mut idle: Vec<_> = (0..300).map(|_| connect()).collect();
+        for path in ["/healthz", "/readyz", "/metrics"] {
+            assert_eq!(send(Http::at(&address).request("GET", path)).await.status, 200, "{path}");
+        }
+        send(gateway.invite(&world)).await.ok();
+        idle.retain_mut(|stream| !is_closed(stream));
+        assert!(idle.len() <= 64, "{} are left", idle.len());
+        until("the last ones are hung up on too", || {
+            idle.retain_mut(|stream| !is_closed(stream));
+            let left = idle.len();
+            async move { (left == 0).then_some(()) }
+        })
+        .await;
+    }
+    assert!(gateway.process.stop().success() && worker.stop().success());
 }
 
 #[tokio::test]

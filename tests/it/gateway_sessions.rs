@@ -173,6 +173,34 @@ async fn who_guesses_keys_is_stopped_and_nobody_else_is() {
 }
 
 #[tokio::test]
+async fn a_look_up_that_waits_for_others_too_long_is_answered_so() {
+    let world = Setup::default().start().await;
+    let mut gateway = world.start_gateway(&[]).await;
+    let key = invited(&gateway, &world).await;
+    for n in 0..19 {
+        look_up(&gateway, &world, &format!("{n:07}")).await.problem(404, "session_not_found");
+    }
+    // The last one is in hand for as long as its row is locked.
+    let mut lock = world.database.pool.begin().await.unwrap();
+    sqlx::query("select id from sessions for update").fetch_all(&mut *lock).await.unwrap();
+    let body = by_key(&key);
+    let waiting = async {
+        let waits = "select count(*) > 0 from pg_stat_activity
+                      where datname = current_database() and wait_event_type = 'Lock'";
+        until("it is in hand", || async { world.database.value::<bool>(waits).await.then_some(()) }).await;
+        let answer = look_up(&gateway, &world, &key).await;
+        lock.rollback().await.unwrap();
+        let problem = answer.problem(503, "unavailable");
+        assert_eq!(problem["detail"], "too many look-ups of this group wait");
+        assert_eq!(answer.header("retry-after"), Some("2"));
+    };
+    let (joined, ()) = tokio::join!(act(&gateway, &world, "join", &body), waiting);
+    joined.ok();
+    look_up(&gateway, &world, &key).await.ok();
+    assert!(gateway.process.stop().success());
+}
+
+#[tokio::test]
 async fn many_guesses_at_once_do_not_exceed_the_limit() {
     let world = Setup::default().start().await;
     let mut gateway = world.start_gateway(&[]).await;

@@ -57,6 +57,30 @@ async fn the_link_in_the_text_opens_the_session_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn while_all_places_are_taken_a_visitor_gets_a_page_too() {
+    let (world, first) = at_home(Setup::default()).await;
+    send(first.invite(&world)).await.ok();
+    let link = link(&world).await;
+    let mut gateway = world.start_gateway(&[("GATEWAY_CONCURRENCY", "1")]).await;
+    let posts = world.provider.posts().await;
+    world.provider.set(json!({"latency_ms": 1_500})).await;
+    let visiting = async {
+        crate::support::until("an invite is in hand", || async {
+            (world.provider.posts().await > posts).then_some(())
+        })
+        .await;
+        let page = send(get(&gateway, &link)).await;
+        assert_page(&page, 503, "We will be right back");
+        assert_eq!(page.header("retry-after"), Some("5"));
+        send(gateway.request("GET", "/docs")).await.problem(503, "unavailable");
+    };
+    let (answer, ()) = tokio::join!(send(gateway.invite(&world)), visiting);
+    answer.ok();
+    assert_eq!(send(get(&gateway, &link)).await.status, 200);
+    assert!(gateway.process.stop().success());
+}
+
+#[tokio::test]
 async fn a_group_without_a_name_is_its_number_and_without_a_join_url_there_is_no_button() {
     let (world, mut gateway) = at_home(Setup::default()).await;
     send(gateway.invite(&world)).await.ok();

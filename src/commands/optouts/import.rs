@@ -7,6 +7,8 @@ use std::{fs, io, path::Path};
 
 /// Wrong lines that are named at most.
 const NAMED_AT_MOST: usize = 20;
+/// A cell with more digits than this may be meant for a phone number.
+const DIGITS_OF_A_NAME: usize = 4;
 /// Numbers between two lines of progress.
 const TOLD_EVERY: usize = 50_000;
 
@@ -46,22 +48,24 @@ pub(super) fn parse(
     number: impl Fn(&str) -> Result<PhoneNumber, String>,
 ) -> anyhow::Result<File> {
     let text = text.trim_start_matches('\u{feff}');
+    let (separator, text) = separator_line(text);
+    let above = usize::from(separator.is_some());
     let mut reader = ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
         .trim(Trim::All)
-        .delimiter(delimiter(text))
+        .delimiter(separator.unwrap_or_else(|| delimiter(text)))
         .from_reader(text.as_bytes());
     let (mut rows, mut wrong, mut more, mut has_header) = (Vec::new(), Vec::new(), 0_usize, false);
     for (index, record) in reader.records().enumerate() {
         let record = record.context("the file cannot be read")?;
-        if index == 0 && is_header(&record) {
+        if index == 0 && is_header(&record, &number) {
             has_header = true;
         } else if record.iter().any(|cell| !pasted::visible(cell).trim().is_empty()) {
             match row(&record, sender, &number) {
                 Ok(row) => rows.push(row),
                 Err(message) if wrong.len() < NAMED_AT_MOST => {
-                    let (line, cell) = (line_of(text, &record), record.get(0).unwrap_or_default());
+                    let (line, cell) = (above + line_of(text, &record), record.get(0).unwrap_or_default());
                     wrong.push(format!("  line {line}: {message} ({})", masked(cell)));
                 }
                 Err(_) => more += 1,
@@ -114,9 +118,25 @@ fn delimiter(text: &str) -> u8 {
     candidates.into_iter().find(|b| text.as_bytes().contains(b)).unwrap_or(b',')
 }
 
-/// Whether it is a line of names: each cell has letters, and no digit.
-fn is_header(record: &StringRecord) -> bool {
-    record.iter().all(|cell| cell.contains(char::is_alphabetic) && !cell.contains(char::is_numeric))
+/// What parts the cells, as a first line such as `sep=;` says it for spreadsheets, and the lines below that one.
+fn separator_line(text: &str) -> (Option<u8>, &str) {
+    let end = text.find(['\r', '\n']).unwrap_or(text.len());
+    let (line, below) = text.split_at(end);
+    let below = below.strip_prefix("\r\n").or_else(|| below.strip_prefix(['\r', '\n'])).unwrap_or(below);
+    let line = line.strip_prefix('"').and_then(|line| line.strip_suffix('"')).unwrap_or(line);
+    let names = |name: &str| name.eq_ignore_ascii_case("sep=");
+    match line.split_at_checked(4).filter(|(name, _)| names(name)).map(|(_, rest)| rest.as_bytes()) {
+        Some(&[b]) if b != b'"' && b.is_ascii() && !b.is_ascii_alphanumeric() => (Some(b), below),
+        _ => (None, text),
+    }
+}
+
+/// Whether it is a line of names: a cell has letters, and none is a phone number or, with that many digits, a mistyped one.
+fn is_header(record: &StringRecord, number: impl Fn(&str) -> Result<PhoneNumber, String>) -> bool {
+    let is_number = |cell: &str| {
+        cell.chars().filter(|c| c.is_numeric()).count() > DIGITS_OF_A_NAME || number(cell).is_ok()
+    };
+    record.iter().any(|cell| cell.contains(char::is_alphabetic)) && !record.iter().any(is_number)
 }
 
 /// Enough to find the line by, and no number.
@@ -175,6 +195,49 @@ mod tests {
     }
 
     #[test]
+    fn a_first_line_without_a_number_is_one_of_names() {
+        let expected = [("*".to_owned(), "+12015550100".to_owned())];
+        for header in [
+            "Phone,",
+            ",Phone",
+            "Phone 1 - Value",
+            "Phone 1 - Value,Sender 2",
+            "Téléphone",
+            "\"Phone\",\"\"",
+            "x1",
+        ] {
+            for end in ["\n", "\r\n"] {
+                let read = file(&format!("{header}{end}2015550100{end}")).unwrap();
+                assert!(read.has_header && read.rows == expected, "{header:?}");
+            }
+        }
+        // A number that is mistyped, or in the other column, is not passed over.
+        for wrong in ["201-555-01O2", "Phone,2015550100", "MG1,2015550100", "12345", ",", "tel:20155501"] {
+            let read = file(&format!("{wrong}\n2015550100\n"));
+            assert!(read.is_err() || !read.unwrap().has_header, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_says_what_parts_the_cells_is_obeyed() {
+        let expected = [("MG1".to_owned(), "+12015550100".to_owned())];
+        for (line, separator) in
+            [("sep=;", ";"), ("SEP=,", ","), ("sep=\t", "\t"), ("\"sep=|\"", "|"), ("\u{feff}sep=;", ";")]
+        {
+            for end in ["\n", "\r\n", "\r"] {
+                let body =
+                    format!("{line}{end}Phone, mobile{separator}Sender{end}2015550100{separator}MG1{end}");
+                let body = if separator == "," { body.replace(", mobile", "") } else { body };
+                let read = file(&body).unwrap_or_else(|error| panic!("{body:?}: {error}"));
+                assert!(read.has_header && read.rows == expected, "{body:?}");
+                let wrong = file(&format!("{line}{end}2015550100{end}12345{end}")).unwrap_err().to_string();
+                assert!(wrong.contains("  line 3: "), "{wrong}");
+            }
+        }
+        assert!(rows("sep=;").is_empty());
+    }
+
+    #[test]
     fn wrong_lines_are_named_and_not_quoted() {
         let complaint = file(
             "2015550100\nphone\n2015550101,no such sender 2015550188\n12345\n\"201-555-01O2\"\n2015550103,MG1,x\n",
@@ -200,13 +263,13 @@ mod tests {
                 file(&["2015550100", "2015550101", "12345", "2015550102"].join(breaks)).unwrap_err();
             assert!(complaint.to_string().contains(&format!("  line {line}: ")), "{breaks:?} {complaint}");
         }
-        let many = "x1\n".repeat(100);
+        let many = format!("2015550100\n{}", "x1\n".repeat(100));
         assert!(file(&many).unwrap_err().to_string().ends_with("and 80 more"));
     }
 
     proptest::proptest! {
         #[test]
-        fn no_file_makes_it_panic(text in "[0-9+a-z\",; \t\r\n\u{feff}\u{200b}é]{0,80}") {
+        fn no_file_makes_it_panic(text in "(sep=)?[0-9+a-z\",; \t\r\n\u{feff}\u{200b}é]{0,80}") {
             let _ = file(&text);
         }
     }
