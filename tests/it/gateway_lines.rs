@@ -66,6 +66,7 @@ async fn idle_connections_of_operators_are_few_and_not_for_long() {
     let world = Setup::default().without_worker().await;
     let mut worker = Worker::spawn_with_files("worker", 256, &world.environment(&[]), &world.log);
     worker.ready().await;
+    world.add_group(72, &[]);
     // 264 are kept for operators and other things.
     let mut gateway = world.start_gateway_with_files(304).await;
     for address in [worker.address().await, gateway.operators_address().await] {
