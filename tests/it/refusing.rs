@@ -18,13 +18,15 @@ struct Role {
 async fn role(world: &World) -> Role {
     let name = format!("r_{}", uuid::Uuid::new_v4().simple());
     let create = format!(
-        "create role {name} login;
+        "create role {name} login password '{name}';
          grant usage on schema public to {name};
          grant select, insert, update, delete on all tables in schema public to {name};"
     );
     world.database.execute(&create).await;
     let mut url = url::Url::parse(&world.database.url).expect("a test's database has a usual URL");
     url.set_username(&name).expect("a test's database has a usual URL");
+    // Some servers trust everybody who comes from this machine, and some nobody.
+    url.set_password(Some(&name)).expect("a test's database has a usual URL");
     Role { url: url.into(), name }
 }
 
@@ -361,7 +363,8 @@ async fn a_node_that_is_gone_is_replaced_by_another() {
     nodes.iter().for_each(Tunnel::open);
     let [first, second] = nodes.each_ref().map(|node| url::Url::parse(&node.url).unwrap());
     let hosts = format!("127.0.0.1:{},127.0.0.1:{}", first.port().unwrap(), second.port().unwrap());
-    let url = format!("postgres://{}@{hosts}{}", first.username(), first.path());
+    let password = first.password().map(|password| format!(":{password}")).unwrap_or_default();
+    let url = format!("postgres://{}{password}@{hosts}{}", first.username(), first.path());
     assert!(world.take_worker().stop().success());
     let mut worker = world.spawn(&[("DATABASE_URL", &url)]);
     worker.ready().await;

@@ -26,7 +26,7 @@ impl Database {
         url.set_path(name);
         let pool = PgPoolOptions::new()
             .max_connections(2)
-            .acquire_timeout(Duration::from_secs(10))
+            .acquire_timeout(Duration::from_secs(30))
             .connect_lazy(url.as_str())
             .expect("the URL is good");
         Self { url: url.into(), pool, name: name.to_owned() }
