@@ -3,7 +3,7 @@
 use crate::{
     db,
     http::{self, Arrival, Connections},
-    queue::{Consuming, Publisher},
+    queue::{Cause, Consuming, Publisher},
     sms::Sms,
     supervise::{self, Task, keep_up},
 };
@@ -28,6 +28,10 @@ use tower_service::Service;
 #[derive(Debug, Clone)]
 pub struct Health {
     pub consuming: Arc<Consuming>,
+    /// The same for what the broker dropped.
+    pub dropped: Arc<Consuming>,
+    /// Why the broker takes no events.
+    pub events: Arc<Cause>,
     pub database: db::Watch,
     outside: Arc<OnceLock<(Publisher, Sms)>>,
     metrics: Arc<OnceLock<PrometheusHandle>>,
@@ -37,6 +41,8 @@ impl Default for Health {
     fn default() -> Self {
         Self {
             consuming: Arc::default(),
+            dropped: Arc::default(),
+            events: Arc::default(),
             database: db::Watch::new(db::kinds::OF_THE_WORKER),
             outside: Arc::default(),
             metrics: Arc::default(),
@@ -123,11 +129,16 @@ async fn ready(State(health): State<Health>) -> (StatusCode, Json<serde_json::Va
         let why = why.unwrap_or_else(|| "the broker is away, or holds publishers back".to_owned());
         problems.push(format!("replies cannot be published: {why}"));
     }
+    let dropped = health.dropped.problem();
+    let dropped = dropped.map(|why| format!("what the broker dropped is not answered: {why}"));
+    let events = health.events.get().map(|why| format!("events cannot be published: {why}"));
+    let works = dropped.is_none() && events.is_none();
+    problems.extend(dropped.into_iter().chain(events));
     if let Some(code) = refused {
         problems.push(format!("the provider refuses the operator's account ({code}): check TWILIO_*"));
     }
     problems.extend(supervise::problems());
-    let ready = consuming && database && publishing;
+    let ready = consuming && database && publishing && works;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let provider = if refused.is_some() { "refuses the account" } else { "ok" };
     let body = json!({

@@ -88,7 +88,7 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
         public_url: config.public_url.clone(),
     });
     let sweeping = sessions::sweep(pool.clone(), stop.clone());
-    Events::new(pool.clone(), config.broker.clone()).start(stop.clone());
+    Events::new(pool.clone(), config.broker.clone(), health.events.clone()).start(stop.clone());
     sessions::retain(pool.clone(), config.retention, fingerprints, stop.clone());
     let publisher = Publisher::start(Task::Replies, config.broker.clone(), give_up.clone());
     let direct = DirectReplies::start(config.broker.clone(), give_up.clone());
@@ -100,8 +100,7 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
         prefetch: DROPPED_PREFETCH,
         gate: requests.gate.clone(),
         queues_gone: requests.queues_gone.clone(),
-        // Readiness is about the requests.
-        ..consumer(&config, publishers, invites, Arc::default())
+        ..consumer(&config, publishers, invites, health.dropped)
     };
 
     let in_time = async {

@@ -123,6 +123,7 @@ impl Watch {
             node,
             pool,
             locks: Locks::default(),
+            blind_at: 0,
             leaving: leave::leaving(),
         };
         loop {
@@ -182,6 +183,13 @@ fn words(kind: &Kind, failed: &Failed, holders: &[String]) -> String {
     format!("{:?} fails: {cause}{mend}", kind.name)
 }
 
+/// Whether a statement that had no connection at `failed` had begun to wait for one when the database was away. Nothing
+/// is wrong with the pool then.
+fn waited_while_blind(failed: u64, blind_at: u64) -> bool {
+    let waited = reach::ACQUIRED_WITHIN + Duration::from_secs(1);
+    failed.saturating_sub(blind_at) < u64::try_from(waited.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// The task's own.
 struct Looking {
     watch: Watch,
@@ -191,6 +199,8 @@ struct Looking {
     node: String,
     pool: PgPool,
     locks: Locks,
+    /// When it was last seen that the database, or a connection to it, was of no use; by the process's clock.
+    blind_at: u64,
     leaving: tokio::sync::watch::Receiver<()>,
 }
 
@@ -204,6 +214,7 @@ impl Looking {
     async fn look(&mut self) {
         let (is_fresh, looked) = (self.own.is_none(), leave::now());
         let mut found = self.try_to_look().await;
+        let was_blind = is_fresh || found.is_err();
         if let (Err(blind), false) = (&found, is_fresh) {
             // The connection may be at fault, and no more: a fresh one says.
             let silent = matches!(blind, Blind::Silent);
@@ -214,6 +225,9 @@ impl Looking {
                 (Ok(_), false) => leave::leave_connections(),
                 (Err(_), _) => {}
             }
+        }
+        if was_blind {
+            self.blind_at = leave::now();
         }
         let (away, obstacles, holders) = match found {
             Ok((obstacles, holders)) => (self.why_none().await, obstacles, holders),
@@ -281,9 +295,14 @@ impl Looking {
 
     /// Why the pool has no connection to give, if that is what statements fail by.
     async fn why_none(&self) -> Option<String> {
-        let starved = |kind: &&&Kind| kind.trouble().is_some_and(|failed| failed.without_connection);
-        self.watch.kinds.iter().find(starved)?;
-        Some(format!("no connection to the database is to be had: {}", reach::why_no_connection().await))
+        let starved = self.watch.kinds.iter().filter_map(|kind| kind.trouble());
+        let last = starved.filter(|failed| failed.without_connection).map(|failed| failed.at).max()?;
+        let why = if waited_while_blind(last, self.blind_at) {
+            "it answers again, and connections are being opened again".to_owned()
+        } else {
+            reach::why_no_connection().await
+        };
+        Some(format!("no connection to the database is to be had: {why}"))
     }
 
     /// Idle connections that were left are closed now, and not when somebody needs one.
@@ -295,5 +314,20 @@ impl Looking {
         // On its way back to the pool each is looked at.
         let idle: Vec<_> = (0..self.pool.num_idle()).map_while(|_| self.pool.try_acquire()).collect();
         drop(idle);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_that_began_while_the_database_was_away_says_nothing_of_the_pool() {
+        const SECOND: u64 = 1_000_000;
+        let blind_at = 3_600 * SECOND;
+        assert!(waited_while_blind(blind_at - SECOND, blind_at));
+        assert!(waited_while_blind(blind_at + 5 * SECOND, blind_at));
+        assert!(!waited_while_blind(blind_at + 7 * SECOND, blind_at));
+        assert!(!waited_while_blind(blind_at, 0));
     }
 }

@@ -56,6 +56,12 @@ pub async fn is_from_authenticated(ctx: &Context, envelope: &Envelope) -> Result
         return Ok(true);
     }
     let Ok(shaped) = Shaped::parse(envelope) else { return Ok(false) };
+    // Whatever has become of its credential since.
+    if let (Ok(group), Ok(id)) = (&shaped.groupid, envelope.idempotency_key())
+        && ctx.sessions.recall(*group, id, &envelope.sha256()).await?.is_some()
+    {
+        return Ok(true);
+    }
     let admitted = shaped.admit(envelope, &ctx.authenticator).await?;
     Ok(admitted.map_or_else(|refusal| Reply::refused(&refusal).is_to_authenticated(), |_| true))
 }

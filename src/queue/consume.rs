@@ -136,7 +136,7 @@ impl Consumer {
     async fn run(self: Arc<Self>, stop: CancellationToken, pulse: Pulse) -> Result<(), Unusable> {
         // Alone at first: what comes first may be what killed the worker before us.
         let mut mode = Mode::Alone;
-        let (mut started, mut told) = (false, false);
+        let (mut started, mut told) = (false, String::new());
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         while !stop.is_cancelled() {
             pulse.step("connecting and declaring the queues");
@@ -151,7 +151,7 @@ impl Consumer {
                     let ended = self.follow(&line, &mut mode, &stop).await;
                     self.consuming.lost();
                     if line.consumed.load(Ordering::Relaxed) {
-                        told = false;
+                        told.clear();
                         backoff.reset();
                     }
                     match ended {
@@ -166,9 +166,10 @@ impl Consumer {
                 Err(error) => error,
             };
             mode = Mode::Alone;
-            self.consuming.cannot(Some(error.to_string()));
-            if !told {
-                told = true;
+            let why = error.to_string();
+            self.consuming.cannot(Some(why.clone()));
+            if told != why {
+                told = why;
                 tracing::warn!(queue = self.queue(), %error, "not consuming; connecting again until it works");
             }
             let _ = stop.run_until_cancelled(backoff.wait()).await;

@@ -1,8 +1,9 @@
 //! Replies by RabbitMQ's direct reply-to (<https://www.rabbitmq.com/docs/direct-reply-to>): at most once by its nature.
 //!
 //! The name in a `reply_to` holds the id of a process of the broker's, in base64. Anybody can make one up, and the
-//! broker ends the connection over one of a node that it does not know. So only the names of nodes that have taken a
-//! reply to an authenticated sender before share a connection. Every other reply is published on a connection of its own.
+//! broker ends the connection over one that it cannot read, or of a node that it does not know. So only authenticated
+//! senders share a connection, and only with names as the broker writes them, of nodes that have taken such a reply
+//! before. Every other reply is published on a connection of its own.
 
 use super::{
     connection::{Unusable, connect},
@@ -18,6 +19,7 @@ use crate::{
 use base64::{
     Engine, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+    prelude::BASE64_STANDARD as CANONICAL,
 };
 use lapin::options::ConfirmSelectOptions;
 use std::{
@@ -73,21 +75,21 @@ fn decode(part: &str) -> Option<Vec<u8>> {
 }
 
 /// The broker's node in a direct reply's name: the atom in a process id of Erlang's external term format
-/// (<https://www.erlang.org/doc/apps/erts/erl_ext_dist>), and nothing after that id.
+/// (<https://www.erlang.org/doc/apps/erts/erl_ext_dist>). `None` for all that the broker would not write itself, as it
+/// may fail over that: another alphabet or padding, an older form of the id or the atom, or something after the id.
 fn node(reply_to: &str) -> Option<Vec<u8>> {
     let (process, _) = reply_to.strip_prefix(DIRECT_REPLY_TO)?.strip_prefix('.')?.split_once('.')?;
-    let term = decode(process)?;
-    // NEW_PID_EXT or PID_EXT: the node, and what follows it.
-    let (&[131, kind @ (88 | 103)], atom) = term.split_first_chunk()? else { return None };
-    let after = if kind == 88 { 12 } else { 9 };
+    let term = CANONICAL.decode(process).ok()?;
+    // NEW_PID_EXT: the node, and 12 bytes that follow it.
+    let (&[131, 88], atom) = term.split_first_chunk()? else { return None };
     let (name, length) = match *atom.first()? {
-        // ATOM_EXT and ATOM_UTF8_EXT, SMALL_ATOM_EXT and SMALL_ATOM_UTF8_EXT.
-        100 | 118 => (3, usize::from(u16::from_be_bytes([*atom.get(1)?, *atom.get(2)?]))),
-        115 | 119 => (2, usize::from(*atom.get(1)?)),
+        // ATOM_UTF8_EXT and SMALL_ATOM_UTF8_EXT.
+        118 => (3, usize::from(u16::from_be_bytes([*atom.get(1)?, *atom.get(2)?]))),
+        119 => (2, usize::from(*atom.get(1)?)),
         _ => return None,
     };
     let node = atom.get(name..name + length)?;
-    (atom.len() == name + length + after).then(|| node.to_vec())
+    (atom.len() == name + length + 12).then(|| node.to_vec())
 }
 
 /// Whether the reply is for somebody who has shown a credential.
@@ -95,6 +97,8 @@ fn node(reply_to: &str) -> Option<Vec<u8>> {
 pub(super) enum Sender {
     Authenticated,
     Stranger,
+    /// It was not looked at, as the request may be what ends the process.
+    Unknown,
 }
 
 /// A handle on what publishes direct replies.
@@ -104,7 +108,7 @@ pub struct DirectReplies(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     config: BrokerConfig,
-    /// For names of nodes that have taken a reply.
+    /// For replies to authenticated senders by names of nodes that have taken one.
     publisher: Publisher,
     nodes: Mutex<HashSet<Vec<u8>>>,
     authenticated: Semaphore,
@@ -130,7 +134,7 @@ impl DirectReplies {
     /// line that was lost is published once more.
     pub(super) async fn publish(&self, message: Arc<Outgoing>, sender: Sender) -> Result<(), Trouble> {
         let node = node(&message.queue);
-        if self.knows(node.as_ref()) && self.publish_together(&message).await? {
+        if self.may_share(node.as_ref(), sender) && self.publish_together(&message).await? {
             return Ok(());
         }
         if !Box::pin(self.publish_alone(message, node, sender)).await? {
@@ -145,11 +149,12 @@ impl DirectReplies {
         Ok(())
     }
 
-    fn knows(&self, node: Option<&Vec<u8>>) -> bool {
-        node.is_some_and(|node| self.nodes().contains(node))
+    /// A stranger never does: whoever got a direct reply once knows a node's name, and can make up the rest.
+    fn may_share(&self, node: Option<&Vec<u8>>, sender: Sender) -> bool {
+        sender == Sender::Authenticated && node.is_some_and(|node| self.nodes().contains(node))
     }
 
-    /// On the line of all whose node is known: whether that settled it.
+    /// On the line of authenticated senders: whether that settled it.
     async fn publish_together(&self, message: &Arc<Outgoing>) -> Result<bool, Trouble> {
         let mut published = self.0.publisher.publish(message.clone()).await?;
         if published == Published::Lost {
@@ -176,14 +181,14 @@ impl DirectReplies {
     ) -> Result<bool, Trouble> {
         let (places, _waiting) = match sender {
             Sender::Authenticated => (&self.0.authenticated, None),
-            Sender::Stranger => match self.0.waiting.try_acquire() {
+            Sender::Stranger | Sender::Unknown => match self.0.waiting.try_acquire() {
                 Ok(waiting) => (&self.0.strangers, Some(waiting)),
                 Err(_) => return Ok(false),
             },
         };
         let Ok(_place) = places.acquire().await else { return Ok(false) };
         // Another may have shown meanwhile that its node is there.
-        if self.knows(node.as_ref()) && self.publish_together(&message).await? {
+        if self.may_share(node.as_ref(), sender) && self.publish_together(&message).await? {
             return Ok(true);
         }
         let is_taken = matches!(timeout(WITHIN, alone(&self.0.config, &message)).await, Ok(Ok(true)));
@@ -246,7 +251,7 @@ mod tests {
     fn a_node_is_read_from_a_whole_process_id_only() {
         assert_eq!(node(REAL).as_deref(), Some(&b"reply@9248884"[..]));
         let with = |term: &[u8]| node(&format!("{DIRECT_REPLY_TO}.{}.AAAA", STANDARD.encode(term)));
-        assert_eq!(with(b"\x83gd\0\x01a000000000").as_deref(), Some(&b"a"[..]));
+        assert_eq!(with(b"\x83Xv\0\x01a000000000000").as_deref(), Some(&b"a"[..]));
         assert_eq!(with(b"\x83Xw\x01a000000000000").as_deref(), Some(&b"a"[..]));
         for broken in [
             &b""[..],
@@ -257,8 +262,21 @@ mod tests {
             b"\x83Xw\x01a00000000000",
             b"\x83Xw\x01a0000000000000",
             b"\x83a\x05",
+            // Forms that older brokers wrote, and that those of today fail on.
+            b"\x83gd\0\x01a000000000",
+            b"\x83gw\x01a000000000",
+            b"\x83Xd\0\x01a000000000000",
+            b"\x83Xs\x01a000000000000",
         ] {
             assert_eq!(with(broken), None, "{broken:?}");
         }
+        // A plus and a slash, and a length that needs padding.
+        let real = b"\x83Xw\x05\xfb\xef\xbe\xff\xff000000000000";
+        let standard = STANDARD.encode(real);
+        assert!(standard.contains('+') && standard.contains('/') && standard.ends_with('='), "{standard}");
+        let named = |process: &str| node(&format!("{DIRECT_REPLY_TO}.{process}.AAAA"));
+        assert!(named(&standard).is_some());
+        assert_eq!(named(standard.trim_end_matches('=')), None);
+        assert_eq!(named(&standard.replace('+', "-").replace('/', "_")), None);
     }
 }

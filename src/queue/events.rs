@@ -3,7 +3,7 @@
 //! of one session in their order: one worker at a time publishes, under a lock that its death frees.
 
 use super::{
-    Names,
+    Cause, Names,
     connection::{Right, Unusable, connect},
     topology,
 };
@@ -81,6 +81,16 @@ pub struct Events {
     pool: PgPool,
     config: BrokerConfig,
     names: Names,
+    /// Why the broker takes none.
+    problem: Arc<Cause>,
+}
+
+/// What a step has come to.
+enum Step {
+    /// So many were published; none if there are none.
+    Published(i64),
+    /// Another worker is at it.
+    Elsewhere,
 }
 
 /// A line to the broker that is there while there are events.
@@ -91,9 +101,10 @@ struct Line {
 }
 
 impl Events {
-    pub fn new(pool: PgPool, config: BrokerConfig) -> Self {
+    /// `problem` says meanwhile why the broker takes no events.
+    pub fn new(pool: PgPool, config: BrokerConfig, problem: Arc<Cause>) -> Self {
         let names = Names::new(&config.queue_prefix);
-        Self { pool, config, names }
+        Self { pool, config, names, problem }
     }
 
     /// Publishes until `stop`. What fails is done again later: the outbox keeps it, and invites never wait for it.
@@ -104,28 +115,36 @@ impl Events {
 
     async fn run(self: Arc<Self>, stop: CancellationToken, pulse: Pulse) {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
-        let (mut line, mut told) = (None, false);
+        let (mut line, mut told) = (None, String::new());
         loop {
             pulse.step("publishing events from the outbox");
             let Some(step) = stop.run_until_cancelled(self.step(&mut line)).await else { break };
             pulse.idle();
             match step {
-                Ok(published) => {
-                    if told {
-                        tracing::info!("events are published again");
+                Ok(step) => {
+                    // Whoever leaves it to another learns nothing of the broker.
+                    if let Step::Published(_) = step {
+                        self.problem.clear();
+                        if !std::mem::take(&mut told).is_empty() {
+                            tracing::info!("events are published again");
+                        }
                     }
-                    told = false;
                     backoff.reset();
-                    if published < BATCH {
+                    if !matches!(step, Step::Published(BATCH..)) {
                         let pause = EVERY.mul_f64(rand::random_range(0.8..1.2));
                         stop.run_until_cancelled(tokio::time::sleep(pause)).await;
                     }
                 }
                 Err(error) => {
                     line = None;
-                    if !told {
+                    let why = error.to_string();
+                    // What the database refuses is told by its own part of readiness.
+                    if !matches!(error, Failure::Database(_)) {
+                        self.problem.is(why.clone());
+                    }
+                    if told != why {
                         tracing::warn!(%error, "events cannot be published; trying again until it works");
-                        told = true;
+                        told = why;
                     }
                     stop.run_until_cancelled(backoff.wait()).await;
                 }
@@ -137,35 +156,46 @@ impl Events {
         }
     }
 
-    /// Publishes one batch, if there is one and nobody else is at it; answers how many events that were.
-    async fn step(&self, line: &mut Option<Line>) -> Result<i64, Failure> {
+    /// Publishes one batch, if there is one and nobody else is at it.
+    async fn step(&self, line: &mut Option<Line>) -> Result<Step, Failure> {
         let there = db::answered(Box::pin(self.is_anything_there())).await;
         kinds::LOOK_FOR_EVENTS.note(&there);
         if !there? {
             if line.as_ref().is_some_and(|line| line.used.elapsed() > IDLE_AT_MOST) {
                 *line = None;
             }
-            return Ok(0);
+            return Ok(Step::Published(0));
         }
         let open = match line.take().filter(|line| line.channel.status().connected()) {
             Some(open) => line.insert(open),
             None => line.insert(self.open().await?),
         };
-        let mut transaction = db::begin(&self.pool).await?;
-        if !is_mine(&mut transaction).await? {
-            return Ok(0);
+        let taken = db::answered(Box::pin(self.take())).await;
+        if taken.is_err() {
+            // Success is what ends with the delete.
+            kinds::PUBLISH_EVENTS.note(&taken);
         }
-        let events = first(&mut transaction).await?;
+        let Some((transaction, events)) = taken? else { return Ok(Step::Elsewhere) };
         self.publish(&open.channel, &events).await?;
         open.used = tokio::time::Instant::now();
         let ids: Vec<i64> = events.iter().map(|event| event.id).collect();
-        let deleted = delete(transaction, &ids).await;
+        let deleted = db::answered(Box::pin(delete(transaction, &ids))).await;
         kinds::PUBLISH_EVENTS.note(&deleted);
         deleted?;
         for event in &events {
             metrics::published(&event.name);
         }
-        Ok(i64::try_from(ids.len()).unwrap_or(BATCH))
+        Ok(Step::Published(i64::try_from(ids.len()).unwrap_or(BATCH)))
+    }
+
+    /// The first events and the transaction whose lock keeps others from them; `None` if another worker has it.
+    async fn take(&self) -> Result<Option<(Transaction<'static, Postgres>, Vec<Event>)>, sqlx::Error> {
+        let mut transaction = db::begin(&self.pool).await?;
+        if !is_mine(&mut transaction).await? {
+            return Ok(None);
+        }
+        let events = first(&mut transaction).await?;
+        Ok(Some((transaction, events)))
     }
 
     async fn is_anything_there(&self) -> Result<bool, sqlx::Error> {

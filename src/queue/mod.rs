@@ -3,6 +3,7 @@
 mod ack;
 mod allowance;
 mod ask;
+mod cause;
 mod connection;
 mod consume;
 pub mod dead;
@@ -18,6 +19,7 @@ mod wire;
 mod work;
 
 pub use ask::{AskError, Asking};
+pub use cause::Cause;
 pub use connection::{Right, Unusable, connect, connect_and_ask, connect_to};
 pub use consume::{Consumer, Source};
 pub use direct::DirectReplies;

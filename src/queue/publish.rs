@@ -11,6 +11,7 @@ use crate::{
     backoff::Backoff,
     config::BrokerConfig,
     metrics::{self, Lost},
+    seldom::Seldom,
     supervise::{Pulse, Task, aside, keep_up, part_of},
     trouble::Trouble,
 };
@@ -187,6 +188,7 @@ impl Publisher {
             one_by_one: false,
             state: state.clone(),
             number: 0,
+            losses: Seldom::new(),
             manner,
         };
         let asked_to_end = stop.child_token();
@@ -244,6 +246,8 @@ struct Line {
     state: Arc<State>,
     /// The current line's, or the last one's.
     number: u64,
+    /// Of a line for what is published once: senders may end it by the names that they give.
+    losses: Seldom,
     manner: Manner,
 }
 
@@ -299,14 +303,14 @@ impl Line {
     async fn run(&mut self, queue: &mut mpsc::Receiver<Job>, pulse: &Pulse) {
         self.state.is(false, None);
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-        let (mut told, mut lost) = (false, false);
+        let (mut told, mut lost, mut is_logged) = (false, false, false);
         loop {
             pulse.step("opening a connection");
             let opened = tokio::time::timeout(OPENS_WITHIN, self.open());
             match opened.await.unwrap_or_else(|_| Err(Unusable::lost("it takes too long to open a channel")))
             {
                 Ok(open) => {
-                    if lost {
+                    if is_logged {
                         tracing::info!(purpose = self.purpose, "publishing again");
                     }
                     (told, lost) = (false, true);
@@ -325,12 +329,7 @@ impl Line {
                         return;
                     }
                     metrics::lost(Lost::Publisher);
-                    let unconfirmed = self.again.len();
-                    tracing::warn!(
-                        purpose = self.purpose,
-                        unconfirmed,
-                        "the connection for publishing is lost"
-                    );
+                    is_logged = self.tell_of_a_loss();
                 }
                 // At the start, the consumer ends the worker over what no waiting mends, and says so as the last word.
                 Err(error) => {
@@ -343,6 +342,15 @@ impl Line {
             }
             backoff.wait().await;
         }
+    }
+
+    /// Whether the log says so.
+    fn tell_of_a_loss(&self) -> bool {
+        let losses = if matches!(self.manner, Manner::Once) { self.losses.due() } else { Some(1) };
+        let Some(losses) = losses else { return false };
+        let (purpose, unconfirmed) = (self.purpose, self.again.len());
+        tracing::warn!(purpose, unconfirmed, losses, "the connection for publishing is lost");
+        true
     }
 
     async fn open(&self) -> Result<Open, Unusable> {

@@ -46,11 +46,15 @@ struct Dead<'a> {
 
 impl Consumer {
     /// Publishes the reply; one whose queue is gone is set aside with the reason.
-    pub(super) async fn answer(&self, envelope: &Envelope, reply: Reply) -> Result<(), Trouble> {
+    pub(super) async fn answer(
+        &self,
+        envelope: &Envelope,
+        reply: Reply,
+        sender: Sender,
+    ) -> Result<(), Trouble> {
         metrics::answered(&reply);
         let queue = self.reply_queue(envelope);
         let direct = form(queue) == Form::Direct;
-        let sender = if reply.is_to_authenticated() { Sender::Authenticated } else { Sender::Stranger };
         let message = Arc::new(Outgoing {
             queue: queue.to_owned(),
             properties: reply_properties(envelope, &reply),
@@ -127,7 +131,7 @@ impl Consumer {
         &self,
         delivery: &Delivery,
         envelope: &Envelope,
-        reply: Reply,
+        (reply, sender): (Reply, Sender),
         mut reason: String,
     ) -> Result<(), Trouble> {
         tracing::error!(reason, "an invite could not be finished; it is set aside");
@@ -151,7 +155,7 @@ impl Consumer {
             first_at: first_at(delivery, envelope),
         };
         self.publish_dead(message, dead).await?;
-        self.answer(envelope, reply).await
+        self.answer(envelope, reply, sender).await
     }
 
     async fn publish_dead(&self, mut message: Outgoing, dead: Dead<'_>) -> Result<(), Trouble> {

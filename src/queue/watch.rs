@@ -3,6 +3,7 @@
 use super::connection::Unusable;
 use lapin::{Connection, options::QueueDeclareOptions, types::FieldTable};
 use std::{
+    collections::VecDeque,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -18,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const FRESH: Duration = Duration::from_secs(9);
 /// How long the broker may take to carry a refused message on.
 const CARRIED_ON: Duration = Duration::from_mins(1);
+/// Those that are refused within such a time are counted together.
+const TOGETHER: Duration = Duration::from_secs(1);
 /// Questions in a row to which the broker says that messages wait, and none comes.
 const IDLE_AT_MOST: u32 = 3;
 
@@ -29,8 +32,8 @@ pub struct Consuming {
     shown: AtomicU64,
     deliveries: AtomicU64,
     in_hand: AtomicU64,
-    /// When a message was last refused, as `shown`.
-    refused: AtomicU64,
+    /// When messages were refused, and how many; those of the last minute.
+    refused: Mutex<VecDeque<(Instant, u64)>>,
     /// Why nothing can come, as it was last known.
     why_not: Mutex<Option<String>>,
 }
@@ -43,7 +46,7 @@ impl Default for Consuming {
             shown: zero(),
             deliveries: zero(),
             in_hand: zero(),
-            refused: zero(),
+            refused: Mutex::default(),
             why_not: Mutex::default(),
         }
     }
@@ -76,12 +79,25 @@ impl Consuming {
 
     /// A message was refused. It counts as waiting until the broker has carried it on.
     pub(super) fn refused(&self) {
-        self.refused.store(self.now(), Ordering::Relaxed);
+        let now = Instant::now();
+        let mut refused = self.refused_until(now);
+        match refused.back_mut().filter(|(since, _)| now.saturating_duration_since(*since) < TOGETHER) {
+            Some((_, count)) => *count += 1,
+            None => refused.push_back((now, 1)),
+        }
     }
 
-    fn has_refused_lately(&self) -> bool {
-        let refused = self.refused.load(Ordering::Relaxed);
-        refused > 0 && self.since.elapsed().saturating_sub(Duration::from_millis(refused)) < CARRIED_ON
+    /// How many of the messages that wait are perhaps such ones.
+    fn refused_lately(&self) -> u64 {
+        self.refused_until(Instant::now()).iter().map(|(_, count)| count).sum()
+    }
+
+    fn refused_until(&self, now: Instant) -> MutexGuard<'_, VecDeque<(Instant, u64)>> {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        while refused.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) >= CARRIED_ON) {
+            refused.pop_front();
+        }
+        refused
     }
 
     fn now(&self) -> u64 {
@@ -128,8 +144,8 @@ pub async fn watch(connection: &Connection, queue: &str, consuming: &Consuming) 
         };
         let deliveries = consuming.deliveries.load(Ordering::Relaxed);
         let nothing_in_hand = consuming.in_hand.load(Ordering::Relaxed) == 0;
-        let waits = answer.message_count() > 0 && deliveries == before && nothing_in_hand;
-        let waits = waits && !consuming.has_refused_lately();
+        let others = u64::from(answer.message_count()).saturating_sub(consuming.refused_lately());
+        let waits = others > 0 && deliveries == before && nothing_in_hand;
         before = deliveries;
         idle = if waits || answer.consumer_count() == 0 { idle + 1 } else { 0 };
         if idle >= IDLE_AT_MOST {
@@ -155,5 +171,18 @@ mod tests {
         assert!(!consuming.is_fresh());
         consuming.shown();
         assert!(consuming.is_fresh());
+    }
+
+    #[test]
+    fn so_many_as_were_refused_within_a_minute_may_still_be_in_the_queue() {
+        let consuming = Consuming::default();
+        for _ in 0..5 {
+            consuming.refused();
+        }
+        assert_eq!(consuming.refused_lately(), 5);
+        consuming.refused.lock().unwrap().push_front((Instant::now() - CARRIED_ON, 7));
+        assert_eq!(consuming.refused_lately(), 5, "those of a minute ago are gone");
+        consuming.refused_until(Instant::now() + CARRIED_ON);
+        assert_eq!(consuming.refused_lately(), 0);
     }
 }

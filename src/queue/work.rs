@@ -4,6 +4,7 @@ use super::{
     ack::Acks,
     consume::{Consumer, Hold, Source},
     delivery,
+    direct::Sender,
     settle::may_leave_a_dead_letter,
 };
 use crate::{
@@ -90,9 +91,18 @@ impl Consumer {
                 .await
                 .unwrap_or_else(|panic| Err(Trouble::Defect(format!("a panic: {}", said(&*panic))))),
         };
-        let verdict = match verdict(result) {
+        let verdict = verdict(result);
+        let sender = match &verdict {
+            Verdict::Answer(reply) if reply.is_to_authenticated() => Sender::Authenticated,
+            Verdict::SetAside { .. } => Box::pin(self.sender(envelope)).await,
+            _ => Sender::Stranger,
+        };
+        let verdict = match verdict {
+            // Anybody can publish to the queue of what the broker dropped.
             Verdict::SetAside { .. }
-                if self.source == Source::Dropped && !self.may_set_aside(envelope).await =>
+                if self.source == Source::Dropped
+                    && sender == Sender::Stranger
+                    && !may_leave_a_dead_letter() =>
             {
                 let message = "the broker dropped this message, and it is not kept";
                 Verdict::Answer(Reply::refused(&Refusal::new(Code::InternalError, message)))
@@ -109,10 +119,10 @@ impl Consumer {
             };
         let settled = match verdict {
             Verdict::Return => Err(Trouble::Stopping),
-            Verdict::Answer(reply) => self.answer(envelope, reply).await,
+            Verdict::Answer(reply) => self.answer(envelope, reply, sender).await,
             Verdict::Later(resume) => Box::pin(self.hand_on(delivery, envelope, resume)).await,
             Verdict::SetAside { reply, reason } => {
-                Box::pin(self.set_aside(delivery, envelope, reply, reason)).await
+                Box::pin(self.set_aside(delivery, envelope, (reply, sender), reason)).await
             }
         };
         metrics::took(Stage::Reply, decided);
@@ -146,13 +156,16 @@ impl Consumer {
         process(&self.invites, envelope).await
     }
 
-    /// Anybody can publish to the queue of what the broker dropped, so what comes from there without a credential is limited.
-    async fn may_set_aside(&self, envelope: &Envelope) -> bool {
+    /// Whose request it is that is set aside: nothing of its outcome says so.
+    async fn sender(&self, envelope: &Envelope) -> Sender {
+        if envelope.tries > TRIES_AT_MOST {
+            return Sender::Unknown;
+        }
         let asked = AssertUnwindSafe(is_from_authenticated(&self.invites, envelope)).catch_unwind().await;
         match asked {
             // A stopping worker gives the message back, or sets it aside.
-            Ok(Ok(true) | Err(_)) => true,
-            Ok(Ok(false)) | Err(_) => may_leave_a_dead_letter(),
+            Ok(Ok(true) | Err(_)) => Sender::Authenticated,
+            Ok(Ok(false)) | Err(_) => Sender::Stranger,
         }
     }
 

@@ -183,11 +183,24 @@ async fn dead_letters_without_a_credential_are_limited_and_others_are_not() {
     // Whoever shows a credential loses nothing.
     world.broker.publish_to(&dropped, Message::json(&world.request()).id("known")).await;
     world.broker.take("replies").await.refused("failed", "internal_error", 500);
-    let dead = until("it is among the dead letters", || async {
-        let letter = world.broker.take("dead").await;
-        (letter.properties.message_id().as_ref().is_some_and(|id| id.as_str() == "known")).then_some(letter)
-    })
-    .await;
+    let among_the_dead = |header: &'static str, value: &'static str| {
+        let world = &world;
+        async move {
+            until("it is among the dead letters", || async {
+                let letter = world.broker.take("dead").await;
+                let id = letter.properties.message_id().as_ref().map(ToString::to_string);
+                let found = if header.is_empty() { id } else { letter.header(header) };
+                found.is_some_and(|found| found.contains(value)).then_some(letter)
+            })
+            .await
+        }
+    };
+    let dead = among_the_dead("", "known").await;
     assert_eq!(dead.header("x-kind").as_deref(), Some("request"));
+    // Nor its reply, where that has nowhere to go.
+    let known = Message::json(&world.request()).id("known").reply_to(&format!("{gone}.too"));
+    world.broker.publish_to(&dropped, known).await;
+    let dead = among_the_dead("x-reason", ".gone.too").await;
+    assert_eq!(dead.header("x-kind").as_deref(), Some("reply"));
     world.broker.purge("dead").await;
 }

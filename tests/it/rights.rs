@@ -38,6 +38,11 @@ impl Drop for User {
     }
 }
 
+/// A pattern of rights for all names but one.
+fn all_but(name: &str) -> String {
+    format!("^(?!{}$).*", name.replace('.', r"\."))
+}
+
 /// A world whose queues are declared, and no worker.
 async fn declared() -> World {
     let world = Setup::default().without_worker().await;
@@ -137,4 +142,41 @@ async fn the_gateway_declares_nothing_and_needs_the_right_to_publish_only() {
     send(gateway.invite(&world)).await.ok();
     user.grant(["^$", "^$", "^$"]);
     assert!(worker.stop().success() && gateway.process.stop().success());
+}
+
+#[tokio::test]
+async fn without_write_on_the_events_the_worker_answers_and_is_unready() {
+    let world = declared().await;
+    let user = User::with(&world, [".*", &all_but(&world.broker.queue("events")), ".*"]);
+    let mut worker = world.spawn(&[("AMQP_URL", &user.url())]);
+    worker.ready().await;
+    world.invite(&world.request()).await.sent();
+    unready(&worker, &["events cannot be published", "right write", &world.broker.queue("events")]).await;
+    let named = worker.log().matches("events cannot be published").count();
+    assert_eq!(named, 1, "{}", worker.log());
+    user.grant([".*", ".*", ".*"]);
+    worker.ready().await;
+    until("the outbox is empty", || async {
+        let left: i64 = world.database.value("select count(*) from events").await;
+        (left == 0).then_some(())
+    })
+    .await;
+    assert!(worker.stop().success());
+}
+
+#[tokio::test]
+async fn without_read_on_the_dropped_the_worker_answers_and_is_unready() {
+    let world = declared().await;
+    let user = User::with(&world, [".*", ".*", ".*"]);
+    let mut worker = world.spawn(&[("AMQP_URL", &user.url())]);
+    worker.ready().await;
+    user.grant([".*", ".*", &all_but(&world.broker.queue("dropped"))]);
+    // The first error is another one: that the broker has closed the connection.
+    rabbitmqctl(&["close_all_user_connections", &user.0, "a test"]);
+    unready(&worker, &["the broker dropped", "right read", &world.broker.queue("dropped")]).await;
+    worker.says("lacks the right read").await;
+    world.invite(&world.request()).await.sent();
+    user.grant([".*", ".*", ".*"]);
+    worker.ready().await;
+    assert!(worker.stop().success());
 }

@@ -1,0 +1,25 @@
+//! Why something cannot be done, for whoever asks for it.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Why something cannot be done, in words for an operator, as it was last known; nothing while it can.
+#[derive(Debug, Default)]
+pub struct Cause(Mutex<Option<String>>);
+
+impl Cause {
+    pub fn get(&self) -> Option<String> {
+        self.lock().clone()
+    }
+
+    pub(super) fn clear(&self) {
+        *self.lock() = None;
+    }
+
+    pub(super) fn is(&self, why: String) {
+        *self.lock() = Some(why);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
