@@ -271,7 +271,7 @@ mod tests {
             assert_eq!(with(broken), None, "{broken:?}");
         }
         // A plus and a slash, and a length that needs padding.
-        let real = b"\x83Xw\x05\xfb\xef\xbe\xff\xff000000000000";
+        let real = b"\x83Xw\x07ab\xfb\xef\xbe\xff\xff000000000000";
         let standard = STANDARD.encode(real);
         assert!(standard.contains('+') && standard.contains('/') && standard.ends_with('='), "{standard}");
         let named = |process: &str| node(&format!("{DIRECT_REPLY_TO}.{process}.AAAA"));

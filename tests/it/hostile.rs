@@ -3,7 +3,9 @@
 use crate::support::{Message, Setup, Tunnel, World, broker_server, connect_broker, send, until};
 use base64::{Engine, prelude::BASE64_STANDARD as STANDARD};
 use lapin::{
-    options::{QueueDeclareOptions, QueueDeleteOptions},
+    options::{
+        BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions,
+    },
     types::{AMQPValue, FieldTable},
 };
 use serde_json::json;
@@ -161,6 +163,94 @@ async fn direct_replies_to_nobody_delay_no_invite_over_http() {
     for _ in 0..100 {
         world.broker.take("replies").await.refused("rejected", "credential_missing", 401);
     }
+}
+
+/// The name behind a requester's direct reply-to, as the broker writes it.
+async fn real_name(channel: &lapin::Channel, queue: &str) -> String {
+    let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(queue.into(), exclusive, FieldTable::default()).await.expect("a queue");
+    let Message { body, properties } = Message::bytes("{}").reply_to("amq.rabbitmq.reply-to");
+    let options = BasicPublishOptions::default();
+    channel
+        .basic_publish("".into(), queue.into(), options, &body, properties)
+        .await
+        .expect("a channel that works");
+    until("it comes back", || async {
+        let got = channel
+            .basic_get(queue.into(), BasicGetOptions { no_ack: true })
+            .await
+            .expect("the queue is there")?;
+        got.delivery.properties.reply_to().as_ref().map(ToString::to_string)
+    })
+    .await
+}
+
+/// Names that differ from a real one in one thing, and are of the same node.
+fn mutations(real: &str) -> Vec<String> {
+    let prefix = "amq.rabbitmq.reply-to";
+    let (process, key) = real[prefix.len() + 1..].split_once('.').expect("two parts");
+    let term = STANDARD.decode(process).expect("base64");
+    assert_eq!(&term[..4], b"\x83Xv\0", "as RabbitMQ 3.10 writes it");
+    let (node, id) = term[5..].split_at(term[4].into());
+    let (short, long) = ([term[4]], [0, term[4]]);
+    let terms = [
+        [b"\x83Xd", &long[..], node, id].concat(),
+        [b"\x83Xs", &short[..], node, id].concat(),
+        [b"\x83Xw", &short[..], node, id].concat(),
+        [b"\x83gd", &long[..], node, &id[..9]].concat(),
+        [b"\x83gs", &short[..], node, &id[..9]].concat(),
+        [b"\x83gw", &short[..], node, &id[..9]].concat(),
+        [b"\x83Xw", &short[..], node, &[0; 12]].concat(),
+        [b"\x83Xw", &short[..], node, &[0xff; 12]].concat(),
+        [b"\x83Xw", &short[..], node, &id[..11]].concat(),
+        [b"\x83Xw", &short[..], node, id, b"\0"].concat(),
+        [b"\x83Xw", &short[..], node, &id[..8], &[0xff; 4]].concat(),
+    ];
+    let mut names: Vec<_> = terms.iter().map(|term| format!("{}.{key}", STANDARD.encode(term))).collect();
+    let url_safe = process.replace('+', "-").replace('/', "_");
+    names.extend([
+        format!("{}.{key}", url_safe.trim_end_matches('=')),
+        format!("{}.{key}", process.trim_end_matches('=')),
+        format!("{process}.{}", key.trim_end_matches('=')),
+        format!("{process}.AAAA"),
+        format!("{process}.-_8"),
+        format!(
+            "{}.{key}",
+            STANDARD.encode([&term[..], b"..."].concat()).replace('+', "-").replace('/', "_")
+        ),
+    ]);
+    names.into_iter().map(|name| format!("{prefix}.{name}")).collect()
+}
+
+#[tokio::test]
+async fn a_made_up_name_of_a_real_node_ends_nobody_elses_direct_replies() {
+    let world = World::start().await;
+    let gateway = world.start_gateway(&[]).await;
+    let connection = connect_broker().await;
+    let channel = connection.create_channel().await.unwrap();
+    let automatic = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+    let direct = "amq.rabbitmq.reply-to";
+    let _replies =
+        channel.basic_consume(direct.into(), "".into(), automatic, FieldTable::default()).await.unwrap();
+    let real = real_name(&channel, &format!("{}.mine", world.broker.prefix)).await;
+    // From here on the node is known.
+    send(gateway.invite(&world)).await.ok();
+    for (n, made_up) in mutations(&real).iter().enumerate() {
+        let numbered = json!({"smsPhone": format!("201-555-{n:04}")});
+        world.broker.publish(Message::bytes("{}").reply_to(made_up)).await;
+        world.broker.publish(Message::json(&world.request_with(numbered)).reply_to(made_up)).await;
+        let begun = std::time::Instant::now();
+        send(gateway.invite(&world)).await.ok();
+        assert!(begun.elapsed().as_secs() < 3, "{made_up}: {:?}", begun.elapsed());
+    }
+    until("nothing is in hand", || async {
+        let metrics = world.get("/metrics").await.text().await.expect("text");
+        metrics.lines().any(|line| line == "session_invite_in_hand 0").then_some(())
+    })
+    .await;
+    let lost = |line: &String| line.contains("the connection for publishing is lost");
+    let lost: Vec<_> = world.log.lines().into_iter().filter(lost).collect();
+    assert!(lost.is_empty(), "{lost:?}");
 }
 
 #[tokio::test]
