@@ -168,8 +168,10 @@ impl Consumer {
             mode = Mode::Alone;
             let why = error.to_string();
             self.consuming.cannot(Some(why.clone()));
-            if told != why {
-                told = why;
+            // Each try may find another way in which the broker is away; that is one outage.
+            let cause = if matches!(error, Unusable::Away(_)) { "away".to_owned() } else { why };
+            if told != cause {
+                told = cause;
                 tracing::warn!(queue = self.queue(), %error, "not consuming; connecting again until it works");
             }
             let _ = stop.run_until_cancelled(backoff.wait()).await;
