@@ -24,7 +24,7 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
-/// How long what is no invite may take to end.
+/// How long the tasks that work on no invite may take to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(1);
 /// Messages in hand from the queue of what the broker dropped.
 const DROPPED_PREFETCH: u16 = 10;

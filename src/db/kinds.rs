@@ -105,7 +105,7 @@ impl Kind {
         self.state.answered_at.store(leave::now(), Ordering::Release);
     }
 
-    /// A statement of this kind failed for what is no fault of its data.
+    /// A statement of this kind failed, and its data is not at fault.
     pub fn has_failed(&self, error: &impl Passing) {
         let database = error.database_error();
         let code = match database {

@@ -264,7 +264,7 @@ impl Looking {
         }
         let Some(own) = &mut self.own else { return Err(Blind::Silent) };
         let (kinds, locks) = (self.watch.kinds, &mut self.locks);
-        // Once a statement has waited for a lock in vain, whoever holds one is in the way.
+        // Once a statement has waited for a lock in vain, every holder of a lock is named.
         let held_for =
             if kinds.iter().any(|kind| waits_for_a_lock(kind)) { Duration::ZERO } else { probe::HELD_FOR };
         let looking = async {

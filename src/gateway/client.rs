@@ -92,7 +92,7 @@ impl Proxies {
         }
         let lines: Vec<_> = headers.get_all(X_FORWARDED_FOR).iter().collect();
         for entry in lines.iter().rev().flat_map(|line| line.to_str().unwrap_or("?").rsplit(',')) {
-            // A proxy that writes what is no address tells nothing of whoever is behind it.
+            // A proxy that writes something else than an address says nothing about its client.
             let Some(address) = entry_address(entry.trim()) else { break };
             nearest = address;
             if !self.trusts(nearest) {
