@@ -1,4 +1,4 @@
-//! What the documents promise, held against the code: schemas, codes, queues, settings.
+//! What the documents promise, held against the code: schemas, codes, queues, settings, commands, metrics.
 
 use clap::CommandFactory;
 use jsonschema::Validator;
@@ -228,17 +228,17 @@ fn collect_references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
 }
 
 #[test]
-fn the_readme_names_every_queue_and_the_exchange() {
-    let readme = read("README.md");
+fn the_guide_for_operators_names_every_queue_and_the_exchange() {
+    let guide = read("docs/OPERATING.md");
     for name in all(&Names::new("")) {
-        assert!(readme.contains(&format!("`{name}`")), "README.md does not name {name}");
+        assert!(guide.contains(&format!("`{name}`")), "docs/OPERATING.md does not name {name}");
     }
 }
 
 /// The settings of the configuration table, each with its default's cell.
 fn documented() -> BTreeMap<String, String> {
-    let readme = read("README.md");
-    let table = readme.split("## Configuration").nth(1).expect("a chapter on configuration");
+    let page = read("docs/CONFIGURATION.md");
+    let table = page.split("\n## What can be set?").nth(1).expect("a chapter with the table");
     let table = table.split("\n## ").next().expect("its end");
     let cells = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
     cells
@@ -247,7 +247,7 @@ fn documented() -> BTreeMap<String, String> {
 }
 
 #[test]
-fn the_readme_has_every_setting_with_its_default() {
+fn the_page_on_configuration_has_every_setting_with_its_default() {
     let mut documented = documented();
     let cli = Cli::command();
     let commands = ["worker", "gateway"].map(|name| cli.find_subcommand(name).unwrap());
@@ -256,7 +256,7 @@ fn the_readme_has_every_setting_with_its_default() {
         let Some(name) = setting.get_env().and_then(|name| name.to_str()) else { continue };
         let flag = name.to_ascii_lowercase().replace('_', "-");
         assert_eq!(setting.get_long(), Some(flag.as_str()), "{name} has another flag");
-        let shown = documented.get(name).unwrap_or_else(|| panic!("README.md does not have {name}"));
+        let shown = documented.get(name).unwrap_or_else(|| panic!("docs/CONFIGURATION.md does not have {name}"));
         let help = setting.get_help().map(ToString::to_string).unwrap_or_default();
         if let Some(default) = help.split("[default: ").nth(1).and_then(|rest| rest.split(']').next()) {
             assert_eq!(*shown, format!("`{default}`"), "{name}");
@@ -264,15 +264,63 @@ fn the_readme_has_every_setting_with_its_default() {
         seen.insert(name.to_owned());
     }
     documented.retain(|name, _| !seen.contains(name));
-    assert!(documented.is_empty(), "README.md has settings that no command knows: {documented:?}");
+    assert!(documented.is_empty(), "docs/CONFIGURATION.md has settings that no command knows: {documented:?}");
 }
 
 #[test]
-fn the_readme_names_every_command() {
-    let readme = read("README.md");
-    for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+fn the_guide_for_operators_names_every_command() {
+    let guide = read("docs/OPERATING.md");
+    for command in Cli::command().get_subcommands().filter(|command| command.get_name() != "help") {
         let name = command.get_name();
-        assert!(readme.contains(&format!("session-invite {name}")), "README.md does not name `{name}`");
+        assert!(guide.contains(&format!("session-invite {name}")), "docs/OPERATING.md does not name `{name}`");
+    }
+}
+
+/// All Rust files below a folder, one after the other.
+fn sources(folder: &str) -> String {
+    let whole = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let entries = fs::read_dir(whole).expect("a folder of sources");
+    let names = entries.map(|entry| entry.expect("a file").file_name().into_string().expect("a name in UTF-8"));
+    names
+        .map(|name| format!("{folder}/{name}"))
+        .map(|path| match path.ends_with(".rs") {
+            true => read(&path),
+            false if PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(&path).is_dir() => sources(&path),
+            false => String::new(),
+        })
+        .collect()
+}
+
+/// Every word that begins as our metrics do, without the endings that Prometheus adds to a histogram.
+fn metrics_in(text: &str) -> BTreeSet<String> {
+    const PREFIX: &str = "session_invite_";
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.split(|c: char| !is_part(c))
+        .filter(|word| word.len() > PREFIX.len() && word.starts_with(PREFIX) && !word.ends_with('_'))
+        .map(|word| word.trim_end_matches("_bucket").trim_end_matches("_sum").trim_end_matches("_count"))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_guide_for_operators_has_every_metric_and_no_page_has_another() {
+    let code = metrics_in(&sources("src"));
+    assert!(code.len() > 20, "{code:?}");
+    assert_eq!(metrics_in(&read("docs/OPERATING.md")), code);
+    for page in ["docs/DELIVERY.md", "docs/GATEWAY.md", "docs/GROWTH.md", "docs/LIMITS.md"] {
+        let named = metrics_in(&read(page));
+        assert!(named.is_subset(&code), "{page}: {:?}", named.difference(&code));
+    }
+}
+
+#[test]
+fn every_page_is_reached_from_the_readme() {
+    let readme = read("README.md");
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let pages = fs::read_dir(folder).expect("the folder of the documents");
+    let names = pages.map(|page| page.expect("a file").file_name().into_string().expect("a name in UTF-8"));
+    for name in names.filter(|name| name.ends_with(".md")) {
+        assert!(readme.contains(&format!("(docs/{name})")), "README.md does not lead to docs/{name}");
     }
 }
 

@@ -85,7 +85,7 @@ pub async fn run(args: Args, database: &DatabaseArgs, secrets: &SecretsArgs) -> 
     if !lost.0.is_empty() {
         bail!(
             "{} are opened by no key of SECRETS_KEY: add the key that sealed them after a comma; if it is lost, \
-             docs/SETTINGS.md says how groups get other keys, and what becomes of the opt-outs",
+             docs/OPERATING.md says how groups get other keys, and what becomes of the opt-outs",
             lost.named()
         );
     }

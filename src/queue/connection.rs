@@ -39,7 +39,7 @@ pub enum Unusable {
     Queue { queue: String, why: String },
     #[error(
         "AMQP_URL's user lacks the right {right} on {name} ({why}). An operator grants it with `rabbitmqctl \
-         set_permissions`; the README's section on RabbitMQ rights has the commands"
+         set_permissions`; docs/OPERATING.md has the commands"
     )]
     Right { right: Right, name: String, why: String },
     #[error("there is no queue {0}: a worker declares it when it starts; check QUEUE_PREFIX")]
