@@ -256,7 +256,8 @@ fn the_page_on_configuration_has_every_setting_with_its_default() {
         let Some(name) = setting.get_env().and_then(|name| name.to_str()) else { continue };
         let flag = name.to_ascii_lowercase().replace('_', "-");
         assert_eq!(setting.get_long(), Some(flag.as_str()), "{name} has another flag");
-        let shown = documented.get(name).unwrap_or_else(|| panic!("docs/CONFIGURATION.md does not have {name}"));
+        let shown =
+            documented.get(name).unwrap_or_else(|| panic!("docs/CONFIGURATION.md does not have {name}"));
         let help = setting.get_help().map(ToString::to_string).unwrap_or_default();
         if let Some(default) = help.split("[default: ").nth(1).and_then(|rest| rest.split(']').next()) {
             assert_eq!(*shown, format!("`{default}`"), "{name}");
@@ -264,7 +265,10 @@ fn the_page_on_configuration_has_every_setting_with_its_default() {
         seen.insert(name.to_owned());
     }
     documented.retain(|name, _| !seen.contains(name));
-    assert!(documented.is_empty(), "docs/CONFIGURATION.md has settings that no command knows: {documented:?}");
+    assert!(
+        documented.is_empty(),
+        "docs/CONFIGURATION.md has settings that no command knows: {documented:?}"
+    );
 }
 
 #[test]
@@ -272,7 +276,10 @@ fn the_guide_for_operators_names_every_command() {
     let guide = read("docs/OPERATING.md");
     for command in Cli::command().get_subcommands().filter(|command| command.get_name() != "help") {
         let name = command.get_name();
-        assert!(guide.contains(&format!("session-invite {name}")), "docs/OPERATING.md does not name `{name}`");
+        assert!(
+            guide.contains(&format!("session-invite {name}")),
+            "docs/OPERATING.md does not name `{name}`"
+        );
     }
 }
 
@@ -280,7 +287,8 @@ fn the_guide_for_operators_names_every_command() {
 fn sources(folder: &str) -> String {
     let whole = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(folder);
     let entries = fs::read_dir(whole).expect("a folder of sources");
-    let names = entries.map(|entry| entry.expect("a file").file_name().into_string().expect("a name in UTF-8"));
+    let names =
+        entries.map(|entry| entry.expect("a file").file_name().into_string().expect("a name in UTF-8"));
     names
         .map(|name| format!("{folder}/{name}"))
         .map(|path| match path.ends_with(".rs") {
@@ -310,6 +318,53 @@ fn the_guide_for_operators_has_every_metric_and_no_page_has_another() {
     for page in ["docs/DELIVERY.md", "docs/GATEWAY.md", "docs/GROWTH.md", "docs/LIMITS.md"] {
         let named = metrics_in(&read(page));
         assert!(named.is_subset(&code), "{page}: {:?}", named.difference(&code));
+    }
+}
+
+/// The Markdown files of the project, by their paths from its root.
+fn pages() -> Vec<String> {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let pages = ["", "docs/", "migrations/"].into_iter().flat_map(|folder| {
+        let entries = fs::read_dir(root.join(folder)).into_iter().flatten();
+        let names = entries.map(|entry| entry.expect("a file").file_name().into_string().expect("UTF-8"));
+        names.map(move |name| format!("{folder}{name}")).filter(|path| path.ends_with(".md"))
+    });
+    pages.collect()
+}
+
+/// The words that GitHub makes of a page's headings, to link to them.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let is_kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    let prose = page.split("```").step_by(2);
+    let headings = prose.flat_map(str::lines).filter(|line| line.starts_with('#'));
+    headings
+        .map(|line| line.trim_start_matches('#').trim())
+        .map(|words| words.chars().filter(is_kept).collect::<String>().to_lowercase().replace(' ', "-"))
+        .collect()
+}
+
+/// The targets of a page's links, without those to other sites.
+fn links(page: &str) -> Vec<&str> {
+    let prose = page.split("```").step_by(2);
+    let targets = prose.flat_map(|text| text.split("](").skip(1)).filter_map(|rest| rest.split(')').next());
+    targets.filter(|target| !target.contains("://")).collect()
+}
+
+#[test]
+fn every_link_in_the_documents_leads_to_a_file_and_a_heading() {
+    for path in pages() {
+        let page = read(&path);
+        for link in links(&page) {
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let folder = PathBuf::from(&path).parent().expect("a folder").to_owned();
+            let target = if file.is_empty() { PathBuf::from(&path) } else { folder.join(file) };
+            let whole = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(&target);
+            assert!(whole.exists(), "{path} links {link}, which is not there");
+            if !anchor.is_empty() {
+                let headings = anchors(&fs::read_to_string(&whole).expect("a page"));
+                assert!(headings.contains(anchor), "{path} links {link}, and that page has {headings:#?}");
+            }
+        }
     }
 }
 

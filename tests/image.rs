@@ -78,7 +78,7 @@ fn named(source: &Path) -> BTreeSet<PathBuf> {
         .filter(|text| text.contains(['/', '.']))
         .flat_map(|text| [beside.join(text), PathBuf::from(text)])
         .filter_map(|path| within(&path))
-        .filter(|path| !path.starts_with("target"))
+        .filter(|path| !path.starts_with("target") && !path.starts_with(".git"))
         .flat_map(|path| files(&path))
         .collect()
 }
