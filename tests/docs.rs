@@ -299,15 +299,17 @@ fn sources(folder: &str) -> String {
         .collect()
 }
 
-/// Every word that begins as our metrics do, without the endings that Prometheus adds to a histogram.
+/// Every word that begins as our metrics do, and is made of letters as they are.
 fn metrics_in(text: &str) -> BTreeSet<String> {
     const PREFIX: &str = "session_invite_";
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    text.split(|c: char| !is_part(c))
-        .filter(|word| word.len() > PREFIX.len() && word.starts_with(PREFIX) && !word.ends_with('_'))
-        .map(|word| word.trim_end_matches("_bucket").trim_end_matches("_sum").trim_end_matches("_count"))
-        .map(str::to_owned)
-        .collect()
+    let is_metric = |word: &&str| {
+        word.len() > PREFIX.len()
+            && word.starts_with(PREFIX)
+            && !word.ends_with('_')
+            && !word.contains(|c: char| c.is_ascii_digit())
+    };
+    text.split(|c: char| !is_part(c)).filter(is_metric).map(str::to_owned).collect()
 }
 
 #[test]
