@@ -14,7 +14,7 @@ use session_invite::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 use time::macros::datetime;
 
@@ -283,6 +283,10 @@ fn the_guide_for_operators_names_every_command() {
     }
 }
 
+fn has_extension(path: &str, extension: &str) -> bool {
+    Path::new(path).extension().is_some_and(|found| found == extension)
+}
+
 /// All Rust files below a folder, one after the other.
 fn sources(folder: &str) -> String {
     let whole = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(folder);
@@ -291,7 +295,7 @@ fn sources(folder: &str) -> String {
         entries.map(|entry| entry.expect("a file").file_name().into_string().expect("a name in UTF-8"));
     names
         .map(|name| format!("{folder}/{name}"))
-        .map(|path| match path.ends_with(".rs") {
+        .map(|path| match has_extension(&path, "rs") {
             true => read(&path),
             false if PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(&path).is_dir() => sources(&path),
             false => String::new(),
@@ -329,7 +333,7 @@ fn pages() -> Vec<String> {
     let pages = ["", "docs/", "migrations/"].into_iter().flat_map(|folder| {
         let entries = fs::read_dir(root.join(folder)).into_iter().flatten();
         let names = entries.map(|entry| entry.expect("a file").file_name().into_string().expect("UTF-8"));
-        names.map(move |name| format!("{folder}{name}")).filter(|path| path.ends_with(".md"))
+        names.map(move |name| format!("{folder}{name}")).filter(|path| has_extension(path, "md"))
     });
     pages.collect()
 }
@@ -376,7 +380,7 @@ fn every_page_is_reached_from_the_readme() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs");
     let pages = fs::read_dir(folder).expect("the folder of the documents");
     let names = pages.map(|page| page.expect("a file").file_name().into_string().expect("a name in UTF-8"));
-    for name in names.filter(|name| name.ends_with(".md")) {
+    for name in names.filter(|name| has_extension(name, "md")) {
         assert!(readme.contains(&format!("(docs/{name})")), "README.md does not lead to docs/{name}");
     }
 }
