@@ -32,8 +32,9 @@ command_api() {
     step "Gateway" start_gateway
     gkey=$(invite tokens issue gkey --group "$DEMO_GROUP" --ttl 2h)
     say ""
-    run_driver schemathesis env --chdir="$RUN_DIR" "$PWD/.dev/tools/schemathesis/bin/schemathesis" --no-color run \
-        "$PUBLIC_URL/openapi.json" --header "Authorization: Bearer GKEY $gkey" --checks all "${schemathesis_args[@]}"
+    run_driver schemathesis env --chdir="$RUN_DIR" SCHEMATHESIS_HOOKS="$PWD/tests/api/hooks.py" \
+        "$PWD/.dev/tools/schemathesis/bin/schemathesis" --no-color run "$PUBLIC_URL/openapi.json" \
+        --header "Authorization: Bearer GKEY $gkey" --checks all "${schemathesis_args[@]}"
 }
 
 need_schemathesis() {

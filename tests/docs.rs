@@ -2,6 +2,7 @@
 
 use clap::CommandFactory;
 use jsonschema::Validator;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use session_invite::{
     cli::Cli,
@@ -190,6 +191,117 @@ fn the_schema_refuses_what_the_worker_refuses_by_its_fields() {
         let body = request_with(bad);
         assert!(!requests.is_valid(&body), "{body}");
         assert!(check(&body.to_string()).is_err(), "{body}");
+    }
+}
+
+/// The rules by which `./dev api` has schemathesis draw what only the program can judge.
+fn narrowed(name: &str) -> Value {
+    read_json("tests/api/narrowed.json")[name].take()
+}
+
+/// The rules of the published document's request body.
+fn published(name: &str) -> Value {
+    session_invite::gateway::document()["components"]["schemas"]["Invite"]["properties"][name].clone()
+}
+
+/// A regular expression without its anchors, which proptest does not know.
+fn texts(pattern: &Value) -> impl Strategy<Value = String> {
+    let pattern = pattern.as_str().and_then(|pattern| pattern.strip_prefix('^')?.strip_suffix('$'));
+    proptest::string::string_regex(pattern.expect("a pattern of the whole")).expect("a regular expression")
+}
+
+/// Whole numbers: near the bounds of what schemathesis draws, about as long as a phone number, and any.
+fn integers() -> impl Strategy<Value = u64> {
+    let ranges = narrowed("smsPhone")["anyOf"].take();
+    let ranges: Vec<_> = ranges
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|range| Some((range["minimum"].as_u64()?, range["maximum"].as_u64()?)))
+        .collect();
+    let bounds = ranges.iter().flat_map(|(least, most)| [*least, *most]).collect::<Vec<_>>();
+    let near_a_bound =
+        (proptest::sample::select(bounds), 0..5_u64).prop_map(|(bound, more)| bound - 2 + more);
+    let within = proptest::sample::select(ranges).prop_flat_map(|(least, most)| least..=most);
+    let of_digits = (1..19_u32).prop_flat_map(|digits| 10_u64.pow(digits - 1)..10_u64.pow(digits));
+    prop_oneof![near_a_bound, within, of_digits, any::<u64>()]
+}
+
+proptest! {
+    #[test]
+    fn each_text_that_schemathesis_draws_for_a_phone_is_one(text in texts(&narrowed("smsPhone")["anyOf"][0]["pattern"])) {
+        let body = request_with(json!({"smsPhone": text}));
+        prop_assert_eq!(check(&body.to_string()), Ok(()));
+        prop_assert!(jsonschema::is_valid(&published("smsPhone"), &body["smsPhone"]));
+    }
+
+    #[test]
+    fn schemathesis_knows_which_integers_are_phones_in_the_us(integer in integers()) {
+        let body = request_with(json!({"smsPhone": integer}));
+        let is_taken = check(&body.to_string()).is_ok();
+        prop_assert_eq!(jsonschema::is_valid(&narrowed("smsPhone"), &body["smsPhone"]), is_taken);
+        prop_assert!(jsonschema::is_valid(&published("smsPhone"), &body["smsPhone"]));
+    }
+}
+
+/// A value and the schema that it is an example of.
+fn assert_example(schema: &Value, example: &Value) {
+    let document = session_invite::gateway::document();
+    let mut schema = schema.clone();
+    schema["components"] = document["components"].clone();
+    let validator = jsonschema::options().should_validate_formats(true).build(&schema).expect("a schema");
+    assert_valid(&validator, example);
+}
+
+#[test]
+fn each_object_of_the_published_document_has_an_example_that_is_valid() {
+    let document = session_invite::gateway::document();
+    for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+        if schema["type"] == "object" {
+            assert!(schema["example"].is_object(), "{name} has no example");
+            assert_example(schema, &schema["example"]);
+        }
+    }
+    let operations =
+        document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap());
+    let parameters =
+        operations.flat_map(|(_, operation)| operation["parameters"].as_array().into_iter().flatten());
+    for parameter in parameters.filter(|parameter| !parameter["example"].is_null()) {
+        assert_example(&parameter["schema"], &parameter["example"]);
+    }
+}
+
+#[test]
+fn the_examples_of_the_schemas_are_valid() {
+    for name in ["request", "reply", "event"] {
+        let examples = read_json(&format!("docs/schemas/{name}.schema.json"))["examples"].take();
+        let examples = examples.as_array().unwrap_or_else(|| panic!("{name} has no examples"));
+        examples.iter().for_each(|example| assert_valid(&schema(name), example));
+    }
+}
+
+#[test]
+fn the_published_document_shows_a_login_key_that_is_good() {
+    let vector = &read_json("tests/vectors/login_keys.json")["good"][3];
+    let shown = session_invite::gateway::document()["info"]["description"].as_str().unwrap();
+    for part in ["api_key", "partneruserid", "sig"] {
+        let part = vector[part].as_str().unwrap();
+        assert!(shown.contains(&format!("`{part}`")), "{part} is not shown");
+    }
+    assert!(shown.contains(&vector["exp"].to_string()));
+}
+
+#[test]
+fn the_published_document_takes_every_way_to_write_a_phone() {
+    for phone in [
+        json!("(415) 555-2671"),
+        json!("\u{202d}\"+1 (415) 555-2671\"\u{202c}"),
+        json!("+44 20 7946 0958"),
+        json!("tel:+44-20-7946-0958"),
+        json!("٤١٥٥٥٥٢٦٧١"),
+        json!(442_079_460_958_u64),
+    ] {
+        assert!(jsonschema::is_valid(&published("smsPhone"), &phone), "{phone}");
     }
 }
 

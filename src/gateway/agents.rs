@@ -38,23 +38,26 @@ const QUEUE_SHRINKS: Duration = Duration::from_secs(2);
 /// A live session
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Session)]
+#[schema(as = Session, example = json!({
+    "sessionId": "01a20b80-29bb-75db-be48-b9bc3223500c", "sessionKey": "123456", "groupid": 72, "status": "sent",
+    "sessiontype": 1, "sessionParams": {"camera": "back", "resolution": "352x288"},
+    "createdAt": "2026-11-23T20:00:00Z", "expiresAt": "2026-11-23T20:10:00Z", "joinedAt": null,
+}))]
 pub struct SessionBody {
     session_id: Uuid,
-    #[schema(pattern = "^[0-9]{4,12}$", example = "123456")]
+    #[schema(pattern = "^[0-9]{4,12}$")]
     session_key: String,
-    #[schema(minimum = 1, example = 72)]
+    #[schema(minimum = 1)]
     groupid: i64,
-    #[schema(example = "sent")]
     status: Status,
-    #[schema(required, example = 1)]
+    #[schema(required)]
     sessiontype: Option<i32>,
-    #[schema(value_type = Object, example = json!({"camera": "back", "resolution": "352x288"}))]
+    #[schema(value_type = Object)]
     session_params: serde_json::Value,
-    #[schema(format = "date-time", example = "2026-11-25T09:00:00Z")]
+    #[schema(format = "date-time")]
     created_at: String,
     /// When it is over if nobody has joined.
-    #[schema(required, format = "date-time", example = "2026-11-25T09:10:00Z")]
+    #[schema(required, format = "date-time")]
     expires_at: Option<String>,
     #[schema(required, format = "date-time")]
     joined_at: Option<String>,
@@ -76,10 +79,11 @@ enum Status {
 
 /// Which session
 #[derive(ToSchema)]
-#[schema(as = SessionKey)]
+#[schema(as = SessionKey, example = json!({"sessionKey": "123456"}))]
 #[expect(dead_code, reason = "the body is read field by field; this is what the documents say of it")]
 pub struct KeyBody {
-    #[schema(pattern = "^[0-9]{4,12}$", example = "123456", rename = "sessionKey")]
+    /// From the text.
+    #[schema(pattern = "^[0-9]{4,12}$", rename = "sessionKey")]
     session_key: String,
 }
 
@@ -110,7 +114,7 @@ impl From<Live> for SessionBody {
     }
 }
 
-/// Looks a live session up
+/// Look up a live session
 ///
 /// Wrong keys are counted, per user and per group; too many are answered 429.
 #[utoipa::path(get, path = routes::SESSION.shown, tag = "Sessions",
@@ -133,9 +137,10 @@ pub async fn look_up(
     found.map(|live| Json(live.into())).ok_or_else(not_found)
 }
 
-/// Marks a live session joined
+/// Join a live session
 ///
-/// Once or many times: whoever comes first is the one whose `joinedAt` counts. A joined session does not expire; it ends.
+/// A session may be joined many times; `joinedAt` is the first time. A joined session does not expire: it lasts until it is
+/// ended, for at most 12 hours or what the group has set.
 #[utoipa::path(post, path = routes::JOIN.shown, tag = "Sessions",
     params(
         ("groupid" = i64, Query, description = "The group that asks; the credential has to be its.", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 72),
@@ -156,9 +161,9 @@ pub async fn join(
     joined.map(|live| Json(live.into())).ok_or_else(not_found)
 }
 
-/// Ends a live session
+/// End a live session
 ///
-/// Its key is not given out again for a day, or what the group has set.
+/// The key is not given to another session for 24 hours, or what the group has set.
 #[utoipa::path(post, path = routes::END.shown, tag = "Sessions",
     params(
         ("groupid" = i64, Query, description = "The group that asks; the credential has to be its.", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 72),

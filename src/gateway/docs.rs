@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 const STYLE: &str = include_str!("docs/style.css");
 
-/// The documents, to read
+/// Read the reference
 #[utoipa::path(get, operation_id = "docs", path = routes::DOCS.shown, tag = "Operating", responses(
     (status = 200, description = "A page that needs nothing from outside.", body = String, content_type = "text/html"),
     Busy,

@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 
 /// What readiness depends on.
 #[derive(Serialize, ToSchema)]
+#[schema(example = json!({"ready": true, "publishing": true, "database": true, "backlog": 0, "problems": []}))]
 pub struct Readiness {
     ready: bool,
     /// Whether invites can be published.
@@ -27,7 +28,7 @@ pub struct Readiness {
     problems: Vec<String>,
 }
 
-/// 200 while the process lives
+/// Check that the process lives
 #[utoipa::path(get, path = routes::HEALTHZ.shown, tag = "Operating", responses(
     (status = 200, description = "The process lives.", body = String, content_type = "text/plain", example = "ok\n"),
 ))]
@@ -35,7 +36,9 @@ pub async fn healthz() -> Response {
     "ok\n".into_response()
 }
 
-/// 200 while invites can be published and the database does what the gateway needs
+/// Check that the gateway can do its work
+///
+/// 200 while invites can be published and the database does what the gateway needs.
 #[utoipa::path(get, path = routes::READYZ.shown, tag = "Operating", responses(
     (status = 200, description = "It can do its work.", body = Readiness),
     (status = 503, description = "It cannot; `problems` says why.", body = Readiness,

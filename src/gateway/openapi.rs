@@ -21,7 +21,26 @@ Invites one visitor into one session with an agent: a text with a link and a key
 joins by the key.
 
 **Credentials.** The header `Authorization: Bearer TYPE value`, where TYPE is GKEY (a login key), GJWT (a web token) or \
-GSSNID (a website session id), or the header `X-GSSNID` with such an id alone. Exactly one; two that are equal are one.
+GSSNID (a website session id), or the header `X-GSSNID` with such an id alone. Exactly one; two that are equal are one. \
+The operator gives you your group id, and an API key for GKEY or a secret for GJWT.
+
+**A GKEY** reads `group&user&$1$expiry$signature`. `user` is any name of yours, URL-encoded, 1 to 255 characters. `expiry` \
+is Unix seconds, at most a day ahead. `signature` is the HMAC-SHA256, keyed with your API key, of group, user (not encoded), \
+`1` and expiry with nothing between them, in base64url without padding. In a shell:
+
+```sh
+group=72 user=12345 expiry=$(($(date +%s) + 3600))
+signature=$(printf %s \"${group}${user}1${expiry}\" | openssl dgst -sha256 -hmac \"$API_KEY\" -binary | base64 | tr +/ -_ | tr -d =)
+curl -H \"Authorization: Bearer GKEY $group&$user&\\$1\\$$expiry\\$$signature\" -H 'Content-Type: application/json' \\
+     -H 'Idempotency-Key: order-17' -d '{\"sessiontype\": 1, \"smsPhone\": \"111-000-0000\"}' \\
+     \"https://invite.example/api/SessionInvitation/smsInvite/?groupid=$group\"
+```
+
+To check yours: the API key `test-api-key`, group 72, user `984-ABC é/&` and expiry 1589912963 make the signature \
+`PIIfL5_qu9swCay7iGavgCBRGXqrsW_Jh0Gryn8XWtk`.
+
+**A GJWT** is a JSON web token, signed by HS256 with your group's secret. Claims: `exp` (at most 120 minutes ahead), `groupid` \
+(an integer) and `sub` (the user); `iat` and `nbf` if you like.
 
 **Addresses** match in any case, with or without the last slash; so do the names of parameters. At each of them, a request \
 of HTTP/1.1 without a `Host`, or any with two or an invalid one, is 400 `request_malformed`.
@@ -29,6 +48,9 @@ of HTTP/1.1 without a `Host`, or any with two or an invalid one, is 400 `request
 **Idempotency.** Give each invite an `Idempotency-Key`, and send the same one whenever you ask again: a repeat gets the \
 first answer, and nobody is texted twice. Without one the gateway makes one, and returns it. An answer that is lost, or \
 that did not come in time, can so be asked for again.
+
+**Schemas.** Each request that the gateway takes is valid by the schemas here. A valid one can still be refused: no schema \
+says which texts are phone numbers, which credentials are good, or how many bytes a body has.
 
 **Errors** are problem details (RFC 9457). `code` is for programs: the table of codes has them all; later releases may \
 have more.
@@ -73,14 +95,27 @@ pub fn document() -> &'static Value {
     &DOCUMENT
 }
 
-/// This document
+/// Get the OpenAPI document
 #[utoipa::path(get, operation_id = "openapi", path = routes::OPENAPI.shown, tag = "Operating", responses(
     (status = 200, description = "OpenAPI 3.1.", body = Object, content_type = "application/json"),
     responses::Busy,
 ))]
 pub async fn serve() -> Response {
-    static TEXT: LazyLock<String> = LazyLock::new(|| document().to_string());
+    static TEXT: LazyLock<String> = LazyLock::new(|| written(document()));
     ([(CONTENT_TYPE, "application/json")], TEXT.as_str()).into_response()
+}
+
+/// The document as text, its addresses in the order in which an integrator needs them: programs that show it keep the order.
+fn written(document: &Value) -> String {
+    let member = |name: &str, value: &str| format!("{}:{value}", Value::from(name));
+    let paths = routes::ALL.map(|route| member(route.shown, &document["paths"][route.shown].to_string()));
+    let paths = format!("{{{}}}", paths.join(","));
+    let members = document.as_object().into_iter().flatten();
+    let members = members.map(|(name, value)| match name.as_str() {
+        "paths" => member(name, &paths),
+        _ => member(name, &value.to_string()),
+    });
+    format!("{{{}}}", members.collect::<Vec<_>>().join(","))
 }
 
 /// What the macros cannot say.
@@ -136,5 +171,13 @@ mod tests {
         let mut sorted = documented;
         sorted.sort_unstable();
         assert_eq!(sorted, known);
+    }
+
+    #[test]
+    fn the_text_is_the_document() {
+        let text = written(document());
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), *document());
+        let at = |route: &routes::Route| text.find(&format!("\"{}\":", route.shown)).unwrap();
+        assert!(routes::ALL.map(at).is_sorted());
     }
 }

@@ -235,24 +235,28 @@ pub(super) struct Replied {
 /// Problem details (RFC 9457), with the code that a program goes by.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Problem)]
+#[schema(as = Problem, example = json!({
+    "type": "about:blank", "title": "Bad Request", "status": 400, "detail": "sessiontype is missing",
+    "code": "field_missing", "field": "sessiontype", "retryable": false,
+    "requestId": "01a20b80-29bb-75db-be48-b9bc3223500c",
+}))]
 pub(super) struct ProblemBody<'a> {
-    #[schema(value_type = String, example = "about:blank")]
+    #[schema(value_type = String)]
     r#type: &'static str,
     /// The status in words.
-    #[schema(value_type = String, example = "Bad Request")]
+    #[schema(value_type = String)]
     title: &'static str,
     /// The HTTP status again.
-    #[schema(minimum = 400, maximum = 599, example = 400)]
+    #[schema(minimum = 400, maximum = 599)]
     status: u16,
     /// One sentence for the sender's developer.
-    #[schema(value_type = String, example = "sessiontype is missing")]
+    #[schema(value_type = String)]
     detail: &'a str,
     /// What a program goes by; the table of codes has them all.
-    #[schema(value_type = String, example = "field_missing")]
+    #[schema(value_type = String)]
     code: &'a str,
     /// What is at fault: a field, with dots, or the name of a parameter or header.
-    #[schema(value_type = Option<String>, nullable = false, example = "sessiontype")]
+    #[schema(value_type = Option<String>, nullable = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<&'a str>,
     /// Whether sending the same request again is sensible.

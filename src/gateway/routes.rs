@@ -27,7 +27,7 @@ pub const DOCS: Route = route("/docs", "/docs");
 pub const HEALTHZ: Route = route("/healthz", "/healthz");
 pub const READYZ: Route = route("/readyz", "/readyz");
 
-/// Every address, the busiest first.
+/// Every address, in the order in which an integrator needs them; the busiest come first.
 pub const ALL: [&Route; 11] = [
     &SMS_INVITE,
     &SESSION,

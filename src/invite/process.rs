@@ -320,7 +320,8 @@ async fn repeat(
     match repeated {
         Repeated::Same(row) => pursue(ctx, envelope, *row).await,
         Repeated::Conflict => {
-            let message = "this message_id was used for an invite with another content";
+            // The field says which id: an HTTP client knows it as the Idempotency-Key.
+            let message = "this id was used for an invite with another content";
             let refusal = Refusal::new(Code::IdempotencyConflict, message).field("message_id");
             Ok(Reply::to(&ctx.sessions.refuse(about, asked, refusal).await?).into())
         }

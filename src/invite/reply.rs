@@ -29,28 +29,33 @@ debug_shows!(Reply { status, code });
 /// The reply to a sent invite
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Sent)]
+#[schema(as = Sent, example = json!({
+    "status": "sent", "sessionKey": "123456",
+    "invitationText": "Join your session: https://invite.example/s/abcdefgh12345678 (code 123456)",
+    "sessionId": "01a20b80-29bb-75db-be48-b9bc3223500c", "groupid": 72, "smsPhone": "+11110000000",
+    "expiresAt": "2026-11-23T20:10:00Z", "providerMessageId": "SM0123456789abcdef0123456789abcdef",
+}))]
 #[expect(missing_debug_implementations, reason = "it holds a number and a text")]
 pub struct SentBody<'a> {
-    #[schema(value_type = String, pattern = "^sent$", example = "sent")]
+    #[schema(value_type = String, pattern = "^sent$")]
     status: &'static str,
     /// What the agent joins with.
-    #[schema(value_type = String, pattern = "^[0-9]{4,12}$", example = "123456")]
+    #[schema(value_type = String, pattern = "^[0-9]{4,12}$")]
     session_key: &'a str,
     /// The text, as the provider got it.
-    #[schema(value_type = String, example = "Join your session: https://invite.example/s/abcdefgh12345678 (code 123456)")]
+    #[schema(value_type = String)]
     invitation_text: &'a str,
     session_id: uuid::Uuid,
-    #[schema(minimum = 1, example = 72)]
+    #[schema(minimum = 1)]
     groupid: i64,
     /// In E.164.
-    #[schema(value_type = String, pattern = "^\\+[1-9][0-9]{1,14}$", example = "+11110000000")]
+    #[schema(value_type = String, pattern = "^\\+[1-9][0-9]{1,14}$")]
     sms_phone: &'a str,
     /// When the session expires if nobody has joined.
-    #[schema(format = "date-time", example = "2026-11-23T20:00:00Z")]
+    #[schema(format = "date-time")]
     expires_at: String,
     /// The provider's id of the text.
-    #[schema(value_type = String, example = "SM0123456789abcdef0123456789abcdef")]
+    #[schema(value_type = String)]
     provider_message_id: &'a str,
 }
 

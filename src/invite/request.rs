@@ -57,7 +57,7 @@ impl<'a> Request<'a> {
         }
         if envelope.content_type.as_deref().is_some_and(|given| !is_json(given)) {
             return Err(
-                malformed("the content_type must be application/json, or unset".to_owned()).status(415)
+                malformed("the content type must be application/json, or unset".to_owned()).status(415)
             );
         }
         if let Some(encoding) = &envelope.content_encoding {

@@ -1,6 +1,6 @@
 //! OpenAPI to HTML, as far as our document goes.
 
-use crate::gateway::page::escape;
+use crate::gateway::{page::escape, routes};
 use serde_json::Value;
 use std::fmt::Write as _;
 
@@ -38,11 +38,11 @@ pub fn html(document: &Value, style: &str, prefix: &str) -> String {
     page
 }
 
+/// In the order in which an integrator needs them.
 fn operations(document: &Value) -> impl Iterator<Item = (&str, &str, &Value)> {
-    let paths = document["paths"].as_object().into_iter().flatten();
-    paths.flat_map(|(path, methods)| {
-        let methods = methods.as_object().into_iter().flatten();
-        methods.map(move |(method, operation)| (path.as_str(), method.as_str(), operation))
+    routes::ALL.into_iter().flat_map(move |route| {
+        let methods = document["paths"][route.shown].as_object().into_iter().flatten();
+        methods.map(move |(method, operation)| (route.shown, method.as_str(), operation))
     })
 }
 
@@ -59,36 +59,19 @@ fn article(page: &mut String, document: &Value, path: &str, method: &str, operat
     if operation["security"].as_array().is_some_and(|schemes| !schemes.is_empty()) {
         page.push_str("<p class=\"dim\">Needs a credential.</p>");
     }
-    let parameters: Vec<&Value> = operation["parameters"].as_array().into_iter().flatten().collect();
+    let parameters = operation["parameters"].as_array().into_iter().flatten();
+    let parameters: Vec<_> = parameters.map(|parameter| parameter_row(document, parameter)).collect();
     if !parameters.is_empty() {
-        page.push_str("<h4>Parameters</h4><div class=\"wide\"><table><thead><tr><th>Name</th><th>In</th><th>Rule</th></tr></thead><tbody>");
-        for parameter in parameters {
-            let needed = if parameter["required"] == true { " (required)" } else { "" };
-            let _ = write!(
-                page,
-                "<tr><td><code>{}</code></td><td>{}{needed}</td><td>{} {}</td></tr>",
-                escape(text(&parameter["name"])),
-                escape(text(&parameter["in"])),
-                inline(text(&parameter["description"])),
-                rule(document, &parameter["schema"]),
-            );
-        }
-        page.push_str("</tbody></table></div>");
+        let _ = write!(page, "<h4>Parameters</h4>{}", table(["Name", "In", "Rule"], parameters));
     }
     for (media, content) in operation["requestBody"]["content"].as_object().into_iter().flatten() {
         let _ = write!(page, "<h4>Body, <code>{}</code></h4>", escape(media));
         schema(page, document, &content["schema"]);
     }
-    page.push_str("<h4>Answers</h4><div class=\"wide\"><table><thead><tr><th>Status</th><th>When</th></tr></thead><tbody>");
-    for (status, response) in operation["responses"].as_object().into_iter().flatten() {
-        let _ = write!(
-            page,
-            "<tr><td>{}</td><td>{}</td></tr>",
-            escape(status),
-            inline(text(&response["description"]))
-        );
-    }
-    page.push_str("</tbody></table></div>");
+    let responses = operation["responses"].as_object().into_iter().flatten();
+    let responses =
+        responses.map(|(status, response)| [escape(status), inline(text(&response["description"]))]);
+    let _ = write!(page, "<h4>Answers</h4>{}", table(["Status", "When"], responses));
     let success = &operation["responses"]["200"]["content"]["application/json"]["schema"];
     if success["$ref"].is_string() {
         page.push_str("<h4>The answer 200</h4>");
@@ -97,39 +80,63 @@ fn article(page: &mut String, document: &Value, path: &str, method: &str, operat
     page.push_str("</article>");
 }
 
+fn parameter_row(document: &Value, parameter: &Value) -> [String; 3] {
+    let needed = if parameter["required"] == true { " (required)" } else { "" };
+    let rule = rule(document, &parameter["schema"]);
+    [
+        format!("<code>{}</code>", escape(text(&parameter["name"]))),
+        format!("{}{needed}", escape(text(&parameter["in"]))),
+        format!("{} {rule}", inline(text(&parameter["description"]))),
+    ]
+}
+
 /// The fields of an object, and an example.
 fn schema(page: &mut String, document: &Value, schema: &Value) {
     let schema = resolved(document, schema);
-    let required: Vec<&str> =
-        schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let fields = schema["properties"].as_object();
-    let mut example = serde_json::Map::new();
-    if let Some(fields) = fields {
-        page.push_str(
-            "<div class=\"wide\"><table><thead><tr><th>Field</th><th>Rule</th></tr></thead><tbody>",
-        );
-        for (name, field) in fields {
-            let needed =
-                if required.contains(&name.as_str()) { "" } else { " <span class=\"dim\">optional</span>" };
-            let _ = write!(
-                page,
-                "<tr><td><code>{}</code>{needed}</td><td>{} {}</td></tr>",
-                escape(name),
-                inline(text(&field["description"])),
-                rule(document, field),
-            );
-            if !field["example"].is_null() {
-                example.insert(name.clone(), field["example"].clone());
-            }
-        }
-        page.push_str("</tbody></table></div>");
+    let mut rows = Vec::new();
+    fields(document, schema, "", &mut rows);
+    if !rows.is_empty() {
+        page.push_str(&table(["Field", "Rule"], rows));
     }
-    let example =
-        if schema["example"].is_null() { Value::Object(example) } else { schema["example"].clone() };
-    if example.as_object().is_some_and(|fields| !fields.is_empty()) {
-        let shown = serde_json::to_string_pretty(&example).unwrap_or_default();
+    if schema["example"].is_object() {
+        let shown = serde_json::to_string_pretty(&schema["example"]).unwrap_or_default();
         let _ = write!(page, "<pre><code>{}</code></pre>", escape(&shown));
     }
+}
+
+/// The fields of an object, and those of the objects in it, with dots.
+fn fields(document: &Value, object: &Value, prefix: &str, rows: &mut Vec<[String; 2]>) {
+    let required: Vec<&Value> = object["required"].as_array().into_iter().flatten().collect();
+    for (name, field) in object["properties"].as_object().into_iter().flatten() {
+        let is_required = required.iter().any(|required| *required == name);
+        let needed = if is_required { "" } else { " <span class=\"dim\">optional</span>" };
+        let rule = format!("{} {}", inline(text(&field["description"])), rule(document, field));
+        rows.push([format!("<code>{prefix}{}</code>{needed}", escape(name)), rule]);
+        fields(document, resolved(document, field), &format!("{prefix}{}.", escape(name)), rows);
+    }
+    if !prefix.is_empty() && object["additionalProperties"].is_object() {
+        let rule = rule(document, &object["additionalProperties"]);
+        rows.push([format!("<code>{prefix}</code>…"), format!("Any other name. {rule}")]);
+    }
+}
+
+/// A table of cells in HTML. A narrow screen shows each row as a block, and each cell with its heading before it; the roles
+/// keep it a table for a screen reader then.
+fn table<const N: usize>(headings: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let mut html = "<table role=\"table\"><thead role=\"rowgroup\"><tr role=\"row\">".to_owned();
+    for heading in headings {
+        let _ = write!(html, "<th role=\"columnheader\">{heading}</th>");
+    }
+    html.push_str("</tr></thead><tbody role=\"rowgroup\">");
+    for row in rows {
+        html.push_str("<tr role=\"row\">");
+        for (heading, cell) in headings.into_iter().zip(row) {
+            let _ = write!(html, "<td role=\"cell\" data-heading=\"{heading}\">{cell}</td>");
+        }
+        html.push_str("</tr>");
+    }
+    html.push_str("</tbody></table>");
+    html
 }
 
 /// Type, choices and bounds in one line.
@@ -170,25 +177,28 @@ fn resolved<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
 }
 
 fn codes(document: &Value) -> String {
-    let mut table = "<div class=\"wide\"><table><thead><tr><th>Code</th><th>Status</th><th>Again?</th><th>When</th></tr></thead><tbody>".to_owned();
-    for code in document["x-error-codes"].as_array().into_iter().flatten() {
+    let codes = document["x-error-codes"].as_array().into_iter().flatten();
+    let rows = codes.map(|code| {
         let again = if code["retryable"] == true { "yes" } else { "no" };
-        let _ = write!(
-            table,
-            "<tr><td><code>{}</code></td><td>{}</td><td>{again}</td><td>{}</td></tr>",
-            escape(text(&code["code"])),
-            code["status"],
+        [
+            format!("<code>{}</code>", escape(text(&code["code"]))),
+            code["status"].to_string(),
+            again.to_owned(),
             inline(text(&code["meaning"])),
-        );
-    }
-    table.push_str("</tbody></table></div>");
-    table
+        ]
+    });
+    table(["Code", "Status", "Again?", "When"], rows)
 }
 
+/// Markdown's paragraphs and fenced code, with an empty line between any two.
 fn paragraphs(markdown: &str) -> String {
     let parts = markdown.split("\n\n").map(str::trim).filter(|part| !part.is_empty());
     parts.fold(String::new(), |mut html, part| {
-        let _ = write!(html, "<p>{}</p>", inline(part));
+        let fenced = part.strip_prefix("```sh\n").and_then(|code| code.strip_suffix("\n```"));
+        let _ = match fenced {
+            Some(code) => write!(html, "<pre><code>{}</code></pre>", escape(code)),
+            None => write!(html, "<p>{}</p>", inline(part)),
+        };
         html
     })
 }
@@ -230,6 +240,10 @@ mod tests {
     fn text_is_marked_up_and_nothing_else_is_markup() {
         assert_eq!(inline("a `b<c` **d**"), "a <code>b&lt;c</code> <strong>d</strong>");
         assert_eq!(paragraphs("one\n\n two\n"), "<p>one</p><p>two</p>");
+        assert_eq!(
+            paragraphs("one\n\n```sh\na `<b>`\n```\n"),
+            "<p>one</p><pre><code>a `&lt;b&gt;`</code></pre>"
+        );
         assert_eq!(anchor("get", "/s/{token}"), "get-s--token-");
     }
 }

@@ -45,7 +45,8 @@ pub fn table() -> String {
 const fn meaning(code: Code) -> &'static str {
     match code {
         Code::RequestMalformed => {
-            "The body is not UTF-8, not JSON, not an object, or repeats a field. 413 over 64 KiB, 415 for another content type."
+            "The body is not UTF-8, not JSON, not an object, or repeats a field. 413: it has more than 64 KiB. 415: the Content-Type \
+             is not JSON, or the Content-Encoding is not identity."
         }
         Code::FieldMissing => "A required field or parameter is missing; `field` names it.",
         Code::FieldInvalid => {

@@ -3,9 +3,11 @@
 use super::responses::{OfPages, OfWebhooks};
 use crate::gateway::routes;
 
-/// The page that the link in the text opens
+/// Open the visitor's page
+///
+/// The link in the text leads here.
 #[utoipa::path(get, path = routes::VISITOR.shown, tag = "Visitors",
-    params(("token" = String, Path, description = "From the link.", pattern = "^[0-9A-Za-z]{16}$", example = "abcdefgh12345678")),
+    params(("token" = String, Path, description = "From the link: 16 letters and digits. Punctuation, white space and invisible characters after them are cut off.", min_length = 16, example = "abcdefgh12345678")),
     responses(
         (status = 200, description = "The session's page. Opening it changes nothing.", body = String, content_type = "text/html"),
         (status = 404, description = "No such session, said kindly.", body = String, content_type = "text/html"),
@@ -17,7 +19,9 @@ use crate::gateway::routes;
 #[expect(dead_code, reason = "what the documents say of a handler")]
 pub fn visitor() {}
 
-/// A text's status callback
+/// Take a delivery receipt
+///
+/// The provider calls this address when the status of a text changes.
 #[utoipa::path(post, path = routes::TWILIO_STATUS.shown, tag = "Provider",
     params(
         ("sessionId" = uuid::Uuid, Path, description = "As the worker put it into StatusCallback."),
@@ -28,7 +32,10 @@ pub fn visitor() {}
 #[expect(dead_code, reason = "what the documents say of a handler")]
 pub fn twilio_status() {}
 
-/// A text that a visitor sent: STOP, START and their kin
+/// Take a text from a visitor
+///
+/// The provider calls this address when a visitor answers a text. STOP and START, and other words for them, opt the number
+/// out and in.
 #[utoipa::path(post, path = routes::TWILIO_INBOUND.shown, tag = "Provider",
     params(("X-Twilio-Signature" = String, Header, description = "Over the URL under PUBLIC_URL and the fields.")),
     request_body(content = Object, content_type = "application/x-www-form-urlencoded"),

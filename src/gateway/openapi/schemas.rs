@@ -19,7 +19,7 @@ pub fn invite() -> Value {
         "required": queued["required"],
         "properties": {
             "sessiontype": fields["sessiontype"],
-            "smsPhone": phone(),
+            "smsPhone": phone(&fields["smsPhone"]),
             "sessionParams": params,
         },
         "example": {
@@ -30,17 +30,14 @@ pub fn invite() -> Value {
     })
 }
 
-/// Which strings are numbers is libphonenumber's to say, and no pattern's: this one has what is sure to be taken by a group
-/// of the default region.
-fn phone() -> Value {
-    json!({
-        "description": "Whom to text. Any way to write a number that can take a text is good: with + and country code, \
-                        or as dialled in the group's region. The pattern has those that a group in the US is sure to \
-                        take. No letters, no extension, no short code.",
-        "anyOf": [
-            {"type": "string", "pattern": "^(\\+1 ?)?[1-9][0-9]{2}[- ]?[0-9]{3}[- ]?[0-9]{4}$"},
-            {"type": "integer", "minimum": 1_000_000_000_u64, "maximum": 19_999_999_999_u64},
-        ],
-        "examples": ["111-000-0000", "+442079460958"],
-    })
+/// The queue's rule. Only libphonenumber can say which texts are numbers, so no pattern here may refuse one that it takes.
+fn phone(queued: &Value) -> Value {
+    let mut phone = queued.clone();
+    phone["description"] =
+        format!("{} {NOT_BY_A_PATTERN}", queued["description"].as_str().unwrap_or_default()).into();
+    phone["examples"] = json!(["111-000-0000", "+44 20 7946 0958", 4_155_552_671_u64]);
+    phone
 }
+
+const NOT_BY_A_PATTERN: &str = "libphonenumber decides what is a number, not this schema: a text or an integer that is valid \
+                                here can still be refused, with 400 phone_invalid.";

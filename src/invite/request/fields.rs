@@ -43,7 +43,7 @@ pub fn groupid(request: &Request<'_>, envelope: &Envelope) -> Result<GroupId, Re
             HeaderValue::Other => return Err(rule()),
         };
         if named.is_some_and(|other| other != header) {
-            return Err(invalid("groupid", "differs between the body and the header"));
+            return Err(invalid("groupid", "differs between the body and the header or query"));
         }
         named = Some(header);
     }
