@@ -99,6 +99,10 @@ pub enum Unusable {
          session-invite migrate as a role with the right to create in the schema and that owns its tables"
     )]
     MayNotMigrate { missing: usize, error: String },
+    #[error(
+        "the role {role} has no right to use the schema {schema}: grant usage on schema {schema} to {role}"
+    )]
+    SchemaHidden { schema: String, role: String },
     #[error("the migrations failed: {0}")]
     Migration(MigrateError),
 }
@@ -107,7 +111,7 @@ impl Unusable {
     /// Whether waiting may help.
     pub fn passes(&self) -> bool {
         match self {
-            Self::Away(_) | Self::SchemaOld { .. } => true,
+            Self::Away(_) | Self::SchemaOld { .. } | Self::SchemaHidden { .. } => true,
             Self::Migration(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
                 !matches!(action(error), Action::Refuse | Action::End)
             }
@@ -163,7 +167,7 @@ impl Client {
 
 /// Where the database of these settings is.
 fn reach(config: &DatabaseConfig, application: &str, client: Client) -> Reach {
-    let DatabaseAddress { nodes, target, connect_timeout, settings } = &config.address;
+    let DatabaseAddress { nodes, target, connect_timeout, settings, settings_from } = &config.address;
     let node = |node: &PgConnectOptions| {
         let application = node.get_application_name().unwrap_or(application).to_owned();
         node.clone()
@@ -179,6 +183,7 @@ fn reach(config: &DatabaseConfig, application: &str, client: Client) -> Reach {
         connect_timeout: *connect_timeout,
         client,
         settings: client.settings(settings).into(),
+        settings_from,
     }
 }
 

@@ -6,7 +6,7 @@ use session_invite::{
         addresses, completions, dead, doctor, gateway, groups, migrate, optouts, ready, secrets, send,
         sessions, sms_sandbox, tokens, topology, worker,
     },
-    config::{DotEnv, Faults},
+    config::{DotEnv, Faults, take_libpq_variables},
     sandbox::BadSetting,
     telemetry,
 };
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         }
     };
     file.apply();
+    take_libpq_variables();
     let cli = Cli::read();
     let runtime = match runtime() {
         Ok(runtime) => runtime,

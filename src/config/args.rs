@@ -2,7 +2,7 @@
 
 use super::{
     AgeLimits, BrokerConfig, DatabaseConfig, ProviderConfig, PublicUrl, Sender, WhenUnsure, WorkerConfig,
-    amqp_url, database_url,
+    amqp_url, database_url, libpq,
     read::{self, Faults, given},
     sender::number_or_name,
 };
@@ -174,7 +174,7 @@ impl DatabaseArgs {
     pub fn check(&self, faults: &mut Faults) -> Option<DatabaseConfig> {
         let hint = "such as postgres://user:password@127.0.0.1:5432/session_invite";
         let address = faults.required("DATABASE_URL", self.database_url.as_ref(), hint).and_then(|url| {
-            match database_url::parse(&url, |name| std::env::var(name).ok()) {
+            match database_url::parse(&url, libpq::variable) {
                 Ok(address) => Some(address),
                 Err(fault) => {
                     faults.add(fault.variable, fault.what);

@@ -9,7 +9,7 @@ use super::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use std::{collections::HashMap, fmt, time::Duration};
+use std::{collections::HashMap, ffi::OsString, fmt, path::Path, time::Duration};
 
 const DATABASE: Service = Service {
     schemes: &["postgres", "postgresql"],
@@ -19,9 +19,8 @@ const DATABASE: Service = Service {
 /// How long one node may take to answer, where `connect_timeout` does not say.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The parameters that are obeyed, and libpq's variable that stands in for each where the URL does not say. `options` has
-/// one too, as have the files, which sqlx reads itself.
-const OBEYED: [(&str, &str); 16] = [
+/// The parameters that are obeyed, and libpq's variable that stands in for each where the URL does not say.
+pub(super) const OBEYED: [(&str, &str); 16] = [
     ("host", "PGHOST"),
     ("hostaddr", "PGHOSTADDR"),
     ("port", "PGPORT"),
@@ -30,11 +29,11 @@ const OBEYED: [(&str, &str); 16] = [
     ("password", "PGPASSWORD"),
     ("passfile", "PGPASSFILE"),
     ("sslmode", "PGSSLMODE"),
-    ("sslrootcert", ""),
-    ("sslcert", ""),
-    ("sslkey", ""),
+    ("sslrootcert", "PGSSLROOTCERT"),
+    ("sslcert", "PGSSLCERT"),
+    ("sslkey", "PGSSLKEY"),
     ("application_name", "PGAPPNAME"),
-    ("options", ""),
+    ("options", "PGOPTIONS"),
     ("connect_timeout", "PGCONNECT_TIMEOUT"),
     ("target_session_attrs", "PGTARGETSESSIONATTRS"),
     // sqlx's own: how many prepared statements a connection keeps; 0 behind a pooler that cannot take them.
@@ -111,8 +110,10 @@ pub struct DatabaseAddress {
     pub target: TargetNode,
     /// For one node.
     pub connect_timeout: Duration,
-    /// The server's settings from the URL's `options`: last, as they win over ours.
+    /// The server's settings from `options`: last, as they win over ours.
     pub settings: Vec<(String, String)>,
+    /// The variable that those are from.
+    pub settings_from: &'static str,
 }
 
 /// Without the password, which sqlx's own would show.
@@ -145,7 +146,7 @@ impl From<String> for Fault {
 /// The address, and the names of the parameters that it does not obey.
 pub(super) fn parse(
     text: &str,
-    environment: impl Fn(&str) -> Option<String>,
+    environment: impl Fn(&str) -> Option<OsString>,
 ) -> Result<(DatabaseAddress, Vec<&'static str>), Fault> {
     let url = ServiceUrl::parse(text, &DATABASE)?;
     let mut given = Given::read(&url.parameters)?;
@@ -213,7 +214,7 @@ impl Given {
     fn fill_in(
         &mut self,
         url: &ServiceUrl,
-        environment: impl Fn(&str) -> Option<String>,
+        environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<(), Fault> {
         let hosts_are_given = url.hosts.iter().any(|host| !host.name.is_empty())
             || self.values.contains_key("host")
@@ -224,10 +225,14 @@ impl Given {
             if self.values.contains_key(name)
                 || (is_host && hosts_are_given)
                 || (name == "port" && ports_are_given)
+                || (name == "options" && !self.options.is_empty())
             {
                 continue;
             }
             if let Some(value) = environment(variable).filter(|value| !value.is_empty()) {
+                let Ok(value) = value.into_string() else {
+                    return Err(Fault { variable, what: "is not UTF-8 text".to_owned() });
+                };
                 if name != "password" && value.contains("://") {
                     // It would be shown as a name, and may hold a password.
                     let what = "holds a URL; set DATABASE_URL to that".to_owned();
@@ -241,7 +246,7 @@ impl Given {
         if !matches!(self.get("target_session_attrs"), None | Some("read-write" | "any")) {
             self.values.remove("target_session_attrs");
         }
-        let home = environment("HOME").map(|home| format!("{home}/.pgpass"));
+        let home = environment("HOME").and_then(|home| Some(format!("{}/.pgpass", home.into_string().ok()?)));
         if let Some(file) = home.filter(|_| !self.values.contains_key("passfile")) {
             self.values.insert("passfile", file);
         }
@@ -249,9 +254,9 @@ impl Given {
     }
 
     /// The error for a value, in the name of where it is from.
-    fn wrong(&self, name: &str, what: &str) -> Fault {
+    fn wrong(&self, name: &str, what: impl fmt::Display) -> Fault {
         match self.origins.get(name) {
-            Some(variable) => Fault { variable, what: what.to_owned() },
+            Some(variable) => Fault { variable, what: what.to_string() },
             None => format!("has a wrong {name}: it {what}").into(),
         }
     }
@@ -273,9 +278,12 @@ impl Given {
         };
         let common = self.common()?;
         let nodes = hosts.iter().map(|host| self.node(common.clone(), host)).collect();
-        let mut settings = self.get("options").map_or(Ok(Vec::new()), server_settings)?;
+        let settings = self.get("options").map_or(Some(Vec::new()), server_settings);
+        let form = "is not of the form -c name=value or --name=value";
+        let mut settings = settings.ok_or_else(|| self.wrong("options", form))?;
         settings.extend(self.options.iter().cloned());
-        Ok(DatabaseAddress { nodes, target, connect_timeout, settings })
+        let settings_from = self.origins.get("options").copied().unwrap_or("DATABASE_URL");
+        Ok(DatabaseAddress { nodes, target, connect_timeout, settings, settings_from })
     }
 
     /// The hosts with their ports: by `hostaddr`, else `host`, else as they stand in the URL.
@@ -326,16 +334,7 @@ impl Given {
                 self.wrong("sslmode", "is none of disable, allow, prefer, require, verify-ca and verify-full")
             })?,
         };
-        let mut options = PgConnectOptions::new_without_pgpass().ssl_mode(mode);
-        if let Some(file) = root.filter(|file| *file != "system") {
-            options = options.ssl_root_cert(readable("sslrootcert", file)?);
-        }
-        if let Some(file) = self.get("sslcert") {
-            options = options.ssl_client_cert(readable("sslcert", file)?);
-        }
-        if let Some(file) = self.get("sslkey") {
-            options = options.ssl_client_key(readable("sslkey", file)?);
-        }
+        let mut options = self.certificates(PgConnectOptions::new_without_pgpass().ssl_mode(mode))?;
         if let Some(user) = self.get("user") {
             options = options.username(user);
         }
@@ -352,9 +351,44 @@ impl Given {
         Ok(options)
     }
 
+    /// With the files that TLS needs in this mode.
+    fn certificates(&self, mut options: PgConnectOptions) -> Result<PgConnectOptions, Fault> {
+        let mode = options.get_ssl_mode();
+        if matches!(mode, PgSslMode::Disable | PgSslMode::Allow) {
+            return Ok(options);
+        }
+        let verifies = matches!(mode, PgSslMode::VerifyCa | PgSslMode::VerifyFull);
+        // One that is not asked for in the URL, and not needed, need not be there, as for libpq.
+        let wanted = verifies || !self.origins.contains_key("sslrootcert");
+        if wanted && self.get("sslrootcert").is_some_and(|file| file != "system") {
+            options = options.ssl_root_cert(self.file("sslrootcert")?);
+        }
+        match (self.get("sslcert"), self.get("sslkey")) {
+            (Some(_), Some(_)) => {
+                Ok(options.ssl_client_cert(self.file("sslcert")?).ssl_client_key(self.file("sslkey")?))
+            }
+            (Some(_), None) => Err(self.wrong("sslcert", "goes together with a key, and there is none")),
+            (None, Some(_)) => {
+                Err(self.wrong("sslkey", "goes together with a certificate, and there is none"))
+            }
+            (None, None) => Ok(options),
+        }
+    }
+
+    /// The file that the parameter names, if it can be read now: sqlx would try it again and again.
+    fn file(&self, name: &str) -> Result<&str, Fault> {
+        let file = self.get(name).unwrap_or_default();
+        match std::fs::read(file) {
+            Ok(_) => Ok(file),
+            Err(error) => {
+                Err(self.wrong(name, format_args!("names a file that cannot be read ({})", error.kind())))
+            }
+        }
+    }
+
     fn node(&self, common: PgConnectOptions, (host, port): &(String, u16)) -> PgConnectOptions {
-        // Without a host, the socket that sqlx finds, or localhost.
-        let node = if host.is_empty() { common } else { common.host(host) }.port(*port);
+        let host = if host.is_empty() { server_of_this_machine(*port) } else { host };
+        let node = common.host(host).port(*port);
         let login = Login {
             host: node.get_host(),
             port: *port,
@@ -370,30 +404,28 @@ impl Given {
     }
 }
 
-/// The file, if it can be read now: sqlx would try it again and again.
-fn readable<'a>(parameter: &str, file: &'a str) -> Result<&'a str, String> {
-    match std::fs::read(file) {
-        Ok(_) => Ok(file),
-        Err(error) => Err(format!("names in {parameter} a file that cannot be read ({})", error.kind())),
-    }
+/// Where a server of this machine listens: the folder of its socket, where there is one.
+fn server_of_this_machine(port: u16) -> &'static str {
+    let folders = ["/var/run/postgresql", "/tmp"];
+    let has_socket = |folder: &&str| Path::new(folder).join(format!(".s.PGSQL.{port}")).exists();
+    folders.into_iter().find(has_socket).unwrap_or("localhost")
 }
 
 /// The settings in libpq's `options`, which are the server's command line: `-c name=value` or `--name=value`.
-fn server_settings(text: &str) -> Result<Vec<(String, String)>, String> {
-    let wrong = || "has options that are not of the form -c name=value or --name=value".to_owned();
+fn server_settings(text: &str) -> Option<Vec<(String, String)>> {
     let mut words = words(text).into_iter();
     let mut settings = Vec::new();
     while let Some(word) = words.next() {
         let setting = match (word.strip_prefix("--"), word.strip_prefix("-c")) {
             (Some(long), _) => long.to_owned(),
-            (None, Some("")) => words.next().ok_or_else(wrong)?,
+            (None, Some("")) => words.next()?,
             (None, Some(short)) => short.to_owned(),
-            (None, None) => return Err(wrong()),
+            (None, None) => return None,
         };
-        let (name, value) = setting.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(wrong)?;
+        let (name, value) = setting.split_once('=').filter(|(name, _)| !name.is_empty())?;
         settings.push((name.replace('-', "_"), value.to_owned()));
     }
-    Ok(settings)
+    Some(settings)
 }
 
 /// Parted by white space, where a backslash takes the next character's meaning.

@@ -6,6 +6,7 @@ mod args;
 mod database_url;
 mod dotenv;
 mod gateway;
+mod libpq;
 pub mod log_filter;
 mod pgpass;
 mod read;
@@ -16,6 +17,7 @@ pub use args::{BrokerArgs, DatabaseArgs, HttpAddrArgs, LogArgs, ProviderArgs, Se
 pub use database_url::{DatabaseAddress, TargetNode};
 pub use dotenv::{DotEnv, DotEnvError};
 pub use gateway::{GatewayArgs, GatewayConfig, GatewayHttp};
+pub use libpq::take_libpq_variables;
 pub use read::Faults;
 pub use sender::{OwnSenderArgs, sender_name};
 

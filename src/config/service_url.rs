@@ -9,6 +9,10 @@ use std::net::Ipv6Addr;
 /// What a password often holds, and what must be written instead.
 const ENCODE: &str = "percent-encode what stands in the user and the password: / is %2F, # is %23, ? is %3F, @ is %40, % is %25";
 
+/// What separates the parts.
+const AS_IT_IS: &str =
+    "what separates its parts stands as it is: user:password@host:port/name?parameter=value";
+
 /// A kind of service, for its URLs.
 pub(super) struct Service {
     /// In lower case; the URL's may be in any.
@@ -84,14 +88,29 @@ impl ServiceUrl {
             Some((user, password)) => (Some(user), Some(password)),
             None => (Some(login), None),
         });
-        Ok(Self {
+        let url = Self {
             scheme,
             user: user.filter(|user| !user.is_empty()).map(decode).transpose()?,
             password: password.map(decode).transpose()?.map(SecretString::from),
             hosts: hosts.split(',').map(Host::parse).collect::<Result<_, _>>()?,
             path: path.strip_prefix('/').map(decode).transpose()?,
             parameters: parameters(query)?,
-        })
+        };
+        if url.shows_a_password() {
+            return Err(format!(
+                "holds a percent-encoded separator, so that a name may hold a password; {AS_IT_IS}"
+            ));
+        }
+        Ok(url)
+    }
+
+    /// Whether a part that may stand in an error or in the log holds what separates parts: it was percent-encoded.
+    fn shows_a_password(&self) -> bool {
+        let user = self.user.as_deref().unwrap_or_default();
+        let values =
+            self.parameters.iter().filter(|one| one.name != "password").map(|one| one.value.as_str());
+        (self.password.is_none() && user.contains(':'))
+            || self.path.as_deref().into_iter().chain(values).chain([user]).any(holds_a_login)
     }
 }
 
@@ -108,6 +127,12 @@ fn holds_a_second_url(parameter: &str) -> bool {
     !is_password
         && (parameter.contains("://")
             || parameter.split_once('=').is_some_and(|(_, value)| value.contains('@')))
+}
+
+/// Whether a decoded name holds what only a URL, a login or a password's parameter does.
+fn holds_a_login(name: &str) -> bool {
+    let has_login = name.split_once(':').is_some_and(|(_, rest)| rest.contains('@'));
+    has_login || name.contains("://") || name.contains("password=")
 }
 
 impl Host {
@@ -134,6 +159,10 @@ impl Host {
         if name.contains(char::is_whitespace) {
             return Err("has white space in its host".to_owned());
         }
+        let is_folder = name.starts_with('/');
+        if !text.starts_with('[') && (!is_folder && holds_a_separator(&name) || holds_a_login(&name)) {
+            return Err(format!("has a host with a percent-encoded separator; {AS_IT_IS}"));
+        }
         let port = port.filter(|port| !port.is_empty()).map(Self::port).transpose()?;
         Ok(Self { name, port })
     }
@@ -143,6 +172,11 @@ impl Host {
         let port = text.parse().ok().filter(|port| *port > 0 && digits);
         port.ok_or_else(|| format!("has a port that is no number from 1 to 65535; {ENCODE}"))
     }
+}
+
+/// Whether a decoded host holds what no name or address of one does.
+fn holds_a_separator(name: &str) -> bool {
+    name.contains(|c: char| c.is_ascii_punctuation() && !"-._".contains(c))
 }
 
 fn parameters(query: &str) -> Result<Vec<Parameter>, String> {
@@ -283,7 +317,64 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_separator_that_was_encoded_makes_no_name_of_a_password() {
+        for text in [
+            "amqp://u%3ASECRET@h/v",
+            "amqp://u%3aSECRET%40h/v",
+            "amqp://u%3ASECRET%40h:5672/v",
+            "amqp://h%3Fpassword=SECRET",
+            "amqp://h%2Fv",
+            "amqp://h/v%3Fpassword=SECRET",
+            "amqp://h/v%2Cu%3ASECRET%40h2%2Fv",
+            "amqp://h/v%2Camqp%3A%2F%2Fu%3ASECRET%40h2",
+            "amqp://h/v?heartbeat=5%26password%3DSECRET",
+            "amqp://h/v?host=u%3ASECRET%40h",
+        ] {
+            let fault = ServiceUrl::parse(text, &SERVICE).err().expect(text);
+            assert!(fault.contains("user:password@host") && !fault.contains("SECRET"), "{text}: {fault}");
+        }
+        for text in [
+            "amqp://u%3Aser:p@h/a%3Ab",
+            "amqp://h/a%40b%3Ac",
+            "amqp://%2Frun%2Fp%3Ag/v",
+            "amqp://u@h_1.x-y/v",
+        ] {
+            parsed(text);
+        }
+    }
+
+    /// The text with some of its characters percent-encoded.
+    fn encoded(text: &str, which: &[bool]) -> String {
+        let part = |(at, byte): (usize, u8)| {
+            if which[at % which.len()] { format!("%{byte:02X}") } else { char::from(byte).to_string() }
+        };
+        text.bytes().enumerate().map(part).collect()
+    }
+
     proptest! {
+        /// Neither in an error nor in what is shown later.
+        #[test]
+        fn no_password_becomes_a_name_whatever_is_percent_encoded(
+            first in "(u:p@)?h?(:5672)?/?",
+            second in "(,|,amqp://)?",
+            rest in "user:SECRET@h2(:5673)?(/v?)?|h2(:5673)?/v?\\?(heartbeat=5&)?password=SECRET(&heartbeat=5)?",
+            which in proptest::collection::vec(proptest::bool::weighted(0.3), 1..60),
+        ) {
+            let text = format!("amqp://{}", encoded(&format!("{first}{second}{rest}"), &which));
+            match ServiceUrl::parse(&text, &SERVICE) {
+                Err(fault) => prop_assert!(!fault.contains("SECRET"), "{}", fault),
+                Ok(url) => {
+                    let hosts = url.hosts.into_iter().map(|host| host.name);
+                    let unknown = url.parameters.first().map(Parameter::unknown);
+                    let values = url.parameters.into_iter().filter(|one| one.name != "password").map(|one| one.value);
+                    for shown in hosts.chain(values).chain(url.path).chain(url.user).chain(unknown) {
+                        prop_assert!(!shown.contains("SECRET"), "{}: {}", text, shown);
+                    }
+                }
+            }
+        }
+
         #[test]
         fn any_login_comes_back_from_its_percent_encoding(user in ".{1,20}", password in ".{0,20}") {
             let encode = |text: &str| text.bytes().map(|b| format!("%{b:02x}")).collect::<Vec<_>>().concat();

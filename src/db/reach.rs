@@ -37,6 +37,8 @@ pub(super) struct Reach {
     pub client: Client,
     /// Of each connection, in their order.
     pub settings: Arc<[(String, String)]>,
+    /// The variable that those of the operator are from.
+    pub settings_from: &'static str,
 }
 
 /// Without the password.
@@ -96,7 +98,7 @@ impl Reach {
     }
 
     async fn open(&self, node: &PgConnectOptions) -> Result<Reached, Unusable> {
-        let (mut connection, node) = connect(node).await.map_err(|error| refused_at_startup(&error))?;
+        let (mut connection, node) = connect(node).await.map_err(|error| refused(&error))?;
         let server: Server = sqlx::query_as(
             "select current_setting('server_version_num')::int as number, current_setting('server_version') as version,
                     current_setting('server_encoding') as encoding,
@@ -117,9 +119,9 @@ impl Reach {
                 "it is read-only (a standby, or default_transaction_read_only is on)".to_owned(),
             ));
         }
-        set(&mut connection, &self.settings)
-            .await
-            .map_err(|error| refused_setting(&error, "DATABASE_URL").unwrap_or_else(|| refused(&error)))?;
+        set(&mut connection, &self.settings).await.map_err(|error| {
+            refused_setting(&error, self.settings_from).unwrap_or_else(|| refused(&error))
+        })?;
         Ok(Reached { connection, node })
     }
 
@@ -241,15 +243,6 @@ fn refused(error: &sqlx::Error) -> Unusable {
         _ if is_refused(error) => Unusable::Away(format!("{}: is it running there?", error.summary())),
         _ => Unusable::Away(error.summary()),
     }
-}
-
-/// The same where the connection is begun, with libpq's variable for options, which sqlx sends along.
-fn refused_at_startup(error: &sqlx::Error) -> Unusable {
-    let has_options = std::env::var_os("PGOPTIONS").is_some_and(|options| !options.is_empty());
-    // Here it is no right to connect.
-    let of_the_login = code(error).as_deref() == Some("42501");
-    let setting = if has_options && !of_the_login { refused_setting(error, "PGOPTIONS") } else { None };
-    setting.unwrap_or_else(|| refused(error))
 }
 
 /// A setting that the server does not take, without its words, which repeat the value.

@@ -116,13 +116,104 @@ fn the_log_of_the_broker_s_client_is_asked_for_in_vain() {
 
 #[test]
 fn a_wrong_variable_of_libpqs_is_named_itself() {
-    let environment = [("DATABASE_URL", "postgres://u@h/d"), ("PGPORT", "5ECRET")]
-        .map(|(n, v)| (n.to_owned(), v.to_owned()));
-    let said = run(&environment, &["worker"]).fails(2);
-    assert!(
-        said.contains("PGPORT: ") && !said.contains("DATABASE_URL") && !said.contains("5ECRET"),
-        "{said}"
-    );
+    for (variable, value) in [
+        ("PGPORT", "5ECRET"),
+        ("PGSSLMODE", "5ECRET"),
+        ("PGSSLCERT", "/5ECRET"),
+        ("PGOPTIONS", "5ECRET"),
+        ("PGCONNECT_TIMEOUT", "5ECRET"),
+    ] {
+        let environment = [("DATABASE_URL", "postgres://u@h/d"), (variable, value)]
+            .map(|(n, v)| (n.to_owned(), v.to_owned()));
+        let said = run(&environment, &["worker"]).fails(2);
+        let named = said.contains(&format!("{variable}: ")) && !said.contains("DATABASE_URL");
+        assert!(named && !said.contains("5ECRET"), "{variable}: {said}");
+    }
+}
+
+/// What libpq's variables say in a place where they were set for something else.
+fn of_something_else(database: &str) -> Vec<(&'static str, String)> {
+    let values = [
+        ("PGHOST", "nowhere.invalid"),
+        ("PGHOSTADDR", "127.0.0.9"),
+        ("PGPORT", "1"),
+        ("PGUSER", "5ECRET-user"),
+        ("PGPASSWORD", "5ECRET-password"),
+        ("PGDATABASE", database),
+        ("PGSSLMODE", "verify-full"),
+        ("PGSSLROOTCERT", "/5ECRET/root.crt"),
+        ("PGSSLCERT", "/5ECRET/client.crt"),
+        ("PGSSLKEY", "/5ECRET/client.key"),
+        ("PGAPPNAME", "theirs"),
+        ("PGOPTIONS", "-c no_such_setting=5ECRET"),
+        ("PGCONNECT_TIMEOUT", "1"),
+        ("PGTARGETSESSIONATTRS", "read-only"),
+        ("PGSERVICE", "theirs"),
+    ];
+    values.map(|(name, value)| (name, value.to_owned())).into()
+}
+
+/// The database's URL with a login and a query of its own, for what libpq's variables could otherwise say.
+fn whole(url: &str, query: &str) -> String {
+    let mut url = url::Url::parse(url).unwrap();
+    if url.password().is_none() {
+        url.set_password(Some("anything")).unwrap();
+    }
+    url.set_query(Some(query));
+    url.into()
+}
+
+#[tokio::test]
+async fn libpqs_variables_change_nothing_that_the_url_says() {
+    let world = Setup::default().without_worker().await;
+    world.is_secret("5ECRET");
+    let query = "sslmode=disable&application_name=mine&options=-c%20geqo%3Doff&connect_timeout=5&target_session_attrs=any";
+    let url = whole(&world.database.url, query);
+    let mut changes = of_something_else("none");
+    changes.push(("DATABASE_URL", url));
+    let changes: Vec<_> = changes.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let mut worker = world.spawn(&changes);
+    worker.ready().await;
+    let mut gateway = world.start_gateway(&changes).await;
+    let ours = "select count(distinct pid) from pg_stat_activity
+                 where application_name = 'mine' and datname = current_database() and usename = current_user";
+    assert!(world.database.value::<i64>(ours).await >= 2);
+    world.run(&["groups", "list"]).ok();
+    run(&world.environment(&changes), &["groups", "list"]).ok();
+    assert!(gateway.process.stop().success() && worker.stop().success());
+    assert!(!worker.log().contains("theirs"), "{}", worker.log());
+}
+
+#[tokio::test]
+async fn libpqs_variables_say_what_the_url_leaves_out_and_empty_ones_nothing() {
+    let world = Setup::default().without_worker().await;
+    let url = url::Url::parse(&world.database.url).unwrap();
+    let port = url.port().unwrap_or(5432).to_string();
+    let (host, database) = (url.host_str().unwrap(), &url.path()[1..]);
+    let options = "-c application_name=by_options";
+    let variables = [
+        ("DATABASE_URL", "postgres://"),
+        ("PGHOST", host),
+        ("PGPORT", &port),
+        ("PGUSER", url.username()),
+        ("PGPASSWORD", url.password().unwrap_or("anything")),
+        ("PGDATABASE", database),
+        ("PGSSLMODE", "disable"),
+        ("PGOPTIONS", options),
+    ];
+    let mut worker = world.spawn(&variables);
+    worker.ready().await;
+    let ours = "select count(*) from pg_stat_activity where application_name = 'by_options' and datname = current_database()";
+    assert!(world.database.value::<i64>(ours).await > 0, "PGOPTIONS are obeyed");
+    assert!(worker.stop().success());
+
+    let query = "sslmode=prefer";
+    let url = whole(&world.database.url, query);
+    let mut empty: Vec<_> = of_something_else("").into_iter().map(|(name, _)| (name, "")).collect();
+    empty.push(("DATABASE_URL", &url));
+    let mut worker = world.spawn(&empty);
+    worker.ready().await;
+    assert!(worker.stop().success());
 }
 
 #[tokio::test]
@@ -201,6 +292,11 @@ fn a_wrong_url_is_an_error_that_names_the_parameter_and_shows_no_value() {
         ("AMQP_URL", "amqp://u:p@h/%2f amqp://u:5ECRET@h/%2f", "amqp://…@h1/vhost,"),
         ("AMQP_URL", "amqp://u:p@h/%2f;amqp://u:5ECRET@h/%2f", "amqp://…@h1/vhost,"),
         ("AMQP_URL", "amqp://u:p@h/%2f,u:5ECRET@h2:5672/%2f", "amqp://…@h1/vhost,"),
+        ("DATABASE_URL", "postgres://u%3A5ECRET@h/d", "user:password@host"),
+        ("DATABASE_URL", "postgres://u%3A5ECRET%40h/d", "user:password@host"),
+        ("DATABASE_URL", "postgres://h/d%3Fpassword=5ECRET", "user:password@host"),
+        ("AMQP_URL", "amqp://u%3A5ECRET%40h%2Fv", "user:password@host"),
+        ("AMQP_URL", "amqp://h/v%2Camqp%3A%2F%2Fu%3A5ECRET%40h2", "user:password@host"),
         ("PUBLIC_URL", "https://x.example/a b", "white space"),
         ("PUBLIC_URL", "https://5ECRET@x.example", "credentials"),
     ];
@@ -429,6 +525,50 @@ async fn no_setting_is_logged_at_any_level() {
     assert!(!refused.contains("5ECRET"), "{refused}");
 }
 
+/// The URL of a service with another login and name.
+fn with(url: &str, login: &str, name: &str) -> String {
+    let url = url::Url::parse(url).unwrap();
+    format!("{}://{login}@{}:{}/{name}", url.scheme(), url.host_str().unwrap(), url.port().unwrap_or(5672))
+}
+
+#[tokio::test]
+async fn a_password_is_shown_in_no_spelling() {
+    let world = Setup::default().without_worker().await;
+    let user = url::Url::parse(&world.database.url).unwrap().username().to_owned();
+    for spelled in ["5ECRET", "%35ECRET", "5%45CRET%2f", "5ECRET%40h%3A1", "%35%45%43%52%45%54"] {
+        let broker = with(&broker_server(), &format!("guest:{spelled}"), "%2f");
+        let database = with(&world.database.url, &format!("{user}:{spelled}"), "no%20such");
+        for (variable, url, part) in
+            [("AMQP_URL", &broker, "ACCESS_REFUSED"), ("DATABASE_URL", &database, "DATABASE_URL")]
+        {
+            let ran = run(&world.environment(&[(variable, url), ("RUST_LOG", "trace")]), &["worker"]);
+            let stdout = ran.stdout.clone();
+            let said = format!("{stdout}{}", ran.fails(1));
+            assert!(said.contains(part), "{url}: {said}");
+            assert!(!said.contains("5ECRET") && !said.contains(spelled), "{url}: {said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_password_that_is_empty_or_equals_another_part_leaves_the_error_as_it_is() {
+    let world = Setup::default().without_worker().await;
+    let user = url::Url::parse(&world.database.url).unwrap().username().to_owned();
+    let cases = [
+        ("AMQP_URL", with(&broker_server(), "guest:", "%2f"), "ACCESS_REFUSED"),
+        ("AMQP_URL", with(&broker_server(), "nobody:nobody", "%2f"), "ACCESS_REFUSED"),
+        ("AMQP_URL", with(&broker_server(), "guest:guest", "guest"), "vhost guest not found"),
+        ("DATABASE_URL", with(&world.database.url, &format!("{user}:"), "nothing"), "\"nothing\""),
+        ("DATABASE_URL", with(&world.database.url, &format!("{user}:nothing"), "nothing"), "\"nothing\""),
+        ("DATABASE_URL", with(&world.database.url, &format!("{user}:{user}"), "nothing"), "\"nothing\""),
+    ];
+    for (variable, url, part) in cases {
+        let said = run(&world.environment(&[(variable, &url), ("RUST_LOG", "trace")]), &["worker"]).fails(1);
+        let login = &url[url.find("://").unwrap()..=url.find('@').unwrap()];
+        assert!(said.contains(part) && !said.contains(login), "{url}: {said}");
+    }
+}
+
 #[test]
 fn a_variable_that_is_not_utf8_is_named() {
     use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
@@ -436,6 +576,10 @@ fn a_variable_that_is_not_utf8_is_named() {
     command.arg("worker").env("TWILIO_AUTH_TOKEN", OsStr::from_bytes(b"5ECRET\xff"));
     let said = ran(command).fails(2);
     assert!(said.contains("TWILIO_AUTH_TOKEN: is not UTF-8") && !said.contains("5ECRET"), "{said}");
+    let mut command = program(&[("DATABASE_URL".to_owned(), "postgres://u@h/d".to_owned())]);
+    command.arg("worker").env("PGPASSWORD", OsStr::from_bytes(b"5ECRET\xff"));
+    let said = ran(command).fails(2);
+    assert!(said.contains("PGPASSWORD: is not UTF-8") && !said.contains("5ECRET"), "{said}");
     let said = run(&[("TOKIO_WORKER_THREADS".to_owned(), "5ECRET".to_owned())], &["worker"]).fails(2);
     assert!(said.contains("TOKIO_WORKER_THREADS: ") && !said.contains("5ECRET"), "{said}");
 }

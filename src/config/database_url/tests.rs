@@ -91,6 +91,7 @@ fn a_wrong_value_is_an_error_that_does_not_show_it() {
         "sslrootcert=/SECRET",
         "sslcert=/SECRET",
         "sslkey=/SECRET",
+        "sslcert=/SECRET&sslkey=/SECRET",
         "connect_timeout=SECRET",
         "options=SECRET",
         "options=-c%20SECRET",
@@ -117,7 +118,7 @@ fn libpqs_variables_say_what_the_url_leaves_out() {
             ("PGSSLMODE", "disable"),
             ("PGAPPNAME", "a"),
         ];
-        values.into_iter().find(|(variable, _)| *variable == name).map(|(_, value)| value.to_owned())
+        values.into_iter().find(|(variable, _)| *variable == name).map(|(_, value)| value.into())
     };
     let (address, _) = parse("postgres://", environment).unwrap();
     let node = &address.nodes[0];
@@ -139,16 +140,62 @@ fn a_wrong_variable_of_libpqs_is_named_itself_and_its_value_is_not_shown() {
         ("postgres://h1,h2:7/d", "PGPORT", "1,2,3"),
         ("postgres://h/d", "PGSSLMODE", "5ECRET"),
         ("postgres://h/d", "PGCONNECT_TIMEOUT", "5ECRET"),
+        ("postgres://h/d", "PGOPTIONS", "5ECRET"),
+        ("postgres://h/d?sslmode=require", "PGSSLROOTCERT", "/5ECRET"),
+        ("postgres://h/d", "PGSSLCERT", "/5ECRET"),
+        ("postgres://h/d", "PGSSLKEY", "/5ECRET"),
         ("postgres://h", "PGDATABASE", "postgres://u:5ECRET@h/d"),
         ("postgres://", "PGHOST", "postgres://u:5ECRET@h/d"),
     ];
     for (url, variable, value) in cases {
-        let environment = |name: &str| (name == variable).then(|| value.to_owned());
+        let environment = |name: &str| (name == variable).then(|| value.into());
         let fault = parse(url, environment).unwrap_err().to_string();
         assert!(fault.starts_with(&format!("{variable}: ")) && !fault.contains("5ECRET"), "{fault}");
     }
     let fault = read("postgres://h/d?sslmode=x").unwrap_err();
     assert!(fault.starts_with("DATABASE_URL: ") && fault.contains("sslmode"), "{fault}");
+}
+
+#[test]
+fn libpqs_variables_for_tls_and_settings_are_obeyed_where_the_url_does_not_say() {
+    const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let environment = |name: &str| {
+        let values = [
+            ("PGSSLMODE", "require"),
+            ("PGSSLROOTCERT", FILE),
+            ("PGSSLCERT", FILE),
+            ("PGSSLKEY", FILE),
+            ("PGOPTIONS", "-c geqo=off"),
+        ];
+        values.into_iter().find(|(variable, _)| *variable == name).map(|(_, value)| value.into())
+    };
+    let read = |url: &str| parse(url, environment).unwrap_or_else(|fault| panic!("{url}: {fault}")).0;
+    let files = |address: &DatabaseAddress| format!("{:?}", address.nodes[0]).matches(FILE).count();
+    let address = read("postgres://h/d");
+    assert!(matches!(address.nodes[0].get_ssl_mode(), PgSslMode::VerifyCa), "as with the URL's own");
+    assert_eq!((files(&address), address.settings_from), (3, "PGOPTIONS"));
+    assert_eq!(address.settings, [("geqo".to_owned(), "off".to_owned())]);
+
+    let address = read("postgres://h/d?sslmode=verify-ca&sslrootcert=system&options=-c%20jit=on");
+    assert_eq!((files(&address), address.settings_from), (2, "DATABASE_URL"));
+    assert_eq!(files(&read("postgres://h/d?sslmode=prefer")), 2, "nothing is verified");
+    assert_eq!(files(&read("postgres://h/d?sslmode=disable")), 0, "there is no TLS");
+    assert_eq!(address.settings, [("jit".to_owned(), "on".to_owned())]);
+    assert_eq!(read("postgres://h/d?options[jit]=on").settings.len(), 1);
+}
+
+#[test]
+fn an_empty_variable_of_libpqs_says_nothing_and_one_that_is_no_text_is_named() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let (address, _) = parse("postgres://u@h/d", |name| (name != "HOME").then(OsString::new)).unwrap();
+    let node = &address.nodes[0];
+    assert_eq!((node.get_host(), node.get_port(), node.get_username()), ("h", 5432, "u"));
+    assert_eq!((node.get_application_name(), address.settings.len()), (None, 0));
+    let fault = parse("postgres://u@h/d", |name| {
+        (name == "PGPASSWORD").then(|| OsString::from_vec(b"5ECRET\xff".to_vec()))
+    });
+    let fault = fault.unwrap_err().to_string();
+    assert_eq!(fault, "PGPASSWORD: is not UTF-8 text");
 }
 
 #[test]
@@ -160,7 +207,7 @@ fn where_every_port_stands_in_the_url_the_variables_is_not_looked_at() {
         ("postgres://h1,h2/d?port=1,2", &[("h1", 1), ("h2", 2)]),
     ] {
         for port in ["5ECRET", "1,2,3", "7"] {
-            let environment = |name: &str| (name == "PGPORT").then(|| port.to_owned());
+            let environment = |name: &str| (name == "PGPORT").then(|| port.into());
             assert_eq!(hosts(&parse(url, environment).unwrap().0), expected, "{url} {port}");
         }
     }
