@@ -64,7 +64,14 @@ async fn look(pool: &PgPool, args: &WorkerArgs) -> Result<Vec<Finding>, sqlx::Er
         Finding::ok(SERVER, format!("PostgreSQL {version}, {most} connections at most")),
         clock(pool).await?,
     ];
-    let (schema, missing) = schema(pool).await?;
+    let (schema, missing) = match schema(pool).await {
+        Err(error)
+            if error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("42501")) =>
+        {
+            (may_not_read_the_schema(pool, &error).await?, usize::MAX)
+        }
+        found => found?,
+    };
     let is_there = missing == 0;
     findings.insert(1, schema);
     if !is_there {
@@ -98,6 +105,11 @@ async fn schema(pool: &PgPool) -> Result<(Finding, usize), sqlx::Error> {
             format!("the migration {changed} is another than this program's"),
             "does DATABASE_URL name the right database?",
         ),
+        Schema { hidden: Some(hidden), missing, .. } => {
+            let error = db::Unusable::from(hidden).to_string();
+            let (what, mend) = error.split_once(": ").unwrap_or((error.as_str(), "grant it"));
+            return Ok((Finding::failed(SCHEMA, what, mend), missing));
+        }
         Schema { missing: 0, newer: Some(newer), .. } => Finding::warning(
             SCHEMA,
             format!("of a newer release: it has the migration {newer}, which this program does not know"),
@@ -111,6 +123,12 @@ async fn schema(pool: &PgPool) -> Result<(Finding, usize), sqlx::Error> {
         ),
     };
     Ok((finding, schema.missing))
+}
+
+/// The table of migrations cannot be read.
+async fn may_not_read_the_schema(pool: &PgPool, error: &sqlx::Error) -> Result<Finding, sqlx::Error> {
+    let role: String = sqlx::query_scalar("select quote_ident(current_user)").fetch_one(pool).await?;
+    Ok(Finding::failed(SCHEMA, error.summary(), format!("grant select on _sqlx_migrations to {role}")))
 }
 
 /// What a worker and a gateway could not do. A lock is looked for twice: one that is held for long is in the way.

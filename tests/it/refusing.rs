@@ -1,8 +1,13 @@
 //! The contract's section 8, promise 7: a database that answers, and does not carry out what it is asked.
 
-use crate::support::{Message, Setup, Tunnel, Worker, World, until};
+use crate::support::{
+    Gateway, Message, Setup, Tunnel, Worker, World, at_home_quietly, receipt, run, send, until, webhook,
+};
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
 /// Within that the process says that it is not ready, and that it is again.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -206,6 +211,53 @@ async fn a_database_that_refuses_is_named_and_no_invite_is_lost() {
     role.drop(&world).await;
 }
 
+/// What only a process's start or a command shows: how it begins, how it ends, and what is named.
+const OF_THE_START: [(&str, &str, &str); 2] = [
+    (
+        "revoke select on groups from {role}",
+        "grant select on groups to {role}",
+        "grant select on groups to {role}",
+    ),
+    (
+        "revoke select on _sqlx_migrations from {role}",
+        "grant select on _sqlx_migrations to {role}",
+        "grant select on _sqlx_migrations to {role}",
+    ),
+];
+
+#[tokio::test]
+async fn the_doctor_names_each_right_that_is_missing_and_whatever_refuses() {
+    let world = World::start().await;
+    let role = role(&world).await;
+    let database: String = world.database.value("select quote_ident(current_database())").await;
+    let filled = |sql: &str| sql.replace("{role}", &role.name).replace("{database}", &database);
+    let look = || {
+        let ran = run(&world.environment(&[("DATABASE_URL", &role.url)]), &["doctor", "--json"]);
+        let findings: Vec<Value> = serde_json::from_str(&ran.stdout).expect("findings");
+        let failed = findings.iter().filter(|finding| finding["verdict"] == "failed");
+        let said: Vec<_> =
+            failed.map(|finding| format!("{}: {}", finding["found"], finding["mend"])).collect();
+        (ran.code, said.join("\n"))
+    };
+    assert_eq!(look(), (Some(0), String::new()), "all is well");
+    // A column that is gone shows in the statement alone.
+    let faults = FAULTS.iter().filter(|fault| fault.name != "a column that is gone");
+    let faults = faults.map(|fault| (fault.begins, fault.ends, fault.named.to_vec()));
+    for (begins, ends, named) in
+        faults.chain(OF_THE_START.map(|(begins, ends, named)| (begins, ends, vec![named])))
+    {
+        world.database.execute(&filled(begins)).await;
+        let (code, said) = look();
+        assert_eq!(code, Some(1), "{begins}: {said}");
+        for part in named {
+            assert!(said.contains(&filled(part)), "{begins}: {said}");
+        }
+        world.database.execute(&filled(ends)).await;
+    }
+    assert_eq!(look(), (Some(0), String::new()), "all is well again");
+    role.drop(&world).await;
+}
+
 #[tokio::test]
 async fn a_lock_is_named_with_its_holder_and_leaves_no_claim_behind() {
     let mut world = World::start().await;
@@ -248,7 +300,7 @@ async fn a_role_that_may_only_use_the_tables_starts_both_and_migrates_nothing() 
     worker.ready().await;
     let mut gateway = world.start_gateway(&[("DATABASE_URL", &role.url)]).await;
     world.invite(&world.request()).await.sent();
-    assert_eq!(crate::support::send(gateway.invite(&world)).await.status, 200);
+    assert_eq!(send(gateway.invite(&world)).await.status, 200);
     assert!(gateway.process.stop().success());
     assert!(worker.stop().success());
 
@@ -257,7 +309,7 @@ async fn a_role_that_may_only_use_the_tables_starts_both_and_migrates_nothing() 
         .database
         .execute("delete from _sqlx_migrations where version = (select max(version) from _sqlx_migrations)")
         .await;
-    let ran = crate::support::run(&world.environment(&[("DATABASE_URL", &role.url)]), &["worker"]).fails(1);
+    let ran = run(&world.environment(&[("DATABASE_URL", &role.url)]), &["worker"]).fails(1);
     assert!(ran.contains("session-invite migrate") && ran.contains("permission denied"), "{ran}");
     let gateway = world.spawn_gateway(&[("DATABASE_URL", &role.url)]).await;
     until("the gateway says what it waits for", || async {
@@ -298,7 +350,7 @@ async fn a_database_in_another_encoding_ends_the_start() {
     url.set_path(&name);
     for command in ["worker", "gateway", "migrate"] {
         let changes = [("DATABASE_URL", url.as_str()), ("GATEWAY_ADDR", "127.0.0.1:0")];
-        let ran = crate::support::run(&world.environment(&changes), &[command]).fails(1);
+        let ran = run(&world.environment(&changes), &[command]).fails(1);
         assert!(ran.contains("LATIN1") && ran.contains("UTF8"), "{command}: {ran}");
     }
     world.database.execute(&format!("drop database {name}")).await;
@@ -330,29 +382,118 @@ async fn silent_connections_are_left_and_new_ones_are_used() {
     assert!(worker.stop().success());
 }
 
+/// What a gateway's requests meet: the server has closed its connections.
+fn cut_the_gateway() -> String {
+    CUT.replace("session-invite%", "session-invite gateway")
+}
+
+/// A text from the world's visitor, as the provider tells of it.
+async fn says_to_us(world: &World, gateway: &Gateway, sid: &str, body: &str) -> u16 {
+    let form = [("From", "+11110000000"), ("To", "+15005550006"), ("Body", body), ("MessageSid", sid)];
+    webhook(world, gateway, "/webhooks/twilio/inbound", &form).await.status
+}
+
+/// How many opt-outs there are.
+async fn opted_out(world: &World) -> i64 {
+    world.database.value("select count(*) from optouts").await
+}
+
 #[tokio::test]
 async fn connections_that_were_closed_meanwhile_cost_a_gateways_requests_nothing() {
-    let world = World::start().await;
-    let mut gateway = world.start_gateway(&[]).await;
+    let (world, mut gateway) = at_home_quietly(Setup::default()).await;
     let sent = world.invite(&world.request()).await.sent();
     let key = sent["sessionKey"].as_str().unwrap().to_owned();
-    let token: String = world.database.value("select token from sessions").await;
+    let row = world.database.session().await;
+    let token = row["token"].as_str().unwrap();
     let session = "/api/SessionInvitation/session";
     let credential = world.credential();
-    let requests: Vec<(&str, &str, String, Option<String>)> = vec![
+    let cut = async || world.database.execute(&cut_the_gateway()).await;
+
+    for (said, status) in [("delivered", "delivered"), ("sent", "delivered")] {
+        cut().await;
+        assert_eq!(receipt(&world, &gateway, &row, said).await.status, 204, "{said}");
+        assert_eq!(world.database.session().await["status"], status, "{said}");
+    }
+    let with_key = Some(json!({"sessionKey": key}).to_string());
+    let requests = [
         ("GET", "look-up", format!("{session}/?groupid=72&sessionKey={key}"), None),
         ("GET", "page", format!("/s/{token}"), None),
-        ("POST", "join", format!("{session}/join/?groupid=72"), Some(json!({"sessionKey": key}).to_string())),
-        ("POST", "end", format!("{session}/end/?groupid=72"), Some(json!({"sessionKey": key}).to_string())),
+        ("POST", "join", format!("{session}/join/?groupid=72"), with_key.clone()),
+        ("POST", "end", format!("{session}/end/?groupid=72"), with_key),
     ];
     for (method, name, path, body) in requests {
-        world.database.execute(&CUT.replace("session-invite%", "session-invite gateway")).await;
+        cut().await;
         let mut request = gateway.request(method, &path).header("Authorization", &credential);
         if let Some(body) = body {
             request = request.header("Content-Type", "application/json").body(body);
         }
-        assert_eq!(crate::support::send(request).await.status, 200, "{name}");
+        assert_eq!(send(request).await.status, 200, "{name}");
     }
+    // The provider sends neither of these again.
+    for (sid, word, left) in [("SM1", "STOP", 1), ("SM2", "START", 0), ("SM3", "Stop.", 1)] {
+        cut().await;
+        assert_eq!(says_to_us(&world, &gateway, sid, word).await, 200, "{word}");
+        assert_eq!(opted_out(&world).await, left, "{word}");
+    }
+    world.invite(&world.request()).await.refused("rejected", "opted_out", 403);
+    assert_eq!(world.provider.posts().await, 1);
+    assert!(gateway.process.stop().success());
+}
+
+/// Connections are closed while they are in use, so that some requests lose theirs on the way.
+#[tokio::test]
+async fn connections_that_are_closed_under_requests_cost_none_that_may_be_repeated() {
+    const CUTS: usize = 8;
+    /// Of each kind of request, between one cut and the next.
+    const BETWEEN: usize = 4;
+    let (world, mut gateway) = at_home_quietly(Setup::default()).await;
+    let sent = world.invite(&world.request()).await.sent();
+    let key = sent["sessionKey"].as_str().unwrap();
+    let row = world.database.session().await;
+    let credential = world.credential();
+    let look_up = format!("/api/SessionInvitation/session/?groupid=72&sessionKey={key}");
+    let page = format!("/s/{}", row["token"].as_str().unwrap());
+    let answered: [AtomicUsize; 3] = Default::default();
+    let goes_on = AtomicBool::new(true);
+    let cutting = async {
+        for _ in 0..CUTS {
+            let before = answered.each_ref().map(|count| count.load(Ordering::SeqCst));
+            world.database.execute(&cut_the_gateway()).await;
+            until("requests go on", || async {
+                let counts = answered.iter().zip(before);
+                counts
+                    .map(|(now, before)| now.load(Ordering::SeqCst) - before)
+                    .all(|n| n >= BETWEEN)
+                    .then_some(())
+            })
+            .await;
+        }
+        goes_on.store(false, Ordering::SeqCst);
+    };
+    let looking = async {
+        while goes_on.load(Ordering::SeqCst) {
+            let request = gateway.request("GET", &look_up).header("Authorization", &credential);
+            assert_eq!(send(request).await.status, 200, "look-up");
+            assert_eq!(send(gateway.request("GET", &page)).await.status, 200, "page");
+            answered[0].fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    let hearing = async {
+        while goes_on.load(Ordering::SeqCst) {
+            assert_eq!(receipt(&world, &gateway, &row, "delivered").await.status, 204, "receipt");
+            answered[1].fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    let obeying = async {
+        while goes_on.load(Ordering::SeqCst) {
+            let text = answered[2].load(Ordering::SeqCst);
+            let (word, left) = if text % 2 == 0 { ("STOP", 1) } else { ("START", 0) };
+            let status = says_to_us(&world, &gateway, &format!("SM{text}"), word).await;
+            assert_eq!((status, opted_out(&world).await), (200, left), "{word}, text {text}");
+            answered[2].fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    futures::future::join4(cutting, looking, hearing, obeying).await;
     assert!(gateway.process.stop().success());
 }
 
