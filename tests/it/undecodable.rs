@@ -1,7 +1,9 @@
 //! Messages whose properties the client library cannot decode: they cost no other message anything and end no process
 //! (contract, section 2).
 
-use crate::support::{Message, Setup, World, broker_server, nested, publish_raw, send, try_send, until};
+use crate::support::{
+    Message, Setup, TlsFront, World, broker_server, nested, publish_raw, run, send, try_send, until,
+};
 
 /// What a sender can write there that nobody decodes.
 fn properties() -> Vec<Vec<u8>> {
@@ -25,9 +27,23 @@ async fn publish(queue: String, properties: Vec<u8>) {
     tokio::task::spawn_blocking(publishing).await.expect("it is published");
 }
 
+/// A world whose processes and commands reach the broker by TLS.
+fn behind(front: &TlsFront) -> Setup {
+    Setup::default().set("AMQP_URL", &front.url).set("SSL_CERT_FILE", front.ca())
+}
+
 #[tokio::test]
 async fn they_go_to_the_unreadable_and_all_others_are_answered() {
-    let world = World::start().await;
+    are_unreadable(Setup::default()).await;
+}
+
+#[tokio::test]
+async fn behind_tls_they_go_to_the_unreadable_and_all_others_are_answered() {
+    are_unreadable(behind(&TlsFront::of(&broker_server()))).await;
+}
+
+async fn are_unreadable(setup: Setup) {
+    let world = setup.start().await;
     let requests = world.broker.queue("requests");
     let mut published = 0;
     for (n, properties) in properties().into_iter().enumerate() {
@@ -74,7 +90,16 @@ async fn a_routing_key_that_is_not_utf_8_is_nobodys_business() {
 
 #[tokio::test]
 async fn among_the_dead_letters_they_are_shown_and_stay() {
-    let world = World::start().await;
+    are_shown_among_the_dead(Setup::default()).await;
+}
+
+#[tokio::test]
+async fn behind_tls_they_are_shown_among_the_dead_letters_and_stay() {
+    are_shown_among_the_dead(behind(&TlsFront::of(&broker_server()))).await;
+}
+
+async fn are_shown_among_the_dead(setup: Setup) {
+    let world = setup.start().await;
     let dead = world.broker.queue("dead");
     publish(dead.clone(), nested(b'F', 5_000)).await;
     publish(dead.clone(), vec![0x04, 0, 1, 0xff]).await;
@@ -90,7 +115,16 @@ async fn among_the_dead_letters_they_are_shown_and_stay() {
 
 #[tokio::test]
 async fn as_replies_to_the_gateway_they_are_left_alone() {
-    let world = Setup::default().without_worker().await;
+    are_left_alone_as_replies(Setup::default()).await;
+}
+
+#[tokio::test]
+async fn behind_tls_they_are_left_alone_as_replies_to_the_gateway() {
+    are_left_alone_as_replies(behind(&TlsFront::of(&broker_server()))).await;
+}
+
+async fn are_left_alone_as_replies(setup: Setup) {
+    let world = setup.without_worker().await;
     world.run(&["migrate"]).ok();
     world.run(&["topology", "declare"]).ok();
     world.add_group(72, &[]);
@@ -106,4 +140,15 @@ async fn as_replies_to_the_gateway_they_are_left_alone() {
     asking.await.expect("no panic").expect("an answer").ok();
     send(gateway.invite(&world)).await.ok();
     assert!(worker.stop().success());
+}
+
+#[tokio::test]
+async fn a_broker_whose_certificate_nobody_trusted_has_signed_is_not_used() {
+    let front = TlsFront::of(&broker_server());
+    let world = behind(&front).without_worker().await;
+    world.run(&["topology", "declare"]).ok();
+    let other = TlsFront::of(&broker_server());
+    let changes = [("SSL_CERT_FILE", other.ca())];
+    let said = run(&world.environment(&changes), &["topology", "declare"]).fails(1);
+    assert!(said.contains("certificate"), "{said}");
 }

@@ -10,6 +10,7 @@ mod phone_home;
 mod provider;
 mod raw;
 mod services;
+mod tls;
 mod tunnel;
 mod worker;
 mod world;
@@ -24,6 +25,7 @@ pub use phone_home::{
     at_home, at_home_quietly, at_home_under, receipt, status_path, webhook, webhook_request, webhook_signed,
 };
 pub use raw::{nested, publish_raw, publish_undecodable};
+pub use tls::TlsFront;
 pub use tunnel::Tunnel;
 pub use worker::Worker;
 pub use world::{GROUP, Setup, World};
