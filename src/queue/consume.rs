@@ -23,7 +23,9 @@ use futures::StreamExt;
 use lapin::{
     Consumer as Deliveries,
     message::Delivery,
-    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions},
+    options::{
+        BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicQosOptions, ConfirmSelectOptions,
+    },
     types::FieldTable,
 };
 use std::{
@@ -36,6 +38,7 @@ use std::{
 use tokio::{
     sync::{Notify, RwLock, mpsc},
     task::JoinHandle,
+    time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -45,8 +48,12 @@ const OPENS_WITHIN: Duration = Duration::from_secs(30);
 pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 /// How long a line may take to end in order.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
+/// How long the broker may take to carry out the last acknowledgements of a line.
+const SETTLES_WITHIN: Duration = Duration::from_secs(5);
 /// Acknowledgements that are marked in one statement.
 const MARKED: usize = 1_024;
+/// The least time from one such statement to the next: it costs the broker two entries in the queue's log.
+const MARKS_EVERY: Duration = Duration::from_millis(250);
 /// Anybody can publish what cannot be decoded.
 static UNDECODABLE: Seldom = Seldom::new();
 
@@ -140,7 +147,7 @@ impl Consumer {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         while !stop.is_cancelled() {
             pulse.step("connecting and declaring the queues");
-            let opening = tokio::time::timeout(OPENS_WITHIN, self.open());
+            let opening = tokio::time::timeout(OPENS_WITHIN, self.open(&stop));
             let Some(opened) = stop.run_until_cancelled(opening).await else { break };
             let opened =
                 opened.unwrap_or_else(|_| Err(Unusable::lost("it takes too long to declare the queues")));
@@ -180,18 +187,18 @@ impl Consumer {
         Ok(())
     }
 
-    async fn open(&self) -> Result<Line, Unusable> {
+    async fn open(self: &Arc<Self>, stop: &CancellationToken) -> Result<Line, Unusable> {
         let purpose = if self.source == Source::Requests { "consumer" } else { "consumer of the dropped" };
         let connection = connection::connect(&self.config, purpose).await?;
         topology::declare(&connection, &self.names).await?;
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        let (sure, written) = mpsc::channel(usize::from(self.prefetch).max(MARKED));
+        let (sure, written) = mpsc::channel(2 * usize::from(self.prefetch).max(MARKED));
         let lost = CancellationToken::new();
-        let acks = Acks::start(channel.clone(), lost.clone(), sure);
-        let (asked, until, invites) = (channel.clone(), lost.clone(), self.invites.clone());
-        part_of(Task::SureAcks, lost.clone(), |pulse| make_sure(asked, written, until, invites, pulse));
-        Ok(Line { connection, channel, hold: Hold { lost, acks }, consumed: AtomicBool::new(false) })
+        let hold = Hold { acks: Acks::start(channel.clone(), lost.clone(), sure), lost };
+        let (consumer, line, stop) = (self.clone(), (channel.clone(), hold.clone()), stop.clone());
+        part_of(Task::SureAcks, hold.lost.clone(), |pulse| consumer.make_sure(line, written, stop, pulse));
+        Ok(Line { connection, channel, hold, consumed: AtomicBool::new(false) })
     }
 
     /// Consumes on one line, in one mode after another, until `stop` or until the line fails.
@@ -234,15 +241,21 @@ impl Consumer {
             // What is in hand is finished, and still acknowledged on this line.
             self.consuming.lost();
             self.finish().await;
+            let settling = async {
+                line.hold.acks.flush().await;
+                let back = |delivery: Delivery| line.hold.acks.give_back(delivery.delivery_tag);
+                self.carried_out(&line.channel, &line.hold, back).await
+            };
             // On a line that is lost meanwhile there is nobody to tell.
-            let flushing = tokio::time::timeout(ENDS_WITHIN, line.hold.acks.flush());
-            let _ = line.hold.lost.run_until_cancelled(flushing).await;
+            let settling = tokio::time::timeout(SETTLES_WITHIN, settling);
+            let _ = line.hold.lost.run_until_cancelled(settling).await;
             drop(lost.disarm());
         } else {
             // What is not begun yet is left to the message's next delivery.
             drop(lost);
         }
         let _ = tokio::time::timeout(ENDS_WITHIN, line.connection.close(200, "done".into())).await;
+        line.hold.lost.cancel();
         ended
     }
 
@@ -280,7 +293,7 @@ impl Consumer {
             };
             self.consuming.delivered();
             if is_unreadable(&delivery.properties) {
-                self.refuse(&delivery, line);
+                self.refuse(&delivery, &line.hold);
                 continue;
             }
             match (mode, is_suspect(&delivery)) {
@@ -309,7 +322,7 @@ impl Consumer {
 
     fn take_or_give_back(self: &Arc<Self>, delivery: Delivery, line: &Line) {
         if is_unreadable(&delivery.properties) {
-            self.refuse(&delivery, line);
+            self.refuse(&delivery, &line.hold);
         } else if is_suspect(&delivery) {
             line.hold.acks.give_back(delivery.delivery_tag);
         } else {
@@ -324,8 +337,8 @@ impl Consumer {
 
     /// What cannot be decoded is carried on by the broker, as it is: from the requests to the dropped, and from there to
     /// the queue that nobody here reads.
-    fn refuse(&self, delivery: &Delivery, line: &Line) {
-        line.hold.acks.refuse(delivery.delivery_tag);
+    fn refuse(&self, delivery: &Delivery, hold: &Hold) {
+        hold.acks.refuse(delivery.delivery_tag);
         self.consuming.refused();
         metrics::discarded(Discarded::Undecodable);
         if let Some(messages) = UNDECODABLE.due() {
@@ -335,6 +348,74 @@ impl Consumer {
                 "messages cannot be decoded (a short string that is not UTF-8, or headers that are nested too deep); \
                  the broker carries them on to the unreadable"
             );
+        }
+    }
+
+    /// Waits until the broker has carried out the acknowledgements that were written on this line; `None` if that cannot be
+    /// known. A message that comes meanwhile goes to `got`.
+    ///
+    /// RabbitMQ takes an acknowledgement long before that. With 32 commands to a quorum queue under way, its channel keeps
+    /// further ones back, and forgets them when it ends (`rabbit_fifo_client`): all of them come again. A `basic.get` is
+    /// answered when it has gone through the queue's log, after what was under way. So the first waits for that, upon which
+    /// what was kept back follows, and the second for this.
+    async fn carried_out(&self, channel: &lapin::Channel, hold: &Hold, got: impl Fn(Delivery)) -> Option<()> {
+        for _ in 0..2 {
+            let asking = channel.basic_get(self.queue().into(), BasicGetOptions::default());
+            let asking = hold.lost.run_until_cancelled(tokio::time::timeout(ANSWERS_WITHIN, asking));
+            if let Some(message) = asking.await?.ok()?.ok()? {
+                self.consuming.delivered();
+                got(message.delivery);
+            }
+        }
+        Some(())
+    }
+
+    /// Marks acknowledgements as sure, many at a time. Ends with its line; what is not marked by then stays unsure.
+    async fn make_sure(
+        self: Arc<Self>,
+        (channel, hold): (lapin::Channel, Hold),
+        mut written: mpsc::Receiver<Anonymous>,
+        stop: CancellationToken,
+        pulse: Pulse,
+    ) {
+        let mut requests = Vec::new();
+        let mut next = Instant::now();
+        loop {
+            pulse.idle();
+            let came = hold.lost.run_until_cancelled(written.recv_many(&mut requests, MARKED)).await;
+            if came.is_none_or(|count| count == 0) {
+                return;
+            }
+            // More are written in the meantime.
+            tokio::time::sleep_until(next).await;
+            next = Instant::now() + MARKS_EVERY;
+            while requests.len() < MARKED
+                && let Ok(request) = written.try_recv()
+            {
+                requests.push(request);
+            }
+            pulse.step("marking acknowledgements as sure");
+            let work = |delivery| self.take_one_more(delivery, &hold, &stop);
+            if self.carried_out(&channel, &hold, work).await.is_none() {
+                return;
+            }
+            if let Err(error) = self.invites.sessions.acknowledged(&requests).await {
+                tracing::warn!(%error, "acknowledgements could not be marked");
+            }
+            requests.clear();
+        }
+    }
+
+    /// A message beside those that the broker sends by itself. Given back, it would be delivered once more each time.
+    fn take_one_more(self: &Arc<Self>, delivery: Delivery, hold: &Hold, stop: &CancellationToken) {
+        if is_unreadable(&delivery.properties) {
+            self.refuse(&delivery, hold);
+        } else if stop.is_cancelled() {
+            hold.acks.give_back(delivery.delivery_tag);
+        } else if is_suspect(&delivery) {
+            drop(self.hold(self.take_alone(delivery, hold)));
+        } else {
+            drop(self.hold(self.take(delivery, hold)));
         }
     }
 
@@ -354,30 +435,5 @@ async fn cancel(line: &Line, mut deliveries: Deliveries, rest: impl Fn(Delivery)
         while let Some(Ok(delivery)) = deliveries.next().await {
             rest(delivery);
         }
-    }
-}
-
-/// Marks acknowledgements as sure, many at a time: whatever the broker answers on a channel, it has taken what was sent
-/// before. Ends with its line; what is not marked by then stays unsure.
-async fn make_sure(
-    channel: lapin::Channel,
-    mut written: mpsc::Receiver<Anonymous>,
-    lost: CancellationToken,
-    invites: Arc<Context>,
-    pulse: Pulse,
-) {
-    let mut requests = Vec::new();
-    while written.recv_many(&mut requests, MARKED).await > 0 {
-        pulse.step("marking acknowledgements as sure");
-        // The channel is in this mode already, so asking for it changes nothing, and has an answer.
-        let asked = lost.run_until_cancelled(channel.confirm_select(ConfirmSelectOptions::default())).await;
-        if asked.is_none_or(|answer| answer.is_err()) {
-            return;
-        }
-        if let Err(error) = invites.sessions.acknowledged(&requests).await {
-            tracing::warn!(%error, "acknowledgements could not be marked");
-        }
-        requests.clear();
-        pulse.idle();
     }
 }
