@@ -65,6 +65,18 @@ pub enum Source {
     Dropped,
 }
 
+impl Source {
+    /// Questions in a row, one in two seconds, to which the broker says that messages wait, and none comes.
+    fn idle_at_most(self) -> u32 {
+        match self {
+            Self::Requests => 3,
+            // The broker has added a header to each. Writing it takes RabbitMQ up to ten seconds and more where the others are
+            // nested 26,000 deep, which a frame has room for: its time grows with the square of the depth.
+            Self::Dropped => 15,
+        }
+    }
+}
+
 /// How many messages are taken at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
@@ -209,7 +221,7 @@ impl Consumer {
         stop: &CancellationToken,
     ) -> Result<(), Unusable> {
         let lost = line.hold.lost.clone().drop_guard();
-        let watching = watch(&line.connection, self.queue(), &self.consuming);
+        let watching = watch(&line.connection, self.queue(), &self.consuming, self.source.idle_at_most());
         let consuming = async {
             loop {
                 match self.consume(line, *mode, stop).await? {

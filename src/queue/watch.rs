@@ -21,8 +21,6 @@ const FRESH: Duration = Duration::from_secs(9);
 const CARRIED_ON: Duration = Duration::from_mins(1);
 /// Those that are refused within such a time are counted together.
 const TOGETHER: Duration = Duration::from_secs(1);
-/// Questions in a row to which the broker says that messages wait, and none comes.
-const IDLE_AT_MOST: u32 = 3;
 
 /// When messages last came, or could have.
 #[derive(Debug)]
@@ -125,7 +123,13 @@ impl Consuming {
 
 /// Asks the broker now and then about the queue, on a channel of its own, until the line must be taken for dead: no
 /// answer, no queue, no consumer, or messages that wait while none is in hand and none comes.
-pub async fn watch(connection: &Connection, queue: &str, consuming: &Consuming) -> Unusable {
+/// Those are counted by the question, and `idle_at_most` of them in a row are borne.
+pub async fn watch(
+    connection: &Connection,
+    queue: &str,
+    consuming: &Consuming,
+    idle_at_most: u32,
+) -> Unusable {
     let mut idle = 0;
     let mut before = consuming.deliveries.load(Ordering::Relaxed);
     let channel = match tokio::time::timeout(PATIENCE, connection.create_channel()).await {
@@ -148,7 +152,7 @@ pub async fn watch(connection: &Connection, queue: &str, consuming: &Consuming) 
         let waits = others > 0 && deliveries == before && nothing_in_hand;
         before = deliveries;
         idle = if waits || answer.consumer_count() == 0 { idle + 1 } else { 0 };
-        if idle >= IDLE_AT_MOST {
+        if idle >= idle_at_most {
             return Unusable::lost("messages wait in the queue, and none comes");
         }
         if idle == 0 {

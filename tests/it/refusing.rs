@@ -487,7 +487,7 @@ async fn connections_that_are_closed_under_requests_cost_none_that_may_be_repeat
     let obeying = async {
         while goes_on.load(Ordering::SeqCst) {
             let text = answered[2].load(Ordering::SeqCst);
-            let (word, left) = if text % 2 == 0 { ("STOP", 1) } else { ("START", 0) };
+            let (word, left) = if text.is_multiple_of(2) { ("STOP", 1) } else { ("START", 0) };
             let status = says_to_us(&world, &gateway, &format!("SM{text}"), word).await;
             assert_eq!((status, opted_out(&world).await), (200, left), "{word}, text {text}");
             answered[2].fetch_add(1, Ordering::SeqCst);

@@ -155,9 +155,9 @@ fn of_something_else(database: &str) -> Vec<(&'static str, String)> {
 
 /// The database's URL with a login and a query of its own, for what libpq's variables could otherwise say.
 fn whole(url: &str, query: &str) -> String {
-    let mut url = url::Url::parse(url).unwrap();
+    let mut url = url::Url::parse(url).expect("a service has a URL");
     if url.password().is_none() {
-        url.set_password(Some("anything")).unwrap();
+        url.set_password(Some("anything")).expect("a password can be set");
     }
     url.set_query(Some(query));
     url.into()
@@ -527,8 +527,9 @@ async fn no_setting_is_logged_at_any_level() {
 
 /// The URL of a service with another login and name.
 fn with(url: &str, login: &str, name: &str) -> String {
-    let url = url::Url::parse(url).unwrap();
-    format!("{}://{login}@{}:{}/{name}", url.scheme(), url.host_str().unwrap(), url.port().unwrap_or(5672))
+    let url = url::Url::parse(url).expect("a service has a URL");
+    let host = url.host_str().expect("a service has a host");
+    format!("{}://{login}@{host}:{}/{name}", url.scheme(), url.port().unwrap_or(5672))
 }
 
 #[tokio::test]
