@@ -35,7 +35,7 @@ pub fn publish_raw(server: &str, (exchange, key): (&str, impl AsRef<[u8]>), prop
     let url = url::Url::parse(server).expect("a server has a URL");
     let host = (url.host_str().expect("a server has a host"), url.port().unwrap_or(5672));
     let mut wire = Wire(TcpStream::connect(host).expect("RabbitMQ is reached"));
-    wire.0.set_read_timeout(Some(Duration::from_secs(60))).expect("a time-out can be set");
+    wire.0.set_read_timeout(Some(Duration::from_mins(1))).expect("a time-out can be set");
     let (user, password) = match url.username() {
         "" => ("guest", "guest"),
         user => (user, url.password().unwrap_or_default()),
