@@ -23,6 +23,12 @@ Examples:
     session-invite groups add 72
     session-invite send --group 72 --user 12345 --phone 111-000-0000
 
+  In a script, until the worker is ready:
+    until session-invite ready; do sleep 1; done
+
+  The queues, for workers whose broker user may not declare them:
+    session-invite topology declare
+
 Every flag that stands for a setting has an environment variable of the same name (--database-url, DATABASE_URL);
 a .env file in the working directory is read.";
 
@@ -75,12 +81,21 @@ const SECRET_FLAGS: [&str; 8] = [
 ];
 
 impl Cli {
-    /// Prints the help or the version and ends, if that is what was asked for: neither needs any setting.
-    pub fn answer_help() {
-        if let Err(asked) = Self::try_parse()
-            && matches!(asked.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion)
-        {
-            asked.exit();
+    /// Answers what needs no setting: the help, the version and completions. So these work beside a `.env` that cannot be
+    /// read. Returns whether that is what was asked for.
+    pub fn answer_without_settings() -> bool {
+        match Self::try_parse() {
+            Ok(Self { command: Command::Completions(args), .. }) => {
+                completions::run(&args);
+                true
+            }
+            Ok(_) => false,
+            Err(error) => match error.kind() {
+                ErrorKind::DisplayHelp
+                | ErrorKind::DisplayVersion
+                | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
+                _ => false,
+            },
         }
     }
 
@@ -150,11 +165,9 @@ pub enum Command {
     SmsSandbox(sms_sandbox::Args),
     /// Print completions for a shell
     Completions(completions::Args),
-    /// Declare or delete the queues
-    #[command(hide = true)]
+    /// Declare the queues without a worker, or delete them
     Topology(topology::Args),
-    /// Ask a worker's /readyz; exit 0 when it is ready
-    #[command(hide = true)]
+    /// Ask a worker's or a gateway's /readyz; exit 0 when it is ready
     Ready(ready::Args),
 }
 

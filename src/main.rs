@@ -18,10 +18,12 @@ use tokio::runtime::{Builder, Runtime};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    if Cli::answer_without_settings() {
+        return ExitCode::SUCCESS;
+    }
     let file = match DotEnv::read() {
         Ok(file) => file,
         Err(error) => {
-            Cli::answer_help();
             eprintln!("error: {error}");
             return ExitCode::from(2);
         }
@@ -87,7 +89,10 @@ async fn run(cli: Cli, file: &DotEnv) -> anyhow::Result<()> {
         Command::Secrets(all) => secrets::run(all.args, &all.database, &all.secrets).await,
         Command::Doctor(args) => Box::pin(doctor::run(&args)).await,
         Command::SmsSandbox(args) => sms_sandbox::run(args).await,
-        Command::Completions(args) => completions::run(&args),
+        Command::Completions(args) => {
+            completions::run(&args);
+            Ok(())
+        }
         Command::Topology(args) => topology::run(args).await,
         Command::Ready(args) => ready::run(&args).await,
     }

@@ -14,7 +14,6 @@ pub struct Args {
     shell: Shell,
 }
 
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub fn run(args: &Args) {
     clap_complete::generate(args.shell, &mut Cli::command(), "session-invite", &mut std::io::stdout());
-    Ok(())
 }

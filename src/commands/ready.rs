@@ -4,7 +4,18 @@ use crate::config::HttpAddrArgs;
 use anyhow::{Context, bail};
 use std::time::Duration;
 
+const EXAMPLES: &str = "\
+Examples:
+  Until the worker is ready:
+    until session-invite ready; do sleep 1; done
+
+  A gateway, by its public address:
+    session-invite ready --http-addr 127.0.0.1:8080
+
+It prints the answer of /readyz. Exit code 1 if the process is not ready, or does not answer within 4 s.";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(flatten)]
     http: HttpAddrArgs,

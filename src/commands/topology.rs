@@ -5,7 +5,16 @@ use crate::{
     queue::{self, Names},
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  As a broker user who may declare queues, for workers whose user may not:
+    session-invite topology declare --amqp-url amqp://admin:password@127.0.0.1:5672/%2f
+
+  Away with the queues of a test, and all that is in them:
+    session-invite topology delete --queue-prefix test";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(subcommand)]
     action: Action,

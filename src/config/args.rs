@@ -10,7 +10,7 @@ use crate::masked::debug_shows;
 use crate::{group::seal::SecretsKey, queue::ReplyToAllow};
 use clap::Args;
 use secrecy::SecretString;
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Once, time::Duration};
 
 const LOOPBACK_PUBLIC_URL: &str = "http://127.0.0.1:8080";
 const DAY: Duration = Duration::from_hours(24);
@@ -18,7 +18,8 @@ const DAY: Duration = Duration::from_hours(24);
 #[derive(Args, Clone, Default)]
 #[command(next_help_heading = "Database")]
 pub struct DatabaseArgs {
-    /// PostgreSQL 13 or later, such as postgres://user:password@host:5432/database
+    /// PostgreSQL 13 or later, such as postgres://user:password@host:5432/database; several nodes are several hosts with
+    /// commas (@h1:5432,h2:5432/), and the one that takes writes is used
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true, value_name = "URL")]
     pub database_url: Option<String>,
     /// Connections to the database at most [default: 10]
@@ -31,7 +32,7 @@ debug_shows!(DatabaseArgs { database_max_connections });
 #[derive(Args, Clone, Default)]
 #[command(next_help_heading = "Broker")]
 pub struct BrokerArgs {
-    /// RabbitMQ 3.10 or later, such as amqp://user:password@host:5672/%2f
+    /// RabbitMQ 3.10 or later, such as amqp://user:password@host:5672/%2f; several nodes are several URLs with commas
     #[arg(long, env = "AMQP_URL", hide_env_values = true, global = true, value_name = "URL")]
     pub amqp_url: Option<String>,
     /// What the names of the queues begin with [default: session-invite]
@@ -172,6 +173,7 @@ pub struct HttpAddrArgs {
 
 impl DatabaseArgs {
     pub fn check(&self, faults: &mut Faults) -> Option<DatabaseConfig> {
+        static WARNED: Once = Once::new();
         let hint = "such as postgres://user:password@127.0.0.1:5432/session_invite";
         let address = faults.required("DATABASE_URL", self.database_url.as_ref(), hint).and_then(|url| {
             match database_url::parse(&url, libpq::variable) {
@@ -185,29 +187,33 @@ impl DatabaseArgs {
         let raw = self.database_max_connections.as_ref();
         let max = faults.read("DATABASE_MAX_CONNECTIONS", raw, "10", read::whole(2, 1_000));
         let (address, ignored) = address?;
-        warn_of_ignored("DATABASE_URL", &ignored);
+        warn_of_ignored("DATABASE_URL", &ignored, &WARNED);
         Some(DatabaseConfig { address, max_connections: u32::try_from(max?).ok()? })
     }
 }
 
 impl BrokerArgs {
     pub fn check(&self, faults: &mut Faults) -> Option<BrokerConfig> {
+        static WARNED: Once = Once::new();
         let hint = "such as amqp://user:password@127.0.0.1:5672/%2f";
         let nodes = faults
             .required("AMQP_URL", self.amqp_url.as_ref(), hint)
             .and_then(|url| faults.read("AMQP_URL", Some(&url), "", amqp_url::parse));
         let prefix = faults.read("QUEUE_PREFIX", self.queue_prefix.as_ref(), "session-invite", queue_prefix);
         let (nodes, ignored) = nodes?;
-        warn_of_ignored("AMQP_URL", &ignored);
+        warn_of_ignored("AMQP_URL", &ignored, &WARNED);
         Some(BrokerConfig { nodes, queue_prefix: prefix? })
     }
 }
 
-/// Parameters of a URL that other clients obey, and this program does not.
-fn warn_of_ignored(variable: &str, names: &[&str]) {
+/// Warns of parameters of a URL that other clients obey, and this program does not. It warns once in a process: `doctor`
+/// reads each URL several times.
+fn warn_of_ignored(variable: &str, names: &[&str], warned: &Once) {
     if !names.is_empty() {
         let names = names.join(", ");
-        tracing::warn!(variable, parameters = names, "parameters of the URL are not obeyed");
+        warned.call_once(|| {
+            tracing::warn!(variable, parameters = names, "parameters of the URL are not obeyed");
+        });
     }
 }
 

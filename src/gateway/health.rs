@@ -1,6 +1,6 @@
 //! `/healthz` and `/readyz` of the gateway; `/metrics`, which is on `HTTP_ADDR` only.
 
-use super::{Gateway, routes};
+use super::{Gateway, openapi::responses::TooLargeAHead, routes};
 use crate::{health, queue::Asking, supervise};
 use axum::{
     Json,
@@ -31,6 +31,7 @@ pub struct Readiness {
 /// Check that the process lives
 #[utoipa::path(get, path = routes::HEALTHZ.shown, tag = "Operating", responses(
     (status = 200, description = "The process lives.", body = String, content_type = "text/plain", example = "ok\n"),
+    TooLargeAHead,
 ))]
 pub async fn healthz() -> Response {
     "ok\n".into_response()
@@ -43,6 +44,7 @@ pub async fn healthz() -> Response {
     (status = 200, description = "It can do its work.", body = Readiness),
     (status = 503, description = "It cannot; `problems` says why.", body = Readiness,
      headers(("Retry-After" = u64, description = "Seconds."))),
+    TooLargeAHead,
 ))]
 pub async fn readyz(State(gateway): State<Arc<Gateway>>) -> Response {
     let asking = gateway.asking.get();

@@ -53,7 +53,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 #[utoipa::path(post, path = routes::SMS_INVITE.shown, tag = "Invites",
     params(
         ("groupid" = i64, Query, description = "The group that asks; the credential has to be its.", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 72),
-        ("Idempotency-Key" = Option<String>, Header, description = "The invite's, the same for each repeat: at most 255 bytes of UTF-8 without control characters. One in double quotes, as a structured field has it (RFC 9651), counts without its quotes. An empty one counts as none.", pattern = r#"^([^\u0000-\u001f\u007f-\u009f]{0,255}|"([^"\\\u0000-\u001f\u007f-\u009f]|\\["\\]){0,255}")$"#, example = "order-17"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The invite's, the same for each repeat: at most 255 bytes of UTF-8 without control characters. One in double quotes, as a structured field has it (RFC 9651), counts without its quotes. An empty one counts as none.", pattern = r#"^([^\u0000-\u001f\u007f-\u009f]{0,255}|"([^"\\\u0000-\u001f\u007f-\u009f]|\\["\\]){0,255}")$"#, nullable = false, example = "order-17"),
     ),
     request_body(content = ref("#/components/schemas/Invite"), content_type = "application/json"),
     responses(
@@ -273,7 +273,7 @@ mod tests {
     }
 
     fn published_rule() -> Value {
-        let parameters = &document()["paths"][routes::SMS_INVITE.shown]["post"]["parameters"];
+        let parameters = &document()["paths"][routes::SMS_INVITE.published()]["post"]["parameters"];
         let mut named =
             parameters.as_array().unwrap().iter().filter(|named| named["name"] == IDEMPOTENCY_KEY_SHOWN);
         named.next().unwrap()["schema"].clone()

@@ -5,13 +5,14 @@ mod elsewhere;
 pub(super) mod responses;
 mod schemas;
 
-use super::{agents, docs, health, invite, problem, routes};
+use super::{Gateway, agents, docs, health, invite, problem, routes};
 use axum::{
+    extract::State,
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock, OnceLock};
 use utoipa::OpenApi;
 
 pub(super) use codes::error_codes;
@@ -100,22 +101,30 @@ pub fn document() -> &'static Value {
     (status = 200, description = "OpenAPI 3.1.", body = Object, content_type = "application/json"),
     responses::Busy,
 ))]
-pub async fn serve() -> Response {
-    static TEXT: LazyLock<String> = LazyLock::new(|| written(document()));
-    ([(CONTENT_TYPE, "application/json")], TEXT.as_str()).into_response()
+pub async fn serve(State(gateway): State<Arc<Gateway>>) -> Response {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    let text = TEXT.get_or_init(|| written(document(), &gateway.prefix));
+    ([(CONTENT_TYPE, "application/json")], text.as_str()).into_response()
 }
 
 /// The document as text, its addresses in the order in which an integrator needs them: programs that show it keep the order.
-fn written(document: &Value) -> String {
+/// `prefix` is what `PUBLIC_URL` has before them.
+fn written(document: &Value, prefix: &str) -> String {
     let member = |name: &str, value: &str| format!("{}:{value}", Value::from(name));
-    let paths = routes::ALL.map(|route| member(route.shown, &document["paths"][route.shown].to_string()));
+    let paths =
+        routes::ALL.map(|route| member(route.published(), &document["paths"][route.published()].to_string()));
     let paths = format!("{{{}}}", paths.join(","));
     let members = document.as_object().into_iter().flatten();
     let members = members.map(|(name, value)| match name.as_str() {
         "paths" => member(name, &paths),
+        "servers" => member(name, &servers(prefix).to_string()),
         _ => member(name, &value.to_string()),
     });
     format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+}
+
+fn servers(prefix: &str) -> Value {
+    json!([{"url": format!("{prefix}/"), "description": "The gateway that serves this document."}])
 }
 
 /// What the macros cannot say.
@@ -138,11 +147,19 @@ fn complete(document: &mut Value) {
             "description": "A website session id alone.",
         },
     });
+    document["servers"] = servers("");
+    let paths = document["paths"].as_object_mut().into_iter().flatten();
+    let paths = paths.map(|(path, methods)| (path.trim_end_matches('/').to_owned(), methods.take()));
+    document["paths"] = Value::Object(paths.collect());
     // Wherever a problem is answered.
     let id = json!({"description": "The request's id, as the gateway's log has it.", "schema": {"type": "string", "format": "uuid"}});
     for operation in operations(document) {
         if operation["requestBody"].is_object() {
             operation["requestBody"]["required"] = true.into();
+        }
+        // Said outright: it needs no credential.
+        if operation["security"].is_null() {
+            operation["security"] = json!([]);
         }
         let Some(responses) = operation["responses"].as_object_mut() else { continue };
         for (status, response) in responses {
@@ -166,7 +183,7 @@ mod tests {
     #[test]
     fn each_address_is_in_the_document_and_no_other() {
         let documented: Vec<_> = document()["paths"].as_object().unwrap().keys().cloned().collect();
-        let mut known: Vec<_> = routes::ALL.iter().map(|route| route.shown.to_owned()).collect();
+        let mut known: Vec<_> = routes::ALL.iter().map(|route| route.published().to_owned()).collect();
         known.sort_unstable();
         let mut sorted = documented;
         sorted.sort_unstable();
@@ -175,9 +192,10 @@ mod tests {
 
     #[test]
     fn the_text_is_the_document() {
-        let text = written(document());
+        let text = written(document(), "");
         assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), *document());
-        let at = |route: &routes::Route| text.find(&format!("\"{}\":", route.shown)).unwrap();
+        let at = |route: &routes::Route| text.find(&format!("\"{}\":", route.published())).unwrap();
         assert!(routes::ALL.map(at).is_sorted());
+        assert!(written(document(), "/invite").contains(r#""url":"/invite/""#));
     }
 }

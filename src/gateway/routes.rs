@@ -10,6 +10,13 @@ pub struct Route {
     pub shown: &'static str,
 }
 
+impl Route {
+    /// As the OpenAPI document has it, whose tools want no slash at the end of a path.
+    pub fn published(&self) -> &'static str {
+        self.shown.trim_end_matches('/')
+    }
+}
+
 const fn route(path: &'static str, shown: &'static str) -> Route {
     Route { path, shown }
 }

@@ -128,9 +128,14 @@ async fn the_documents_can_be_read_on_a_phone_without_anything_from_outside() {
     browser.open(&format!("http://{}/docs", gateway.address)).await;
     assert_readable(&browser).await;
     let text = browser.text("body").await;
-    for part in ["/api/SessionInvitation/smsInvite/", "credential_expired", "session_not_found"] {
+    for part in ["/api/SessionInvitation/smsInvite", "credential_expired", "session_not_found"] {
         assert!(text.contains(part), "{part}");
     }
+    let sideways = browser.run(
+        "return [...document.querySelectorAll('*')].filter(e => e.clientWidth > 0 && e.scrollWidth > e.clientWidth + 1)
+             .map(e => [e.tagName, e.innerText])",
+    );
+    assert_eq!(sideways.await, json!([]), "nothing scrolls sideways");
     let outside = browser.run("return performance.getEntriesByType('resource').map(e => e.name)").await;
     assert_eq!(outside, json!([]));
     drop(browser);

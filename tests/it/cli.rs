@@ -3,7 +3,7 @@
 use crate::support::{Setup, World, run};
 use serde_json::Value;
 
-const COMMANDS: [&[&str]; 38] = [
+const COMMANDS: [&[&str]; 42] = [
     &[],
     &["worker"],
     &["gateway"],
@@ -42,6 +42,10 @@ const COMMANDS: [&[&str]; 38] = [
     &["secrets"],
     &["secrets", "reseal"],
     &["sms-sandbox"],
+    &["topology"],
+    &["topology", "declare"],
+    &["topology", "delete"],
+    &["ready"],
 ];
 
 #[test]

@@ -52,6 +52,21 @@ async fn where_all_is_well_it_says_so() {
     assert!(gateway.process.stop().success());
 }
 
+#[test]
+fn it_warns_once_of_each_url_with_parameters_that_are_not_obeyed() {
+    let urls = [
+        ("DATABASE_URL", "postgres://u:p@127.0.0.1:1/d?keepalives=1"),
+        ("AMQP_URL", "amqp://127.0.0.1:1/%2f?verify=verify_none"),
+    ];
+    let ran = run(&urls.map(|(name, url)| (name.to_owned(), url.to_owned())), &["doctor"]);
+    assert_eq!(ran.code, Some(1), "{}{}", ran.stdout, ran.stderr);
+    for parameter in ["keepalives", "verify"] {
+        let warnings =
+            ran.stderr.lines().filter(|line| line.contains("not obeyed") && line.contains(parameter));
+        assert_eq!(warnings.count(), 1, "{parameter}: {}", ran.stderr);
+    }
+}
+
 #[tokio::test]
 async fn before_the_first_worker_nothing_is_there_and_nothing_is_made() {
     let world = Setup::default().without_worker().await;

@@ -91,18 +91,24 @@ fn a_line_of_a_dotenv_file_that_cannot_be_read_is_named_and_not_shown() {
 }
 
 #[test]
-fn help_and_the_version_need_no_dotenv_file() {
+fn help_the_version_and_completions_need_no_dotenv_file() {
     let folder = Folder::with("TOKEN='5ECRET\n", 0o600);
-    for args in
-        [&["--help"][..], &["-h"], &["help"], &["--version"], &["worker", "--help"], &["help", "groups"]]
-    {
+    for args in [
+        &["--help"][..],
+        &["-h"],
+        &["help"],
+        &["--version"],
+        &["worker", "--help"],
+        &["help", "groups"],
+        &["completions", "bash"],
+    ] {
         let mut command = program(&[]);
         command.current_dir(&folder.0).args(args);
         let said = ran(command).ok();
         assert!(said.contains("session-invite"), "{args:?}: {said}");
     }
     let mut command = program(&[]);
-    command.current_dir(&folder.0).args(["completions", "bash"]);
+    command.current_dir(&folder.0).args(["groups", "list"]);
     assert!(ran(command).fails(2).contains(".env, line 1, TOKEN: "));
 }
 

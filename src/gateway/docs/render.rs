@@ -41,8 +41,8 @@ pub fn html(document: &Value, style: &str, prefix: &str) -> String {
 /// In the order in which an integrator needs them.
 fn operations(document: &Value) -> impl Iterator<Item = (&str, &str, &Value)> {
     routes::ALL.into_iter().flat_map(move |route| {
-        let methods = document["paths"][route.shown].as_object().into_iter().flatten();
-        methods.map(move |(method, operation)| (route.shown, method.as_str(), operation))
+        let methods = document["paths"][route.published()].as_object().into_iter().flatten();
+        methods.map(move |(method, operation)| (route.published(), method.as_str(), operation))
     })
 }
 

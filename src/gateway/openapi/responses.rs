@@ -99,6 +99,15 @@ impl IntoResponses for OfPages {
     }
 }
 
+/// Of what is answered whatever else is wrong.
+pub struct TooLargeAHead;
+
+impl IntoResponses for TooLargeAHead {
+    fn responses() -> Responses {
+        too_large_a_head()
+    }
+}
+
 /// What a body can be refused for, beside 400.
 const BODIES: [u16; 2] = [413, 415];
 

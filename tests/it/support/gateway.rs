@@ -65,7 +65,11 @@ impl Answer {
         let problem = self.json();
         assert_eq!(problem["code"], code, "{problem}");
         assert_eq!(problem["status"], status, "{problem}");
-        assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{problem}");
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        assert!(!detail.is_empty(), "{problem}");
+        for of_amqp in ["message_id", "content_type", "content_encoding", "AMQP"] {
+            assert!(!detail.contains(of_amqp), "an HTTP client knows no {of_amqp}: {problem}");
+        }
         assert_eq!(problem["requestId"].as_str(), self.header("x-request-id"), "{problem}");
         assert_eq!(self.header("www-authenticate"), (status == 401).then_some("Bearer"), "{self:?}");
         if matches!(status, 429 | 503) {
