@@ -26,7 +26,7 @@ const VARIABLES: [&str; 15] = [
 
 static TAKEN: OnceLock<HashMap<&'static str, OsString>> = OnceLock::new();
 
-/// Takes them out of the environment, for [`variable`].
+/// Takes them out of the environment, for `variable`.
 ///
 /// To be called once, before the process has a second thread.
 pub fn take_libpq_variables() {
