@@ -14,11 +14,12 @@ command_check() {
     if [[ $INSTALL == yes ]]; then
         need_package shellcheck shellcheck
     fi
-    try_check "format" cargo fmt --all --check
+    try_check "format" check_format
     try_check "clippy" cargo clippy --locked --all-targets --quiet -- -D warnings
     try_check "docs" check_docs
     try_check "committed queries" check_queries
     try_check "dependencies" check_dependencies
+    try_check "fuzz/Cargo.lock" check_fuzz_lock
     try_check "shell scripts" check_scripts
     try_check "docker-compose.yml" check_compose
     ((${#failed[@]} == 0)) || fail "failed: $(IFS=,; echo "${failed[*]}")"
@@ -43,6 +44,9 @@ try_check() {
     fi
 }
 
+# The crate of the fuzzing targets is no member of a workspace: what builds them is nightly (docs/FUZZING.md).
+check_format() { cargo fmt --all --check && cargo fmt --manifest-path fuzz/Cargo.toml --check; }
+
 check_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet; }
 
 check_dependencies() {
@@ -55,6 +59,12 @@ check_dependencies() {
     if [[ $ADVISORIES == yes ]]; then
         cargo deny --log-level error check advisories
     fi
+}
+
+# Another dependency of the program's is one of theirs.
+check_fuzz_lock() {
+    cargo metadata --locked --quiet --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null ||
+        fail "fuzz/Cargo.lock is not up to date: cargo update --workspace --manifest-path fuzz/Cargo.toml"
 }
 
 # Every committed query must still be what the code and the migrations say. Needs a server for a throwaway database.

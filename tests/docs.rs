@@ -496,6 +496,58 @@ fn every_page_is_reached_from_the_readme() {
     }
 }
 
+/// The words of a text that stand between two others.
+fn between<'a>(text: &'a str, before: &str, after: &str) -> BTreeSet<&'a str> {
+    text.split(before).skip(1).filter_map(|rest| rest.split(after).next()).collect()
+}
+
+#[test]
+fn every_fuzzing_target_has_its_code_its_seeds_its_dictionary_and_its_row() {
+    let manifest = read("fuzz/Cargo.toml");
+    let targets = between(&manifest, "[[bin]]\nname = \"", "\"");
+    assert!(targets.len() > 8, "{targets:?}");
+    for folder in ["fuzz/targets", "fuzz/seeds", "fuzz/dictionaries"] {
+        let entries = fs::read_dir(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap();
+        let names = entries.map(|entry| entry.unwrap().path());
+        let stems: BTreeSet<_> =
+            names.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+        assert!(stems.iter().map(String::as_str).eq(targets.iter().copied()), "{folder} has {stems:?}");
+    }
+    let page = read("docs/FUZZING.md");
+    let table = page.split("## ").find(|chapter| chapter.starts_with("What is fuzzed?")).unwrap();
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+    let listed: BTreeSet<_> =
+        rows.flat_map(|cell| cell.split(['`', ',', ' '])).filter(|name| !name.is_empty()).collect();
+    assert_eq!(listed, targets, "docs/FUZZING.md");
+}
+
+/// The version of each package in a lock file; several, where several are in it.
+fn locked(path: &str) -> BTreeSet<(String, String)> {
+    let lock = read(path);
+    let packages = lock.split("[[package]]\n").skip(1).map(|package| {
+        let member = |name: &str| {
+            let value = package.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = \""));
+            value
+                .and_then(|value| value.strip_suffix('"'))
+                .unwrap_or_else(|| panic!("{path}: {package}"))
+                .to_owned()
+        };
+        (member("name"), member("version"))
+    });
+    packages.collect()
+}
+
+#[test]
+fn what_is_fuzzed_is_the_programs_own_dependencies() {
+    let own = locked("Cargo.lock");
+    let is_another = |name: &str| !own.iter().any(|(known, _)| known == name);
+    let differing: Vec<_> = locked("fuzz/Cargo.lock")
+        .into_iter()
+        .filter(|package| !own.contains(package) && !is_another(&package.0))
+        .collect();
+    assert!(differing.is_empty(), "fuzz/Cargo.lock has other versions than Cargo.lock of {differing:?}");
+}
+
 #[test]
 fn the_guide_shows_a_login_key_that_is_good() {
     let vectors = read_json("tests/vectors/login_keys.json");

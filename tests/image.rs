@@ -116,7 +116,14 @@ fn a_file_that_a_source_names_is_found() {
 #[test]
 fn secrets_and_build_output_stay_out_of_the_context() {
     let ignore = read(".dockerignore");
-    for file in [".env", ".dev/secrets-key", ".git/config", "target/debug/session-invite"] {
+    for file in [
+        ".env",
+        ".dev/secrets-key",
+        ".git/config",
+        "target/debug/session-invite",
+        "fuzz/target/x",
+        "fuzz/corpus/link/x",
+    ] {
         assert!(!is_in_context(&ignore, Path::new(file)), "{file}");
     }
 }

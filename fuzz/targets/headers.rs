@@ -1,5 +1,5 @@
 //! A message's properties as bytes on the wire: what the frame inspector lets through, the client library reads whole, and so
-//! do we.
+//! do we; what it does not, the library cannot read, or it is too deep.
 
 #![no_main]
 

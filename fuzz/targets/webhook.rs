@@ -6,7 +6,12 @@ use libfuzzer_sys::fuzz_target;
 use session_invite::{gateway::fuzzing, optouts::keyword, sms::signature::is_signed};
 
 fuzz_target!(|body: &[u8]| {
-    let _ = is_signed(&"token".into(), "https://x.example/webhooks/twilio/inbound", &fuzzing::decoded(body), "c2lnbmVk");
+    let _ = is_signed(
+        &"token".into(),
+        "https://x.example/webhooks/twilio/inbound",
+        &fuzzing::decoded(body),
+        "c2lnbmVk",
+    );
     match fuzzing::form(body) {
         Ok(fields) => {
             let expected: Vec<(String, String)> = url::form_urlencoded::parse(body).into_owned().collect();

@@ -80,7 +80,7 @@ fn matches(pattern: &str, name: &str) -> bool {
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing {
-    pub use super::wire::fuzz as properties;
+    pub use super::wire::{properties, screened};
 }
 
 #[cfg(test)]

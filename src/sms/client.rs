@@ -16,6 +16,7 @@ use base64::Engine;
 use hyper::{
     Method, Request, Uri,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT},
+    http::uri::InvalidUri,
 };
 use secrecy::ExposeSecret;
 use std::{
@@ -97,7 +98,7 @@ impl Sms {
         let headers =
             HeaderMap::from_iter([(AUTHORIZATION, authorization), (USER_AGENT, agent), (ACCEPT, any)]);
         Ok(Self(Arc::new(Provider {
-            path: path_of(&url),
+            path: path_of(&url).map_err(|error| format!("SMS_BASE_URL: {error}"))?,
             lines,
             url,
             headers,
@@ -197,9 +198,9 @@ impl Place {
     }
 }
 
-/// A URL's path and query, which always are those of a URI.
-pub(super) fn path_of(url: &Url) -> Uri {
-    url[Position::BeforePath..Position::AfterQuery].parse().unwrap_or_default()
+/// A URL's path and query. Those of a URI have at most 64 KiB.
+pub(super) fn path_of(url: &Url) -> Result<Uri, InvalidUri> {
+    url[Position::BeforePath..Position::AfterQuery].parse()
 }
 
 /// What is known of a request that has no answer. Only what was never written was surely not taken.

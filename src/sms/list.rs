@@ -3,7 +3,7 @@
 use super::{Place, client::path_of, written::Guard};
 use crate::masked::debug_shows;
 use serde::Deserialize;
-use std::time::Instant;
+use std::{fmt::Display, time::Instant};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc2822};
 use url::Url;
 
@@ -71,7 +71,7 @@ impl Place {
             }
             let older = page.messages.iter().any(|message| message.is_before(wanted.since - CLOCKS_APART));
             match page.next_page_uri.filter(|next| !next.is_empty()) {
-                Some(next) if !older => match self.on_our_origin(&next) {
+                Some(next) if !older => match next_page(&self.provider.url, &next) {
                     Ok(next) => url = next,
                     Err(_) if !found.is_empty() => return Ok(found),
                     Err(failed) => return Err(failed),
@@ -84,7 +84,8 @@ impl Place {
 
     async fn page(&self, url: Url) -> Result<Page, LookFailed> {
         // It asks for nothing to be done, so it needs no guard.
-        let request = self.provider.to(path_of(&url), Guard::until(Instant::now()).no_body());
+        let path = path_of(&url).map_err(next_page_failed)?;
+        let request = self.provider.to(path, Guard::until(Instant::now()).no_body());
         let answer = self.provider.lines.ask(request, LARGEST_PAGE).await;
         let (head, body) = answer.map_err(|failed| LookFailed(failed.to_string()))?;
         if head.status.as_u16() != 200 {
@@ -92,30 +93,39 @@ impl Place {
         }
         read_page(&body)
     }
+}
 
-    /// The account's credentials go nowhere else, whatever a page says.
-    fn on_our_origin(&self, next: &str) -> Result<Url, LookFailed> {
-        let url =
-            self.provider.url.join(next).map_err(|error| LookFailed(format!("its next page: {error}")))?;
-        if url.origin() == self.provider.url.origin() {
-            Ok(url)
-        } else {
-            Err(LookFailed("its next page is at another origin".to_owned()))
-        }
+/// The address of the next page, which is at the same origin as the list: the account's credentials go nowhere else,
+/// whatever a page says.
+fn next_page(list: &Url, next: &str) -> Result<Url, LookFailed> {
+    let url = list.join(next).map_err(next_page_failed)?;
+    if url.origin() == list.origin() {
+        Ok(url)
+    } else {
+        Err(LookFailed("its next page is at another origin".to_owned()))
     }
+}
+
+fn next_page_failed(error: impl Display) -> LookFailed {
+    LookFailed(format!("its next page: {error}"))
 }
 
 fn read_page(body: &[u8]) -> Result<Page, LookFailed> {
     serde_json::from_slice(body).map_err(|_| LookFailed("a page is not a list of messages".to_owned()))
 }
 
-/// Reads a page and looks for a text in it, as a fuzzing target does.
+/// Reads a page, looks for a text in it, and follows it, as a fuzzing target does. `list` is where the pages are.
 #[cfg(fuzzing)]
-pub fn page(body: &[u8]) {
+pub fn page(list: &Url, body: &[u8]) {
     let since = OffsetDateTime::UNIX_EPOCH;
     let wanted = Wanted { to: "+11110000000", key: "123456", token: "aB3aB3aB3aB3aB3a", text: "Join", since };
-    for message in read_page(body).into_iter().flat_map(|page| page.messages) {
+    let Ok(page) = read_page(body) else { return };
+    for message in page.messages {
         let _ = (wanted.is_it(&message), message.is_before(since));
+    }
+    let next = page.next_page_uri.and_then(|next| next_page(list, &next).ok());
+    if let Some(Ok(path)) = next.as_ref().map(path_of) {
+        assert!(path.authority().is_none() && path.path().starts_with('/'), "{path}");
     }
 }
 
@@ -173,6 +183,33 @@ mod tests {
             body: Some(body.to_owned()),
             date_created: Some(date.to_owned()),
         }
+    }
+
+    #[test]
+    fn a_page_leads_to_its_own_origin_only() {
+        let list = Url::parse("https://api.x.example/2010-04-01/Accounts/AC1/Messages.json?To=1").unwrap();
+        let next =
+            |next: &str| next_page(&list, next).ok().map(|url| path_of(&url).map(|path| path.to_string()));
+        for (given, path) in [
+            (
+                "/2010-04-01/Accounts/AC1/Messages.json?Page=1",
+                "/2010-04-01/Accounts/AC1/Messages.json?Page=1",
+            ),
+            ("?Page=1", "/2010-04-01/Accounts/AC1/Messages.json?Page=1"),
+            ("https://joe:pw@api.x.example/é{}|^?\"<#f", "/%C3%A9%7B%7D|^?%22%3C"),
+        ] {
+            assert_eq!(next(given).unwrap().unwrap(), path, "{given}");
+        }
+        for given in [
+            "https://y.example/",
+            "//y.example/",
+            "http://api.x.example/",
+            "https://api.x.example:1/",
+            "data:x",
+        ] {
+            assert!(next(given).is_none(), "{given}");
+        }
+        assert!(next(&format!("/{}", "x".repeat(1 << 16))).unwrap().is_err(), "no URI is so long");
     }
 
     #[test]

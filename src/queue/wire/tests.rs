@@ -32,25 +32,6 @@ fn nested(kind: u8, levels: usize) -> Vec<u8> {
     [&[0x20, 0][..], &u32::try_from(table.len()).unwrap().to_be_bytes(), &table].concat()
 }
 
-/// What the library reads of these bytes, which come in pieces of at most `piece`.
-fn screened(bytes: &[u8], piece: usize) -> io::Result<Vec<u8>> {
-    let mut screen = Screen::new(LIMIT, Server::default());
-    let (mut out, mut into) = (Vec::new(), vec![0; piece]);
-    for piece in bytes.chunks(piece) {
-        let room = screen.room();
-        room[..piece.len()].copy_from_slice(piece);
-        screen.came(piece.len())?;
-        loop {
-            let taken = screen.take(&mut into);
-            if taken == 0 {
-                break;
-            }
-            out.extend_from_slice(&into[..taken]);
-        }
-    }
-    Ok(out)
-}
-
 fn replaced() -> Vec<u8> {
     let mark = MARK.as_bytes();
     header(&[&[0, 4, u8::try_from(mark.len()).unwrap()][..], mark].concat())
