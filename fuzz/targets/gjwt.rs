@@ -68,8 +68,10 @@ fn signed_again(value: &str) {
     };
     let [header, claims] = [0, 1].map(|at| {
         let part = signed.split('.').nth(at).expect("two parts");
-        serde_json::from_slice::<Value>(&BASE64_URL_SAFE_NO_PAD.decode(part).expect("base64")).expect("JSON")
+        serde_json::from_slice::<Value>(&BASE64_URL_SAFE_NO_PAD.decode(part).expect("base64"))
     });
+    // The other reader looks at members that are none of ours, and refuses a number or a depth in them.
+    let (Ok(header), Ok(claims)) = (header, claims) else { return };
     assert!(header["alg"] == "HS256" && header.get("crit").is_none(), "{header}");
     let is_known = header.get("kid").is_none_or(|kid| kid == "one");
     #[expect(clippy::cast_precision_loss)]
