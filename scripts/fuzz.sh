@@ -6,7 +6,7 @@ CARGO_FUZZ_VERSION=0.13.2
 FUZZ_BUILD=(--sanitizer none --codegen-units 16)
 
 command_fuzz() {
-    local seconds=20 target
+    local seconds=20 target run
     local -a targets=() failed=()
     while (($#)); do
         case $1 in
@@ -40,8 +40,18 @@ command_fuzz() {
     check_fuzz_lock
     say "Building the targets"
     cargo +nightly fuzz build "${FUZZ_BUILD[@]}" || fail "the targets do not build"
-    for target in "${targets[@]}"; do
-        fuzz_one "$target" "$seconds" || failed+=("$target")
+    local -a running=()
+    for target in "${targets[@]}" ""; do
+        # As many at a time as there are processors; the empty name waits for the last ones.
+        if [[ -z $target ]] || ((${#running[@]} == $(nproc))); then
+            for run in "${running[@]}"; do
+                wait "${run%%:*}" || failed+=("${run#*:}")
+            done
+            running=()
+        fi
+        [[ -n $target ]] || break
+        fuzz_one "$target" "$seconds" &
+        running+=("$!:$target")
     done
     ((${#failed[@]} == 0)) || fail "failed: ${failed[*]}; what made it fail is in fuzz/artifacts"
     say "${#targets[@]} targets, $seconds s each: nothing found"
