@@ -7,16 +7,18 @@ use divan::{Bencher, black_box};
 use futures::FutureExt as _;
 use session_invite::{
     config::AgeLimits,
-    credential::{Authenticator, Caller, GjwtToken, GkeyToken, HmacKey, gjwt, gkey},
+    credential::{GjwtToken, GkeyToken, gjwt, gkey},
     group::{
-        Group, GroupId, JwtSecret,
+        Group, JwtSecret,
         directory::Directory,
         options::Options,
-        seal::SecretsKey,
         template::{DEFAULT_TEXT, Values, Wording},
     },
-    invite::{Envelope, Request, process, request},
+    group_id::GroupId,
+    hmac_key::HmacKey,
+    invite::{Authenticator, Caller, Envelope, Request, process, request},
     phone::{self, PhoneCheck},
+    seal::SecretsKey,
     sessions::{About, Asked, SessionKey, Token},
 };
 use sha2::{Digest as _, Sha256};
@@ -55,7 +57,7 @@ fn authenticator() -> Authenticator {
     let pool = sqlx::PgPool::connect_lazy("postgres://nobody@127.0.0.1:1/none").expect("a URL");
     let secrets = SecretsKey::parse(&format!("{}A", "k".repeat(42))).expect("32 bytes in base64");
     let directory = Directory::of(vec![group()], pool.clone(), secrets);
-    Authenticator::new(Arc::new(directory), pool, tokio_util::sync::CancellationToken::new())
+    Authenticator::new(Arc::new(directory), tokio_util::sync::CancellationToken::new())
 }
 
 fn group() -> Group {

@@ -86,7 +86,7 @@ impl Cli {
     pub fn answer_without_settings() -> bool {
         match Self::try_parse() {
             Ok(Self { command: Command::Completions(args), .. }) => {
-                completions::run(&args);
+                completions::run(&args, Self::command());
                 true
             }
             Ok(_) => false,

@@ -25,7 +25,9 @@ pub mod doctor;
 pub mod failpoint;
 pub mod gateway;
 pub mod group;
+pub mod group_id;
 pub mod health;
+pub mod hmac_key;
 mod http;
 pub mod invite;
 mod json;
@@ -37,8 +39,10 @@ pub mod output;
 mod pasted;
 pub mod phone;
 pub mod queue;
+pub mod rate_limit;
 pub mod refusal;
 pub mod sandbox;
+pub mod seal;
 mod seldom;
 pub mod sessions;
 pub mod shutdown;
@@ -49,4 +53,5 @@ pub mod telemetry;
 #[cfg(test)]
 #[path = "../tests/it/support/services.rs"]
 mod test_services;
+pub mod traceparent;
 pub mod trouble;

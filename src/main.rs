@@ -1,5 +1,6 @@
 //! Parse, start the logs, dispatch, exit code.
 
+use clap::CommandFactory;
 use session_invite::{
     cli::{Cli, Command},
     commands::{
@@ -90,7 +91,7 @@ async fn run(cli: Cli, file: &DotEnv) -> anyhow::Result<()> {
         Command::Doctor(args) => Box::pin(doctor::run(&args)).await,
         Command::SmsSandbox(args) => sms_sandbox::run(args).await,
         Command::Completions(args) => {
-            completions::run(&args);
+            completions::run(&args, Cli::command());
             Ok(())
         }
         Command::Topology(args) => topology::run(args).await,

@@ -2,8 +2,8 @@
 //! by all that were under way when a line or a process ended.
 
 use crate::{
-    db::kinds,
-    trouble::{Trouble, persist},
+    db::{kinds, persist},
+    trouble::Trouble,
 };
 use sqlx::PgPool;
 use time::OffsetDateTime;

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use session_invite::{
     cli::Cli,
-    group::{Group, GroupId, options::Options, template::Wording},
+    group::{Group, options::Options, template::Wording},
+    group_id::GroupId,
     invite::{Envelope, Reply, Request, request},
     queue::Names,
     refusal::{Code, Refusal},

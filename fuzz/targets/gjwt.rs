@@ -9,9 +9,10 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use session_invite::{
     credential::{
-        Credential, GjwtToken, HmacKey, Source, SourceKind, SourceValue, collect,
+        Credential, GjwtToken, Source, SourceKind, SourceValue, collect,
         gjwt::{LEEWAY, MAX_AHEAD},
     },
+    hmac_key::HmacKey,
     refusal::Refusal,
 };
 use sha2::Sha256;

@@ -5,8 +5,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use session_invite::{
-    credential::{Credential, HmacKey, Requester, Source, SourceKind, SourceValue, collect, gkey},
-    group::GroupId,
+    credential::{Credential, Requester, Source, SourceKind, SourceValue, collect, gkey},
+    group_id::GroupId,
+    hmac_key::HmacKey,
     refusal::Refusal,
 };
 use std::sync::LazyLock;

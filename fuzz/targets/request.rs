@@ -5,7 +5,8 @@
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value};
 use session_invite::{
-    group::{Group, GroupId, options::Options, template::Wording},
+    group::{Group, options::Options, template::Wording},
+    group_id::GroupId,
     invite::{Envelope, Request, request},
     phone::PhoneNumber,
     sessions::Asked,

@@ -5,10 +5,8 @@ use crate::masked::debug_shows;
 use crate::{
     config::DatabaseArgs,
     credential::gkey::fold_address,
-    group::{
-        GroupId,
-        store::addresses::{self, Address},
-    },
+    group::store::addresses::{self, Address},
+    group_id::GroupId,
     output::Format,
 };
 use serde_json::json;

@@ -1,7 +1,5 @@
 //! `session-invite completions`: for a shell to load.
 
-use crate::cli::Cli;
-use clap::CommandFactory;
 use clap_complete::Shell;
 
 const EXAMPLES: &str = "\
@@ -14,6 +12,7 @@ pub struct Args {
     shell: Shell,
 }
 
-pub fn run(args: &Args) {
-    clap_complete::generate(args.shell, &mut Cli::command(), "session-invite", &mut std::io::stdout());
+/// Prints the completions of `command`, the whole command line.
+pub fn run(args: &Args, mut command: clap::Command) {
+    clap_complete::generate(args.shell, &mut command, "session-invite", &mut std::io::stdout());
 }

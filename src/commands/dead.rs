@@ -6,16 +6,20 @@ mod replay;
 mod report;
 mod select;
 mod show;
+mod words;
+mod work;
 
 use crate::{
     config::{BrokerArgs, BrokerConfig},
     output::{self, Format},
-    queue::dead::{DeadLetters, Kind, MOST},
+    queue::dead::{Kind, MOST},
 };
 use anyhow::Context;
 use entry::Entry;
 use select::{Prefix, Which};
 use serde_json::json;
+use words::{messages, not_looked_at};
+use work::with;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -110,19 +114,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
-/// Works on the queue, and gives back what is not settled, whatever came of the work.
-async fn with<T>(
-    config: BrokerConfig,
-    work: impl AsyncFnOnce(&mut DeadLetters) -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
-    let mut dead = DeadLetters::open(config).await?;
-    let done = work(&mut dead).await;
-    let closed = dead.close().await;
-    let done = done?;
-    closed?;
-    Ok(done)
-}
-
 async fn list(config: BrokerConfig, kind: Option<Kind>, limit: u32, format: Format) -> anyhow::Result<()> {
     let mut entries = Vec::new();
     let (queue, waiting, seen, beyond) = with(config, async |dead| {
@@ -181,13 +172,4 @@ async fn discard(config: BrokerConfig, which: &Which, format: Format) -> anyhow:
         sentence += &not_looked_at(beyond);
     }
     format.done(&json!({ "dropped": dropped.len(), "left": left, "messages": dropped }), &sentence)
-}
-
-/// One command's memory and time are bounded.
-fn not_looked_at(beyond: u32) -> String {
-    format!("; {beyond} behind the first {MOST} were not looked at")
-}
-
-fn messages(count: usize) -> String {
-    if count == 1 { "1 message".to_owned() } else { format!("{count} messages") }
 }

@@ -4,18 +4,17 @@ use super::worker::keep_metrics_tidy;
 use crate::{
     backoff::Backoff,
     config::{BrokerConfig, GatewayArgs, GatewayConfig},
-    credential::Authenticator,
-    db::{self, kinds},
+    db::{self, kinds, persist},
     gateway::{self, Gateway, Services},
     group::directory::Directory,
     health,
     http::Connections,
+    invite::Authenticator,
     limits::Guesses,
-    metrics,
     optouts::OptOuts,
     queue::{self, Asking},
     shutdown, supervise,
-    trouble::{Trouble, persist},
+    trouble::Trouble,
 };
 use anyhow::Context;
 use std::{io, sync::Arc, time::Duration};
@@ -32,7 +31,7 @@ pub async fn run(args: &GatewayArgs) -> anyhow::Result<()> {
     // Two steps to a stop: no new requests, and, when the grace is over, no waiting for replies.
     let (stop, give_up) = (shutdown::on_signal()?, CancellationToken::new());
     supervise::watch_runtime()?;
-    let metrics = metrics::start()?;
+    let metrics = super::start_metrics()?;
     keep_metrics_tidy(metrics.clone());
     let addr = config.http.addr;
     let listener = gateway::listen(addr).with_context(|| {
@@ -136,7 +135,7 @@ async fn reach_database(
     };
     directory.keep_following(give_up.clone());
     gateway.has_services(Services {
-        authenticator: Authenticator::new(directory.clone(), pool.clone(), give_up.clone()),
+        authenticator: Authenticator::new(directory.clone(), give_up.clone()),
         guesses: Guesses::new(pool.clone()),
         optouts,
         directory,

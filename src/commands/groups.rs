@@ -9,16 +9,16 @@ use super::secret_input::{Secret, SecretInput};
 use crate::{
     config::{DatabaseArgs, Faults, SecretsArgs},
     group::{
-        GroupId,
         options::Options,
-        seal::SecretsKey,
         store::{
             self,
             keys::{self, NewSecret, Old},
         },
         template::Wording,
     },
+    group_id::GroupId,
     output::Format,
+    seal::SecretsKey,
 };
 use anyhow::ensure;
 use option_args::OptionArgs;

@@ -19,11 +19,28 @@ pub mod topology;
 pub mod worker;
 
 use crate::{
-    config::{BrokerArgs, BrokerConfig, DatabaseArgs, Faults},
-    db,
-    queue::ReplyToAllow,
+    config::{BrokerArgs, BrokerConfig, DatabaseArgs, Faults, ReplyToAllow},
+    db, invite, limits,
+    metrics::{self, Metric},
+    queue, supervise,
 };
+use metrics_exporter_prometheus::{BuildError, PrometheusHandle};
 use sqlx::PgPool;
+
+/// The metrics of all modules.
+const METRICS: [&[Metric]; 6] = [
+    queue::metrics::METRICS,
+    invite::metrics::METRICS,
+    crate::sessions::metrics::METRICS,
+    limits::metrics::METRICS,
+    crate::gateway::metrics::METRICS,
+    supervise::metrics::METRICS,
+];
+
+/// Starts counting, for the two processes that go on until a signal.
+pub fn start_metrics() -> Result<PrometheusHandle, BuildError> {
+    metrics::start(&METRICS)
+}
 
 /// A pool for one command, or one clear line why not.
 pub async fn connect(args: &DatabaseArgs) -> anyhow::Result<PgPool> {

@@ -2,12 +2,10 @@
 
 use crate::{
     config::{DatabaseArgs, SecretsArgs},
-    group::{
-        seal::SealedBy,
-        store::reseal::{self, Tally},
-    },
+    group::store::reseal::{self, Tally},
     optouts,
     output::Format,
+    seal::SealedBy,
 };
 use anyhow::bail;
 use serde_json::json;

@@ -5,7 +5,7 @@ use crate::masked::debug_shows;
 use crate::{
     config::{BrokerArgs, DatabaseArgs, SecretsArgs},
     credential::gkey,
-    group::GroupId,
+    group_id::GroupId,
     output,
     queue::{self, Names, Unusable},
 };

@@ -4,7 +4,7 @@ use super::groups::group_id;
 use crate::masked::debug_shows;
 use crate::{
     config::DatabaseArgs,
-    group::GroupId,
+    group_id::GroupId,
     invite::reply::to_the_second,
     output::{Format, plain},
     sessions::lookup::{self, Filter, Row},

@@ -6,12 +6,12 @@ use crate::{
     config::{DatabaseArgs, Faults, SecretsArgs},
     credential::{GssnidToken, gjwt, gkey, gssnid},
     group::{
-        GroupId,
         options::seconds,
-        seal::{Purpose, SecretsKey},
         store::{self, keys, website_sessions},
     },
+    group_id::GroupId,
     output::{Format, print},
+    seal::{Purpose, SecretsKey},
 };
 use anyhow::Context as _;
 use secrecy::{ExposeSecret, SecretString};

@@ -2,21 +2,19 @@
 
 use crate::{
     config::{WorkerArgs, WorkerConfig},
-    credential::Authenticator,
-    db::{self, kinds},
+    db::{self, kinds, persist},
     group::directory::Directory,
     health::Health,
-    invite::{Context, plan::Policy},
+    invite::{Authenticator, Context, plan::Policy},
     limits::Limits,
-    metrics,
     optouts::OptOuts,
-    queue::{Consumer, Consuming, DirectReplies, Events, Names, Publisher, Source},
+    queue::{self, Consumer, Consuming, DirectReplies, Events, Names, Publisher, Source},
     sessions::{self, Fingerprints, Lease, Sessions},
     shutdown,
     sms::Sms,
     supervise::{self, Task, keep_up},
     suspects::Suspects,
-    trouble::{Trouble, persist},
+    trouble::Trouble,
 };
 use futures::future::try_join_all;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -36,7 +34,8 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
     let (stop, give_up) = (shutdown::on_signal()?, CancellationToken::new());
     supervise::watch_runtime()?;
     let health = Health::default();
-    let metrics = metrics::start()?;
+    let metrics = super::start_metrics()?;
+    queue::metrics::show_in_flight();
     health.has_metrics(metrics.clone());
     keep_metrics_tidy(metrics);
     let answering = health.clone().serve(config.http_addr, give_up.clone()).await;
@@ -72,7 +71,7 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
     let lease = Lease::of(provider.timeout, provider.settle);
     let fingerprints = Fingerprints::new(optouts.key());
     let invites = Arc::new(Context {
-        authenticator: Authenticator::new(directory.clone(), pool.clone(), give_up.clone()),
+        authenticator: Authenticator::new(directory.clone(), give_up.clone()),
         sessions: Sessions::start(pool.clone(), lease, fingerprints.clone(), give_up.clone()),
         groups: directory,
         limits: Limits::start(pool.clone(), provider.per_second, stop.clone(), give_up.clone()),

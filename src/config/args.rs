@@ -1,13 +1,13 @@
 //! The flags, each with its variable, as raw text; `check` turns them into configuration.
 
 use super::{
-    AgeLimits, BrokerConfig, DatabaseConfig, ProviderConfig, PublicUrl, Sender, WhenUnsure, WorkerConfig,
-    amqp_url, database_url, libpq,
+    AgeLimits, BrokerConfig, DatabaseConfig, ProviderConfig, PublicUrl, ReplyToAllow, Sender, WhenUnsure,
+    WorkerConfig, amqp_url, database_url, libpq,
     read::{self, Faults, given},
     sender::number_or_name,
 };
 use crate::masked::debug_shows;
-use crate::{group::seal::SecretsKey, queue::ReplyToAllow};
+use crate::seal::SecretsKey;
 use clap::Args;
 use secrecy::SecretString;
 use std::{net::SocketAddr, sync::Once, time::Duration};

@@ -1,12 +1,12 @@
 //! The gateway's flags and configuration.
 
 use super::{
-    BrokerArgs, BrokerConfig, DatabaseArgs, DatabaseConfig, HttpAddrArgs, PublicUrl, SecretsArgs,
+    BrokerArgs, BrokerConfig, DatabaseArgs, DatabaseConfig, HttpAddrArgs, Network, PublicUrl, SecretsArgs,
     args::{address, is_loopback},
     read::{self, Faults, given},
 };
 use crate::masked::debug_shows;
-use crate::{gateway::Network, group::seal::SecretsKey};
+use crate::seal::SecretsKey;
 use clap::Args;
 use secrecy::SecretString;
 use std::{net::SocketAddr, time::Duration};

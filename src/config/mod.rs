@@ -8,8 +8,10 @@ mod dotenv;
 mod gateway;
 mod libpq;
 pub mod log_filter;
+mod network;
 mod pgpass;
 mod read;
+mod reply_to;
 mod sender;
 mod service_url;
 
@@ -18,10 +20,12 @@ pub use database_url::{DatabaseAddress, TargetNode};
 pub use dotenv::{DotEnv, DotEnvError};
 pub use gateway::{GatewayArgs, GatewayConfig, GatewayHttp};
 pub use libpq::take_libpq_variables;
+pub use network::Network;
 pub use read::Faults;
+pub use reply_to::ReplyToAllow;
 pub use sender::{OwnSenderArgs, sender_name};
 
-use crate::{group::seal::SecretsKey, queue::ReplyToAllow};
+use crate::seal::SecretsKey;
 use lapin::uri::AMQPUri;
 use secrecy::SecretString;
 use std::{fmt, net::SocketAddr, time::Duration};

@@ -1,4 +1,4 @@
-use super::{Credential, CredentialKind, malformed};
+use super::{Credential, refused::malformed, requester::CredentialKind};
 use crate::{
     pasted,
     refusal::{Code, Refusal},

@@ -1,13 +1,14 @@
 //! GJWT, a JSON web token (RFC 7519): HS256 and nothing else, whatever its header says.
 
 use super::{
-    CredentialKind, HmacKey, Requester, check_name,
     encoding::{BASE64URL, is_base64url},
-    hmac_key::any_signed,
-    malformed, unproven,
+    refused::{malformed, unproven},
+    requester::{CredentialKind, Requester},
+    subject::check_name,
 };
 use crate::{
-    group::GroupId,
+    group_id::GroupId,
+    hmac_key::{HmacKey, any_signed},
     json::Name,
     refusal::{Code, Refusal},
 };

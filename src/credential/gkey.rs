@@ -1,14 +1,15 @@
 //! GKEY, a login key: signed with a group's API key, good for at most a day.
 
 use super::{
-    CredentialKind, HmacKey, Requester, check_name,
     encoding::{is_base64url, percent_decode, percent_encode},
-    hmac_key::{SIGNATURE_CHARS, any_signed},
-    malformed, parse_group, unproven,
+    refused::{malformed, unproven},
+    requester::{CredentialKind, Requester},
+    subject::{check_name, parse_group},
 };
 use crate::masked::debug_shows;
 use crate::{
-    group::GroupId,
+    group_id::GroupId,
+    hmac_key::{HmacKey, SIGNATURE_CHARS, any_signed},
     pasted,
     refusal::{Code, Refusal},
 };

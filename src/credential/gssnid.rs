@@ -1,13 +1,14 @@
 //! GSSNID, a website session id: opaque, and good if the Authorization Service's table holds its SHA-256.
 
 use super::{
-    CredentialKind, Requester, check_name,
     encoding::{BASE64URL, is_base64url},
-    malformed, parse_group, unproven,
+    refused::{malformed, unproven},
+    requester::{CredentialKind, Requester},
+    subject::{check_name, parse_group},
 };
 use crate::masked::debug_shows;
 use crate::{
-    group::GroupId,
+    group_id::GroupId,
     refusal::{Code, Refusal},
 };
 use base64::Engine as _;

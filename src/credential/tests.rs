@@ -6,7 +6,7 @@ mod gkeys;
 mod gssnids;
 
 use crate::{
-    group::GroupId,
+    group_id::GroupId,
     refusal::{Code, Refusal},
 };
 

@@ -1,7 +1,10 @@
 //! The kinds of statements that worker and gateway run: what each needs, whether it may be repeated, and how it last went.
 
-use super::{Action, leave};
-use crate::{db, trouble::Passing};
+use super::{
+    error::{Passing, action},
+    leave,
+    sqlstate::Action,
+};
 use std::{
     borrow::Cow,
     sync::{
@@ -10,9 +13,13 @@ use std::{
     },
     time::Duration,
 };
+use tokio::sync::Notify;
 
 /// For how long a result speaks for the next statement of its kind.
 const COUNTS_FOR: Duration = Duration::from_secs(5);
+
+/// Wakes the watch of the database: a statement has failed.
+pub(super) static LOOK: Notify = Notify::const_new();
 
 /// A right on a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,7 +120,7 @@ impl Kind {
             _ => None,
         };
         let without_connection = matches!(database, Some(sqlx::Error::PoolTimedOut));
-        let lost = database.is_some_and(|error| db::action(error) == Action::LeaveConnection);
+        let lost = database.is_some_and(|error| action(error) == Action::LeaveConnection);
         let failed = Failed { at: leave::now(), code, cause: error.summary(), without_connection, lost };
         *self.state.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(failed);
     }
@@ -122,7 +129,7 @@ impl Kind {
     pub fn note<T, E: Passing>(&self, result: &Result<T, E>) {
         match result {
             Err(error) if error.passes() => {
-                super::noticed(error.database_error());
+                noticed(error.database_error());
                 self.has_failed(error);
             }
             _ => self.is_answered(),
@@ -148,6 +155,14 @@ impl Kind {
     pub fn is_proven(&self) -> bool {
         is_recent(self.state.answered_at.load(Ordering::Acquire)) && self.trouble().is_none()
     }
+}
+
+/// What follows for connections from an error.
+fn noticed(error: Option<&sqlx::Error>) {
+    if error.is_some_and(|error| action(error) == Action::LeaveConnection) {
+        leave::leave_connections();
+    }
+    LOOK.notify_one();
 }
 
 fn is_recent(at: u64) -> bool {

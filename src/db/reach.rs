@@ -1,7 +1,12 @@
 //! Where the database is, and connections to it: those of the pool, and single ones whose errors say why there is none.
 
-use super::{Client, Unusable, leave, sqlstate};
-use crate::{config::TargetNode, trouble::Passing};
+use super::{
+    client::Client,
+    error::{Passing, Unusable},
+    leave,
+    sqlstate::{self, Action},
+};
+use crate::config::TargetNode;
 use rand::seq::SliceRandom;
 use sqlx::{
     ConnectOptions, Connection, PgConnection, PgPool,
@@ -146,14 +151,15 @@ impl Reach {
             .before_acquire(move |connection, meta| {
                 Box::pin(async move {
                     let trusted = trusted_for.is_some_and(|time| meta.idle_for < time);
-                    Ok(!leave::is_left(meta.age) && (trusted || pings(connection, PING_WITHIN).await))
+                    Ok(!leave::is_left(meta.age)
+                        && (trusted || answers_within(connection, PING_WITHIN).await))
                 })
             })
             .after_release(|connection, meta| {
                 // The pool's own ping has no time limit, and a silent connection would keep its place for ever.
-                Box::pin(
-                    async move { Ok(!leave::is_left(meta.age) && pings(connection, SETTLES_WITHIN).await) },
-                )
+                Box::pin(async move {
+                    Ok(!leave::is_left(meta.age) && answers_within(connection, SETTLES_WITHIN).await)
+                })
             })
             .connect_lazy_with(node)
     }
@@ -168,14 +174,18 @@ impl Reach {
     }
 }
 
-/// Whether the connection answers.
-pub(super) async fn pings(connection: &mut PgConnection, within: Duration) -> bool {
+/// Whether a connection that was not used for a while still answers.
+pub async fn pings(connection: &mut PgConnection) -> bool {
+    answers_within(connection, Duration::from_secs(1)).await
+}
+
+async fn answers_within(connection: &mut PgConnection, within: Duration) -> bool {
     matches!(timeout(within, connection.ping()).await, Ok(Ok(())))
 }
 
 /// Why the pool has no connection, by trying to open one more: the pool itself only says that its time was over.
 /// Those who ask at the same time share an answer.
-pub(super) async fn why_no_connection() -> String {
+pub async fn why_no_connection() -> String {
     static LAST: Mutex<Option<(u64, String)>> = Mutex::new(None);
     static ASKING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
     const NEW_FOR: u64 = 1_000_000;
@@ -233,9 +243,7 @@ fn refused(error: &sqlx::Error) -> Unusable {
         "08P01" if is_pooler => Unusable::Pooler(error.summary()),
         // No right to connect.
         "42501" => Unusable::Login(error.summary()),
-        code if !code.is_empty() && sqlstate::action(code) == super::Action::End => {
-            Unusable::Login(error.summary())
-        }
+        code if !code.is_empty() && sqlstate::action(code) == Action::End => Unusable::Login(error.summary()),
         "53300" => Unusable::Away(format!(
             "{}: allow more (alter role ... connection limit, max_connections), or lower DATABASE_MAX_CONNECTIONS",
             error.summary()

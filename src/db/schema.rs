@@ -1,7 +1,6 @@
 //! The schema: whether it is up to date, and bringing it there.
 
-use super::Unusable;
-use crate::trouble::Passing;
+use super::error::{Passing, Unusable};
 use sqlx::{
     PgConnection, PgPool,
     migrate::{MigrateError, Migration},

@@ -5,20 +5,20 @@
 //! looked for: see [`probe`].
 
 use super::{
-    Unusable,
-    kinds::{Failed, Kind},
+    error::{Passing, Unusable},
+    kinds::{Failed, Kind, LOOK},
     leave,
     probe::{self, Locks, Obstacle},
     reach::{self, Reach, Reached},
 };
-use crate::{supervise::Pulse, trouble::Passing};
+use crate::supervise::Pulse;
 use sqlx::PgPool;
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::{sync::Notify, time::timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// How often it is looked.
@@ -29,9 +29,6 @@ const AT_LEAST: Duration = Duration::from_millis(200);
 const LOOKS_FOR: Duration = Duration::from_secs(3);
 /// What was seen longer ago than this says nothing.
 const SEEN_FOR: Duration = Duration::from_secs(7);
-
-/// A statement has failed: it is time to look.
-pub(super) static LOOK: Notify = Notify::const_new();
 
 /// What a process needs of the database, and whether it can have it.
 #[derive(Clone)]

@@ -1,6 +1,6 @@
 //! RabbitMQ: reached, its queues as they should be, and what lies in them.
 
-use super::{Finding, PATIENCE};
+use super::finding::{Finding, PATIENCE};
 use crate::{
     config::{Faults, WorkerArgs},
     queue::{self, Names, QueueState, Server, Standing},

@@ -1,16 +1,15 @@
 //! PostgreSQL: reached, migrated, in step with our clock; and what its rows say of trouble.
 
-use super::{Finding, PATIENCE};
+use super::finding::{Finding, PATIENCE, Verdict};
 use crate::{
     config::{Faults, WorkerArgs},
-    db::{self, Locks, Obstacle, Schema, kinds},
+    db::{self, Locks, Obstacle, Passing, Schema, kinds},
     group::{
         directory::Directory,
-        seal::SealedBy,
         store::{self, reseal},
     },
     optouts,
-    trouble::Passing,
+    seal::SealedBy,
 };
 use sqlx::PgPool;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -80,7 +79,7 @@ async fn look(pool: &PgPool, args: &WorkerArgs) -> Result<Vec<Finding>, sqlx::Er
         return Ok(findings);
     }
     let rights = rights(pool).await?;
-    let is_allowed = rights.iter().all(|finding| finding.verdict == super::Verdict::Ok);
+    let is_allowed = rights.iter().all(|finding| finding.verdict == Verdict::Ok);
     findings.splice(2..2, rights);
     if !is_allowed {
         let rest = [GROUPS, OPTOUTS, SECRETS, SESSIONS, EVENTS];

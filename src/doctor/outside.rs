@@ -1,6 +1,6 @@
 //! What is reached over HTTP: the provider's account, where links lead, and a worker that is running already.
 
-use super::Finding;
+use super::finding::Finding;
 use crate::config::{Faults, ProviderConfig, WorkerArgs};
 use reqwest::{Client, StatusCode, redirect};
 use secrecy::ExposeSecret;

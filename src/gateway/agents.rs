@@ -8,8 +8,7 @@ use super::{
     query, routes,
 };
 use crate::{
-    credential::Caller,
-    invite::{reply::to_the_second, request},
+    invite::{Caller, reply::to_the_second, request},
     limits::NoTurn,
     pasted,
     refusal::{Code, Refusal},

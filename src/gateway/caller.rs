@@ -2,8 +2,7 @@
 
 use super::{Gateway, problem::Problem, query};
 use crate::{
-    credential::Caller,
-    invite::{Envelope, Request, door::Shaped, envelope::HeaderValue},
+    invite::{Caller, Envelope, Request, door::Shaped, envelope::HeaderValue},
     trouble::Trouble,
 };
 use axum::http::{HeaderMap, HeaderName, Uri, header::AUTHORIZATION};
@@ -77,7 +76,7 @@ fn failed(trouble: &Trouble) -> Problem {
 
 /// The answer of a statement, or what its error means for the request.
 pub fn answered<T>(result: Result<T, sqlx::Error>) -> Result<T, Problem> {
-    use crate::trouble::Passing;
+    use crate::db::Passing;
     result.map_err(|error| {
         if error.passes() {
             return Problem::unavailable("the database does not answer");

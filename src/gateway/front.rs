@@ -2,13 +2,14 @@
 //! happens.
 
 use super::{
-    Gateway, body, host,
+    Gateway,
+    as_asked::AsAsked,
+    body, host, metrics,
     problem::Problem,
     routes::{self, Route},
     visitor,
 };
-use crate::masked::debug_shows;
-use crate::{http::Arrival, invite::trace::TraceParent, metrics, supervise};
+use crate::{http::Arrival, supervise, traceparent::TraceParent};
 use axum::{
     Router,
     body::Body,
@@ -37,12 +38,6 @@ const SOON: HeaderValue = HeaderValue::from_static("1");
 /// In a request's extensions: its id, under which the log has it. That of an invite is its row's `correlation_id`.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestId(pub Uuid);
-
-/// In a request's extensions: path and query as they were asked for, before the path was matched.
-#[derive(Clone)]
-pub struct AsAsked(pub PathAndQuery);
-
-debug_shows!(AsAsked {});
 
 /// One request, from its head to its answer.
 #[derive(Debug, Clone)]
@@ -143,7 +138,7 @@ impl Exchange {
     /// The answer as it goes out, counted and logged.
     fn end(&self, response: Response) -> Response {
         let response = finish(response, self.id);
-        metrics::answered_http(shown(self.route), response.status().as_u16(), self.since);
+        metrics::answered(shown(self.route), response.status().as_u16(), self.since);
         if !is_for_operators(self.route) {
             tell(&self.span, &self.method, response.status(), self.since.elapsed());
         }
@@ -249,7 +244,7 @@ impl Place {
     /// `None`: all are taken.
     fn take(exchange: &Exchange) -> Option<Self> {
         let gateway = &exchange.gateway;
-        metrics::http_in_hand(1.0);
+        metrics::in_flight(1.0);
         let before = gateway.in_hand.fetch_add(1, Ordering::Relaxed);
         let place = Self(gateway.clone());
         (before < gateway.config.http.concurrency || is_for_operators(exchange.route)).then_some(place)
@@ -259,6 +254,6 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.in_hand.fetch_sub(1, Ordering::Relaxed);
-        metrics::http_in_hand(-1.0);
+        metrics::in_flight(-1.0);
     }
 }

@@ -16,10 +16,10 @@ use crate::{
         door::Shaped,
         envelope::{HeaderValue as Value, has_control},
         reply::SentBody,
-        trace::TraceParent,
     },
     queue::{AskError, Name, Outgoing},
     refusal::{Code, Refusal},
+    traceparent::TraceParent,
 };
 use axum::{
     Extension,

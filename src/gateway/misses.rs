@@ -19,6 +19,11 @@ pub struct Misses {
 }
 
 impl Misses {
+    /// How many wrong links one address may open.
+    pub fn of_links() -> Self {
+        Self::new(30, Duration::from_mins(10))
+    }
+
     /// So many in that time, and then one at a time as it passes.
     pub fn new(holds: u32, fills_in: Duration) -> Self {
         Self { whole: fills_in, one: fills_in / holds.max(1), full_at: Mutex::default() }

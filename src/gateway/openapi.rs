@@ -5,7 +5,7 @@ mod elsewhere;
 pub(super) mod responses;
 mod schemas;
 
-use super::{Gateway, agents, docs, health, invite, problem, routes};
+use super::{Gateway, agents, health, invite, problem, routes};
 use axum::{
     extract::State,
     http::header::CONTENT_TYPE,
@@ -72,7 +72,7 @@ have more.
         health::healthz,
         health::readyz,
         serve,
-        docs::serve,
+        elsewhere::docs,
     ),
     components(schemas(problem::ProblemBody)),
     tags(

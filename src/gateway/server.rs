@@ -1,6 +1,6 @@
 //! The gateway's public port: as many connections as the process may have files.
 
-use super::{Gateway, front, router};
+use super::{front, router::router, state::Gateway};
 use crate::{
     health,
     http::{self, Arrival, Connections},

@@ -4,12 +4,12 @@
 use super::{
     ClientAddress, Gateway,
     caller::{answered, in_time},
-    misses::Misses,
     page::escape,
     problem::Problem,
 };
 use crate::{
-    group::{Group, GroupId, template::Values},
+    group::{Group, template::Values},
+    group_id::GroupId,
     pasted,
     sessions::{self, Token, Visited},
 };
@@ -164,11 +164,6 @@ fn show(status: StatusCode, page: &Page<'_>, retry_after: Option<Duration>) -> R
         response.headers_mut().insert(header::RETRY_AFTER, after.as_secs().max(1).into());
     }
     response
-}
-
-/// How many wrong links one address may open.
-pub fn misses() -> Misses {
-    Misses::new(30, Duration::from_mins(10))
 }
 
 #[cfg(test)]

@@ -3,10 +3,10 @@
 use super::{
     AsAsked, Content, Gateway,
     caller::{self, answered, in_time},
+    metrics,
     problem::{Own, Problem},
 };
 use crate::{
-    metrics,
     optouts::{Inbound, Keyword, keyword},
     refusal::{Code, Refusal},
     sessions::{self, Heard, Word},
@@ -62,7 +62,6 @@ pub async fn status(
     let pool = &gateway.services()?.pool;
     let heard = answered(in_time(sessions::hear(pool, session, sid, word)).await?)?;
     metrics::receipt(word);
-    metrics::heard(session, sid, &heard);
     // The provider is told whatever it cannot mend by telling it again.
     if heard == Heard::NoSession { Err(no_session()) } else { Ok(StatusCode::NO_CONTENT) }
 }
@@ -102,7 +101,7 @@ pub async fn inbound(
         Some(Keyword::Start) => answered(caller::within(OBEYS_WITHIN, optouts.start(text)).await?)?,
         Some(Keyword::Help) | None => {}
     }
-    metrics::inbound(word);
+    metrics::inbound_sms(word);
     Ok(([(header::CONTENT_TYPE, "text/xml; charset=utf-8")], NO_REPLY))
 }
 
@@ -120,7 +119,7 @@ fn signed(gateway: &Gateway, asked: &AsAsked, headers: &HeaderMap, body: &[u8]) 
     let url = gateway.public_address(asked);
     let is_right = token.zip(given).is_some_and(|(token, given)| is_signed(token, &url, &form, given));
     if !is_right {
-        metrics::unsigned();
+        metrics::signature_failed();
         let message = "the X-Twilio-Signature is not right for this request under PUBLIC_URL";
         return Err(Problem::new(Own::SignatureInvalid, message));
     }

@@ -1,17 +1,20 @@
 //! The worker's view of all groups: a snapshot in memory, replaced when Postgres holds something newer.
 
 use super::{
-    Group, GroupId, JwtSecret,
-    seal::{Purpose, SecretsKey},
+    Group, JwtSecret,
     store::{
         self, StoreError, Stored, addresses,
         keys::{self, Sealed},
+        website_sessions,
     },
     template::{JoinUrl, Wording},
 };
 use crate::{
-    credential::{HmacKey, gkey::Account},
-    db::{self, kinds},
+    credential::{WebsiteSession, gkey::Account},
+    db::{self, Passing, kinds},
+    group_id::GroupId,
+    hmac_key::HmacKey,
+    seal::{Purpose, SecretsKey},
     supervise::{Pulse, Task, keep_up},
 };
 use arc_swap::ArcSwap;
@@ -59,6 +62,22 @@ pub struct Stale(#[source] pub Arc<StoreError>);
 impl From<sqlx::Error> for Stale {
     fn from(error: sqlx::Error) -> Self {
         Self(Arc::new(error.into()))
+    }
+}
+
+impl Passing for Stale {
+    fn database_error(&self) -> Option<&sqlx::Error> {
+        match &*self.0 {
+            StoreError::Database(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    fn summary(&self) -> String {
+        match &*self.0 {
+            StoreError::Database(error) => error.summary(),
+            other => other.to_string(),
+        }
     }
 }
 
@@ -132,6 +151,11 @@ impl Directory {
         let outcome = db::answered(Box::pin(self.refresh())).await;
         *last = Some(Attempt { began, outcome: Some(outcome.clone()) });
         outcome.map(|()| self.snapshot())
+    }
+
+    /// The website session with this SHA-256 of its token, read from the database each time.
+    pub async fn website_session(&self, sha256: &[u8; 32]) -> Result<Option<WebsiteSession>, sqlx::Error> {
+        website_sessions::find(&self.pool, sha256).await
     }
 
     /// Follows the changes until `stop`.

@@ -1,21 +1,11 @@
 //! What can be set for a group: the options of `groups add` and `groups set`, and how each is written.
 
 use super::template::{DEFAULT_TEXT, JoinUrl};
-use crate::phone::{PhoneCheck, is_region};
-use std::{fmt, ops::RangeInclusive, str::FromStr, time::Duration};
-
-/// At most `count` in any `window` (whole seconds).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RateLimit {
-    pub count: u32,
-    pub window: Duration,
-}
-
-impl fmt::Display for RateLimit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.count, humantime::format_duration(self.window))
-    }
-}
+use crate::{
+    phone::{PhoneCheck, is_region},
+    rate_limit::RateLimit,
+};
+use std::{ops::RangeInclusive, str::FromStr, time::Duration};
 
 /// `--per-number` and `--per-country`: `10/1h`, or `0` for no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! The words of a group's text: its template, and the template of the link inside it; and where its visitors go on to.
 
+use crate::group_id::GroupId;
 use crate::masked::debug_shows;
 use std::fmt;
 use url::Url;
@@ -12,11 +13,8 @@ pub const MAX_CHARS: usize = 1600;
 const ONE_SMS: usize = 160;
 
 /// The longest values that a text can be made with: a key of ten digits, a token of sixteen characters, the last id.
-const LONGEST: Values<'_> = Values {
-    key: "0000000000",
-    token: "0000000000000000",
-    group: super::GroupId::new(super::GroupId::MAX).unwrap(),
-};
+const LONGEST: Values<'_> =
+    Values { key: "0000000000", token: "0000000000000000", group: GroupId::new(GroupId::MAX).unwrap() };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Placeholder {
@@ -96,7 +94,7 @@ pub enum TemplateError {
 pub struct Values<'a> {
     pub key: &'a str,
     pub token: &'a str,
-    pub group: super::GroupId,
+    pub group: GroupId,
 }
 
 debug_shows!(Values<'_> { group });
@@ -252,7 +250,7 @@ fn is_web_url(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::group::GroupId;
+    use crate::group_id::GroupId;
 
     const BASE: &str = "https://invite.example";
 

@@ -1,17 +1,15 @@
 //! The store and the directory against a real Postgres: each test has a database of its own, and drops it.
 
 use super::{
-    GroupId,
     directory::Directory,
     options::Options,
-    seal::SecretsKey,
     store::{
         self, StoreError, addresses,
         keys::{self, NewSecret, Old},
         reseal, website_sessions,
     },
 };
-use crate::credential::HmacKey;
+use crate::{group_id::GroupId, hmac_key::HmacKey, seal::SecretsKey};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
 use std::{sync::Arc, time::Duration};
 

@@ -1,10 +1,9 @@
 //! What is asked of an invite before anything is done for it: its shape, its credential, and the group that both name.
 //! None of it leaves a row. The gateway asks the same, by the same code, before it troubles the broker.
 
-use super::{Context, Envelope, Reply, Request, request};
+use super::{Authenticator, Caller, Context, Envelope, Reply, Request, request};
 use crate::{
-    credential::{Authenticator, Caller},
-    group::GroupId,
+    group_id::GroupId,
     refusal::{Code, Refusal},
     trouble::Trouble,
 };

@@ -1,8 +1,10 @@
 //! A delivery, without the broker's client: what an invite can be read from.
 
-use super::trace::TraceParent;
 use crate::masked::debug_shows;
-use crate::refusal::{Code, Refusal};
+use crate::{
+    refusal::{Code, Refusal},
+    traceparent::TraceParent,
+};
 use sha2::{Digest, Sha256};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;

@@ -3,9 +3,9 @@
 //! **A text is handed over again only when it surely was not taken**: the provider said so, or two looks at its list
 //! missed it, the last of them after the list had time to settle.
 
+use super::group_disabled;
 use crate::{
     config::WhenUnsure,
-    credential::group_disabled,
     refusal::{Code, Refusal},
     sessions::{Fate, Session, Standing, too_late, unknown},
     sms::{Answer, Later},

@@ -1,51 +1,30 @@
 //! The way of one invite, top to bottom.
 
 use super::{
-    Envelope, Progress, Reply, Request,
+    Caller, Context, Envelope, Progress, Reply, Request,
     door::Shaped,
     envelope::has_control,
-    plan::Policy,
+    group_disabled,
+    metrics::{self, Stage},
     pursue::{hand_over, pursue},
+    turn::turn,
 };
 use crate::{
-    config::{AgeLimits, PublicUrl},
-    credential::{Authenticator, Caller, group_disabled},
+    config::AgeLimits,
     failpoint,
-    group::{GroupId, directory::Directory, template::Values},
-    limits::{Limits, Slot},
-    metrics::{self, Stage},
-    optouts::OptOuts,
+    group::template::Values,
+    group_id::GroupId,
+    limits::Slot,
     refusal::{Code, Refusal},
     sessions::{
-        About, Asked, Fate, Gate, Opened, Opening, Recorded, Repeated, SessionKey, Sessions, Standing, Token,
-        too_late,
+        About, Asked, Fate, Gate, Opened, Opening, Recorded, Repeated, SessionKey, Standing, Token, too_late,
     },
-    sms::Sms,
-    suspects::Suspects,
     trouble::Trouble,
 };
-use std::{
-    sync::Arc,
-    time::{Duration, Instant, SystemTime},
-};
+use std::time::{Duration, Instant, SystemTime};
 
 /// A request that no worker got as far as its row is set aside after so many deliveries (contract, section 8).
 const DELIVERIES_WITHOUT_A_ROW: i64 = 20;
-
-/// What an invite needs on its way.
-#[derive(Debug)]
-pub struct Context {
-    pub authenticator: Authenticator,
-    pub groups: Arc<Directory>,
-    pub sessions: Sessions,
-    pub sms: Sms,
-    pub suspects: Suspects,
-    pub optouts: OptOuts,
-    pub limits: Limits,
-    pub policy: Policy,
-    pub age: AgeLimits,
-    pub public_url: PublicUrl,
-}
 
 /// Shape, credential, group, fields, phone, the id, age: the order of the contract's section 7.
 ///
@@ -197,23 +176,6 @@ async fn switched_off(
 /// Whether the group was switched off since its invite was taken, as of a second ago at the most.
 fn is_switched_off(ctx: &Context, group: GroupId) -> bool {
     ctx.groups.snapshot().group(group).is_some_and(|group| !group.enabled)
-}
-
-/// Waits for the sender's turn; `None` when the invite is too old before that.
-pub(super) async fn turn(
-    ctx: &Context,
-    envelope: &Envelope,
-    sender: &str,
-    patience: Option<Duration>,
-) -> Result<Option<Slot>, Trouble> {
-    let since = Instant::now();
-    let turn = tokio::select! {
-        biased;
-        () = envelope.withdrawn.cancelled() => return Err(Trouble::Stopping),
-        turn = ctx.limits.slot(sender, patience) => turn,
-    };
-    metrics::took(Stage::Turn, since);
-    turn
 }
 
 /// A refusal that comes after the look at the message id.

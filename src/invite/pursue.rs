@@ -2,19 +2,21 @@
 
 use super::{
     Context, Envelope, Progress, Reply,
+    metrics::{self, LookupResult, Stage},
     plan::{Step, Switch, after_try, look_again_after, next_step},
-    process::turn,
-    trace::TraceParent,
+    turn::turn,
 };
 use crate::{
+    db::Passing,
     failpoint,
-    group::{Group, GroupId},
-    metrics::{self, Look, Stage},
+    group::Group,
+    group_id::GroupId,
     optouts::Source,
     refusal::Code,
-    sessions::{Fate, Permission, Recipient, Recorded, Session, Standing, opted_out, unknown},
+    sessions::{self, Fate, Permission, Recipient, Recorded, Session, Standing, opted_out, unknown},
     sms::{Answer, Place, Text, Wanted},
-    trouble::{Passing, Trouble},
+    traceparent::TraceParent,
+    trouble::Trouble,
 };
 use futures::future::BoxFuture;
 use std::{
@@ -133,7 +135,7 @@ pub async fn hand_over(
 ) -> Result<Option<Progress>, Trouble> {
     let asked_at = Instant::now();
     let answer = place.send(&message(ctx, envelope, group, &session)).await;
-    metrics::texted(&answer, asked_at);
+    metrics::attempted(&answer, asked_at);
     failpoint::hit("accepted");
     tell(&answer, &session);
     if let Answer::Refused(refusal) = &answer
@@ -151,7 +153,7 @@ pub async fn hand_over(
         Recorded::Outcome(outcome) => Some(Reply::to(&outcome).into()),
         Recorded::Open(resume) => Some(Progress::Later(resume)),
         Recorded::Lost => {
-            metrics::overtaken();
+            metrics::claim_lost();
             None
         }
     })
@@ -162,7 +164,7 @@ pub async fn hand_over(
 async fn remember_opt_out(ctx: &Context, group: &Group, session: &Session) {
     let sender = ctx.sms.sender(group.options.sms_from.as_deref());
     match ctx.optouts.record(&sender, &session.phone, Source::Provider).await {
-        Ok(true) => metrics::opted_out(),
+        Ok(true) => metrics::provider_optout(),
         Ok(false) => {}
         Err(error) => {
             tracing::warn!(session = %session.id, error = %error.summary(), "an opt-out is not recorded");
@@ -180,7 +182,7 @@ async fn look(ctx: &Context, row: &Standing) -> Result<bool, Trouble> {
     let found = match place.look(&wanted).await {
         Ok(found) => ctx.sessions.not_taken(row, found).await?,
         Err(error) => {
-            metrics::looked(Look::Failed);
+            metrics::looked_up(LookupResult::Failed);
             tracing::debug!(session = %row.id, %error, "a look failed");
             return Ok(false);
         }
@@ -188,13 +190,13 @@ async fn look(ctx: &Context, row: &Standing) -> Result<bool, Trouble> {
     failpoint::hit("looked");
     // The oldest, if there are several: that is what its visitor read first.
     let Some(ours) = found.last() else {
-        metrics::looked(Look::Missed);
+        metrics::looked_up(LookupResult::NotFound);
         ctx.sessions.missed(row).await?;
         return Ok(true);
     };
-    metrics::looked(Look::Found);
+    metrics::looked_up(LookupResult::Found);
     if found.len() > 1 {
-        metrics::texted_twice();
+        sessions::metrics::duplicate_sms();
         tracing::error!(session = %row.id, texts = found.len(), "the provider's list has more than one text of it");
     }
     ctx.sessions.accepted(row.id, ours).await?;

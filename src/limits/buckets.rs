@@ -4,10 +4,7 @@
 //! None of these is repeated when its commit may be hidden by a lost connection: what was taken twice is lost, and a
 //! limit errs on the side of less.
 
-use crate::{
-    db::kinds,
-    trouble::{Patience, repeat},
-};
+use crate::db::{Patience, kinds, repeat};
 use sqlx::PgPool;
 use std::time::Duration;
 

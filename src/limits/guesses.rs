@@ -1,7 +1,7 @@
 //! Wrong guesses of session keys: a key has few digits, and whoever has a group's API key can mint many users.
 
 use super::buckets::{self, Holds, Size};
-use crate::group::GroupId;
+use crate::group_id::GroupId;
 use sha2::{Digest as _, Sha256};
 use sqlx::PgPool;
 use std::{

@@ -3,8 +3,8 @@
 
 use super::buckets::{self, Size};
 use crate::{
-    db::kinds,
-    trouble::{Passing, Trouble, persist},
+    db::{Passing, kinds, persist},
+    trouble::Trouble,
 };
 use sqlx::PgPool;
 use std::{

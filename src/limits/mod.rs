@@ -5,6 +5,7 @@
 mod buckets;
 mod guesses;
 mod lease;
+pub mod metrics;
 mod pace;
 mod prefixes;
 
@@ -13,12 +14,13 @@ pub use lease::Permit;
 pub use pace::Slot;
 
 use crate::{
-    db::kinds,
-    group::{Group, GroupId},
+    db::{Passing, kinds},
+    group::Group,
+    group_id::GroupId,
     phone,
     refusal::{Code, Refusal},
     supervise::{Pulse, Task, keep_up},
-    trouble::{Passing, Trouble},
+    trouble::Trouble,
 };
 use buckets::Size;
 use lease::Leases;

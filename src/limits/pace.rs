@@ -4,8 +4,8 @@
 
 use super::{buckets, lease::Waiting};
 use crate::{
-    db::kinds,
-    trouble::{Trouble, persist},
+    db::{kinds, persist},
+    trouble::Trouble,
 };
 use sqlx::PgPool;
 use std::{

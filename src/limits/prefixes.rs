@@ -3,7 +3,8 @@
 //!
 //! A prefix is a number without its last four digits. Counts are of this worker alone, and halve in ten minutes.
 
-use crate::{group::GroupId, metrics, phone};
+use super::metrics;
+use crate::{group_id::GroupId, phone};
 use std::{
     collections::HashMap,
     time::{Duration, Instant},
@@ -69,7 +70,7 @@ impl Prefixes {
         let (all, count) = (of.all.now(now), of.count(prefix, now));
         if count >= UNUSUAL_TEXTS && count >= all * UNUSUAL_SHARE && !of.unusual.iter().any(|p| p == prefix) {
             of.unusual.push(prefix.to_owned());
-            metrics::unusual_prefixes(group, of.unusual.len());
+            metrics::unusual_ranges(group, of.unusual.len());
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share")]
             let percent = (100.0 * count / all) as u32;
             tracing::warn!(
@@ -94,7 +95,7 @@ impl Prefixes {
             let before = of.unusual.len();
             of.unusual.retain(goes_on);
             if of.unusual.len() < before {
-                metrics::unusual_prefixes(*group, of.unusual.len());
+                metrics::unusual_ranges(*group, of.unusual.len());
                 tracing::info!(%group, "a range of numbers has its usual share of the group's texts again");
             }
         }

@@ -2,9 +2,12 @@
 
 use crate::{
     config::{BrokerArgs, DatabaseArgs, ProviderArgs, SecretsArgs},
-    group::{GroupId, template::Values},
-    invite::envelope::{Envelope, HeaderValue},
-    invite::reply::Reply,
+    group::template::Values,
+    group_id::GroupId,
+    invite::{
+        envelope::{Envelope, HeaderValue},
+        reply::Reply,
+    },
     sessions::SessionKey,
 };
 use std::{fmt::Debug, fs, path::Path};

@@ -1,9 +1,9 @@
 //! The key that numbers are hashed under: random, made once for a database, and sealed with `SECRETS_KEY`.
 
 use crate::{
-    credential::HmacKey,
-    group::seal::{SealedBy, SecretsKey, Shared},
-    trouble::Passing,
+    db::Passing,
+    hmac_key::HmacKey,
+    seal::{SealedBy, SecretsKey, Shared},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use secrecy::{ExposeSecret, SecretString};

@@ -10,11 +10,10 @@ pub use keyword::{Keyword, keyword};
 
 use crate::masked::debug_shows;
 use crate::{
-    credential::HmacKey,
-    db::{self, kinds},
-    group::seal::{SealedBy, SecretsKey},
+    db::{self, Patience, kinds, repeat},
+    hmac_key::HmacKey,
     phone,
-    trouble::{Patience, repeat},
+    seal::{SealedBy, SecretsKey},
 };
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool};

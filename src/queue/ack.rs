@@ -3,7 +3,7 @@
 //! AMQP's `multiple` acknowledges all up to a tag. It is used up to the last tag below which everything is settled, and
 //! never further.
 
-use super::consume::ANSWERS_WITHIN;
+use super::connection::ANSWERS_WITHIN;
 use crate::{
     failpoint,
     supervise::{Pulse, Task, part_of},

@@ -15,6 +15,8 @@ const FINAL: [u16; 4] = [403, 404, 530, 406];
 /// as pages that are not touched until they are used; else an idle connection would hold 8 MiB.
 const FRAME_MAX: u32 = 128 * 1024;
 
+/// How long the broker may take to answer on an open connection.
+pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 /// How long one node may take to answer, where AMQP_URL does not say `?connection_timeout=`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// AMQP's reply code where a right is missing.

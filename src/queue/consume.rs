@@ -1,11 +1,12 @@
 //! Deliveries in, verdicts out: the loop that brings a consumer back whatever happens to it.
 
 use super::{
-    Names, ReplyToAllow,
+    Names,
     ack::{Acks, Anonymous},
-    connection::{self, Right, Unusable},
+    connection::{self, ANSWERS_WITHIN, Right, Unusable},
     delivery::is_suspect,
     direct::DirectReplies,
+    metrics::{self, ConnectionUse, Discarded},
     publish::Publisher,
     topology,
     watch::{Consuming, watch},
@@ -13,9 +14,8 @@ use super::{
 };
 use crate::{
     backoff::Backoff,
-    config::BrokerConfig,
+    config::{BrokerConfig, ReplyToAllow},
     invite::Context,
-    metrics::{self, Discarded, Lost},
     seldom::Seldom,
     supervise::{Kept, Pulse, Task, aside_in, keep_up_unless, part_of},
 };
@@ -44,8 +44,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long a connection, its channel and the declaration of the queues may take.
 const OPENS_WITHIN: Duration = Duration::from_secs(30);
-/// How long the broker's client may take over an acknowledgement, or a question on a line that is there.
-pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 /// How long a line may take to end in order.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
 /// How long the broker may take to carry out the last acknowledgements of a line.
@@ -176,7 +174,7 @@ impl Consumer {
                     match ended {
                         Ok(()) => break,
                         Err(error) => {
-                            metrics::lost(Lost::Consumer);
+                            metrics::connection_lost(ConnectionUse::Consumer);
                             error
                         }
                     }

@@ -5,16 +5,14 @@
 use super::{
     Cause, Names,
     connection::{Right, Unusable, connect},
-    topology,
+    metrics, topology,
 };
 use crate::{
     backoff::Backoff,
     config::BrokerConfig,
-    db::{self, kinds},
+    db::{self, Passing, kinds},
     invite::reply::to_the_second,
-    metrics,
     supervise::{Pulse, Task, keep_up},
-    trouble::Passing,
 };
 use futures::future::try_join_all;
 use lapin::{
@@ -183,7 +181,7 @@ impl Events {
         kinds::PUBLISH_EVENTS.note(&deleted);
         deleted?;
         for event in &events {
-            metrics::published(&event.name);
+            metrics::event_published(&event.name);
         }
         Ok(Step::Published(i64::try_from(ids.len()).unwrap_or(BATCH)))
     }

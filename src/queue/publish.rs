@@ -2,15 +2,15 @@
 //! acknowledgements still flow. One task owns the channel, and outlives any connection.
 
 use super::{
-    ask::Replies,
     connection::{Unusable, connect, is_blame},
     delivery,
+    metrics::{self, ConnectionUse},
+    replies::Replies,
 };
 use crate::masked::debug_shows;
 use crate::{
     backoff::Backoff,
     config::BrokerConfig,
-    metrics::{self, Lost},
     seldom::Seldom,
     supervise::{Pulse, Task, aside, keep_up, part_of},
     trouble::Trouble,
@@ -328,7 +328,7 @@ impl Line {
                     if ended {
                         return;
                     }
-                    metrics::lost(Lost::Publisher);
+                    metrics::connection_lost(ConnectionUse::Publisher);
                     is_logged = self.tell_of_a_loss();
                 }
                 // At the start, the consumer ends the worker over what no waiting mends, and says so as the last word.

@@ -4,15 +4,17 @@ use super::{
     allowance::Allowance,
     consume::Consumer,
     delivery::{self, FIRST_AT, ROUTING, SESSION, TICKET},
-    direct::{Form, Sender, form},
+    direct::Sender,
+    metrics::{self, Discarded},
     publish::{Name, Outgoing, Published},
+    reply_to::{Form, form, may_reply_to},
 };
 use crate::{
     failpoint,
-    invite::{Envelope, Reply, trace::TraceParent},
-    metrics::{self, Discarded},
+    invite::{Envelope, Reply},
     seldom::Seldom,
     sessions::Resume,
+    traceparent::TraceParent,
     trouble::Trouble,
 };
 use lapin::{
@@ -52,7 +54,7 @@ impl Consumer {
         reply: Reply,
         sender: Sender,
     ) -> Result<(), Trouble> {
-        metrics::answered(&reply);
+        metrics::replied(&reply);
         let queue = self.reply_queue(envelope);
         let direct = form(queue) == Form::Direct;
         let message = Arc::new(Outgoing {
@@ -119,7 +121,7 @@ impl Consumer {
         };
         match self.publish_to_our_own(Arc::new(copy)).await? {
             Published::Routed => {
-                metrics::postponed();
+                metrics::retried();
                 failpoint::hit("copied");
                 Ok(())
             }
@@ -206,7 +208,9 @@ impl Consumer {
         match envelope.reply_to.as_deref() {
             None | Some("") => &self.names.replies,
             // Its own requester alone can be behind a direct one.
-            Some(queue) if form(queue) == Form::Direct || self.reply_to_allow.takes(&self.names, queue) => {
+            Some(queue)
+                if form(queue) == Form::Direct || may_reply_to(queue, &self.names, &self.reply_to_allow) =>
+            {
                 queue
             }
             Some(_) => {

@@ -5,12 +5,18 @@ use super::{
     consume::{Consumer, Hold, Source},
     delivery,
     direct::Sender,
+    metrics::InFlight,
     settle::may_leave_a_dead_letter,
 };
 use crate::{
     failpoint,
-    invite::{Envelope, Progress, Reply, Verdict, door::is_from_authenticated, process, verdict::verdict},
-    metrics::{self, InHand as Counted, Stage},
+    invite::{
+        Envelope, Progress, Reply, Verdict,
+        door::is_from_authenticated,
+        metrics::{Stage, took},
+        process,
+        verdict::verdict,
+    },
     refusal::{Code, Refusal},
     trouble::Trouble,
 };
@@ -28,7 +34,7 @@ struct InHand {
     envelope: Envelope,
     acks: Acks,
     settled: bool,
-    _counted: Counted,
+    _counted: InFlight,
 }
 
 impl Drop for InHand {
@@ -75,7 +81,7 @@ impl Consumer {
         // Debug, as it escapes: no sender forges a line of the log.
         let span = tracing::info_span!("invite", message_id = ?envelope.message_id, trace);
         // From here on, whatever it waits for.
-        let counted = Counted::begin(&self.consuming, delivery.redelivered);
+        let counted = InFlight::begin(&self.consuming, delivery.redelivered);
         let invite =
             InHand { delivery, envelope, acks: hold.acks.clone(), settled: false, _counted: counted };
         (self.clone(), Box::new(invite), span)
@@ -125,7 +131,7 @@ impl Consumer {
                 Box::pin(self.set_aside(delivery, envelope, (reply, sender), reason)).await
             }
         };
-        metrics::took(Stage::Reply, decided);
+        took(Stage::Reply, decided);
         if settled.is_err() {
             return;
         }

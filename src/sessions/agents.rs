@@ -4,10 +4,9 @@
 //! made again where its connection was lost and a second run changes nothing.
 
 use crate::{
-    db::kinds,
-    group::GroupId,
+    db::{Patience, kinds, repeat},
+    group_id::GroupId,
     masked::debug_shows,
-    trouble::{Patience, repeat},
 };
 use sqlx::PgPool;
 use time::OffsetDateTime;

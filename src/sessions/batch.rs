@@ -4,9 +4,9 @@
 //! bounded. One bad row fails its own invite and not its neighbours'.
 
 use crate::{
-    db::{self, kinds::Kind},
+    db::{self, kinds::Kind, persist},
     supervise::{Pulse, Task, keep_up},
-    trouble::{Trouble, persist},
+    trouble::Trouble,
 };
 use futures::FutureExt;
 use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};

@@ -6,11 +6,10 @@ use super::{
 };
 use crate::masked::debug_shows;
 use crate::{
-    db::kinds,
-    metrics,
+    db::{kinds, persist},
     optouts::Hashes,
     refusal::Refusal,
-    trouble::{Trouble, persist},
+    trouble::Trouble,
 };
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
@@ -160,7 +159,7 @@ impl Sessions {
     pub async fn accepted(&self, id: Uuid, provider_message_id: &str) -> Result<(), Trouble> {
         let hear = || receipts::note(&self.pool, id, provider_message_id, Word::Taken);
         let heard = persist(&kinds::ACCEPTED, &self.stop, hear).await?;
-        metrics::heard(id, provider_message_id, &heard);
+        receipts::report(id, provider_message_id, &heard);
         Ok(())
     }
 

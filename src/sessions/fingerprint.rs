@@ -1,6 +1,6 @@
 //! What stands for the content of an invite once its row is blanked: a repeat of its message id is compared with that.
 
-use crate::credential::HmacKey;
+use crate::hmac_key::HmacKey;
 
 /// Content is hashed under a key, as a number has few enough digits to try them all.
 #[derive(Debug, Clone)]

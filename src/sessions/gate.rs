@@ -4,8 +4,8 @@
 use super::row::NewRow;
 use crate::masked::debug_shows;
 use crate::{
-    group::options::RateLimit,
     optouts::Hashes,
+    rate_limit::RateLimit,
     refusal::{Code, Refusal},
 };
 use std::{

@@ -162,8 +162,10 @@ impl Statement for Insert {
 mod tests {
     use super::*;
     use crate::{
-        group::{GroupId, options::RateLimit, tests::with_database},
+        group::tests::with_database,
+        group_id::GroupId,
         optouts::Hashes,
+        rate_limit::RateLimit,
         sessions::{
             About, Asked, Gate,
             row::{Begun, Content},

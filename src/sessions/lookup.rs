@@ -1,6 +1,6 @@
 //! Reading sessions, for people and for agents.
 
-use crate::group::GroupId;
+use crate::group_id::GroupId;
 use crate::masked::debug_shows;
 use serde::Serialize;
 use sqlx::PgPool;

@@ -8,6 +8,7 @@ mod gate;
 mod insert;
 mod key;
 pub mod lookup;
+pub mod metrics;
 mod receipts;
 mod retention;
 mod row;
@@ -30,10 +31,10 @@ pub use sweep::sweep;
 pub use visitors::{Visited, visit};
 
 use crate::{
-    db::kinds,
-    group::GroupId,
+    db::{Passing, kinds, persist},
+    group_id::GroupId,
     refusal::{Code, Refusal},
-    trouble::{Passing, Trouble, persist},
+    trouble::Trouble,
 };
 use batch::Grouped;
 use gate::Gated;

@@ -1,10 +1,8 @@
 //! The provider's word on a session's text: from its list, from an answer that came late, from a delivery receipt. In any
 //! order, and as often as it likes: what is stored is the same in the end.
 
-use crate::{
-    db::kinds,
-    trouble::{Patience, repeat},
-};
+use super::metrics;
+use crate::db::{Patience, kinds, repeat};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -41,7 +39,25 @@ pub async fn hear(
     provider_message_id: &str,
     word: Word,
 ) -> Result<Heard, sqlx::Error> {
-    repeat(&kinds::HEAR, Patience::Brief, || note(pool, session, provider_message_id, word)).await
+    let hear = || note(pool, session, provider_message_id, word);
+    let heard = repeat(&kinds::HEAR, Patience::Brief, hear).await?;
+    report(session, provider_message_id, &heard);
+    Ok(heard)
+}
+
+/// Logs and counts what must not be: a second text, or a text after a reply that said that there is none.
+pub(super) fn report(session: Uuid, provider_message_id: &str, heard: &Heard) {
+    match heard {
+        Heard::Noted | Heard::NoSession => {}
+        Heard::Twice { first } => {
+            metrics::duplicate_sms();
+            tracing::error!(%session, first, second = ?provider_message_id, "a visitor was texted twice");
+        }
+        Heard::ToldNot => {
+            metrics::sms_after_failure_reply();
+            tracing::error!(%session, text = ?provider_message_id, "a text went out after the reply had said that none did");
+        }
+    }
 }
 
 /// Notes it, with its events. It proves that a text is there, whoever has a claim on the row: so it settles one that is

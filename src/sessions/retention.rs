@@ -1,13 +1,14 @@
 //! Forgets old sessions: first what names a person, later the row (docs/GROWTH.md). And the repeats of STOPs that no longer
 //! come.
 
-use super::Fingerprints;
+use super::{
+    Fingerprints,
+    metrics::{self, Retirement},
+};
 use crate::{
-    db::{self, kinds},
-    metrics::{self, Retired},
+    db::{self, Passing, kinds},
     optouts,
     supervise::{Pulse, Task, keep_up},
-    trouble::Passing,
 };
 use sqlx::{PgConnection, PgPool};
 use std::time::{Duration, Instant};
@@ -81,8 +82,8 @@ async fn step(pool: &PgPool, retention: Duration, fingerprints: &Fingerprints) -
         if retention > BLANK_AFTER { blank(&mut transaction, retention, fingerprints).await? } else { 0 };
     let repeats = optouts::forget_repeats(&mut transaction, BATCH.cast_signed()).await?;
     transaction.commit().await?;
-    metrics::retired(Retired::Deleted, deleted);
-    metrics::retired(Retired::Blanked, blanked);
+    metrics::retired(Retirement::Deleted, deleted);
+    metrics::retired(Retirement::Blanked, blanked);
     Ok(deleted >= BATCH || blanked >= BATCH || repeats >= BATCH)
 }
 

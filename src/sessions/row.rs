@@ -2,7 +2,7 @@
 
 use super::{Fingerprints, gate::Gate};
 use crate::masked::debug_shows;
-use crate::{group::GroupId, refusal::Refusal};
+use crate::{group_id::GroupId, refusal::Refusal};
 use sqlx::types::Json;
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     db::kinds::{self, Kind},
-    group::GroupId,
+    group_id::GroupId,
     masked::debug_shows,
     refusal::Refusal,
     supervise::Task,

@@ -1,9 +1,8 @@
 //! What the visitor's page shows of a session, by the token of its link.
 
 use crate::{
-    db::kinds,
+    db::{Patience, kinds, repeat},
     masked::debug_shows,
-    trouble::{Patience, repeat},
 };
 use sqlx::PgPool;
 

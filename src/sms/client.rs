@@ -9,7 +9,7 @@ use super::{
 use crate::masked::debug_shows;
 use crate::{
     config::{ProviderConfig, Sender},
-    invite::trace::TraceParent,
+    traceparent::TraceParent,
     trouble::Trouble,
 };
 use base64::Engine;

@@ -1,6 +1,6 @@
 //! What a task does at the moment, and since when.
 
-use super::Task;
+use super::task::Task;
 use crate::failpoint;
 use futures::FutureExt;
 use std::{

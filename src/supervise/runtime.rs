@@ -1,6 +1,6 @@
 //! Who watches the watchers: a thread that needs no runtime.
 
-use super::{Task, keep_up, problems};
+use super::{keep::keep_up, pulse::problems, task::Task};
 use crate::failpoint;
 use std::{
     io,

@@ -1,8 +1,12 @@
 use super::*;
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
 };
+use tokio_util::sync::CancellationToken;
 
 /// What `problems` says of the task so much later. Tests of one process share the list, so each has a task of its own.
 fn problem(task: Task, later: Duration) -> Option<String> {
@@ -90,7 +94,7 @@ fn a_piece_of_work_has_hardly_more_room_than_its_own() {
         std::hint::black_box(held);
     };
     let own = size_of_val(&work);
-    assert!(size_of_val(&super::named("a test's work", work)) <= own + 64);
+    assert!(size_of_val(&super::keep::named("a test's work", work)) <= own + 64);
 }
 
 #[test]

@@ -101,6 +101,6 @@ async fn a_panic_costs_its_own_request_only() {
     broken.problem(500, "internal_error");
     send(gateway.invite(&world).header("Idempotency-Key", "good")).await.ok();
     let metrics = gateway.operators("/metrics").await.body;
-    assert!(metrics.contains("session_invite_http_requests_in_hand 0\n"), "{metrics}");
+    assert!(metrics.contains("session_invite_http_requests_in_flight 0\n"), "{metrics}");
     assert!(gateway.process.stop().success());
 }

@@ -146,7 +146,7 @@ async fn metrics_count_requests_by_route_and_status_and_the_log_tells_nothing_pr
         r#"session_invite_http_requests_total{route="/api/SessionInvitation/session/",status="401"} 1"#,
         r#"session_invite_http_requests_total{route="none",status="404"} 1"#,
         r#"session_invite_http_request_duration_seconds_count{route="/api/SessionInvitation/smsInvite/"} 1"#,
-        "session_invite_http_requests_in_hand 0",
+        "session_invite_http_requests_in_flight 0",
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line}\n{metrics}");
     }

@@ -42,7 +42,7 @@ async fn a_made_up_direct_reply_queue_ends_nobody_elses_replies() {
     // All of them are answered or given up in the end.
     until("nothing is in hand", || async {
         let metrics = world.get("/metrics").await.text().await.expect("text");
-        metrics.lines().any(|line| line == "session_invite_in_hand 0").then_some(())
+        metrics.lines().any(|line| line == "session_invite_invites_in_flight 0").then_some(())
     })
     .await;
     assert!(world.broker.left().is_empty(), "one reply each");
@@ -245,7 +245,7 @@ async fn a_made_up_name_of_a_real_node_ends_nobody_elses_direct_replies() {
     }
     until("nothing is in hand", || async {
         let metrics = world.get("/metrics").await.text().await.expect("text");
-        metrics.lines().any(|line| line == "session_invite_in_hand 0").then_some(())
+        metrics.lines().any(|line| line == "session_invite_invites_in_flight 0").then_some(())
     })
     .await;
     let lost = |line: &String| line.contains("the connection for publishing is lost");

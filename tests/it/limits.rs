@@ -234,5 +234,5 @@ async fn a_range_of_numbers_with_most_of_the_texts_is_told_of_once() {
     assert_eq!(told, 1, "{}", world.worker().log());
     assert!(world.worker().log().contains("prefix=\"+141…\""), "{}", world.worker().log());
     let metrics = world.get("/metrics").await.text().await.expect("text");
-    assert!(metrics.contains("session_invite_unusual_prefixes{group=\"72\"} 1"), "{metrics}");
+    assert!(metrics.contains("session_invite_unusual_number_ranges{group=\"72\"} 1"), "{metrics}");
 }

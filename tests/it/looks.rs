@@ -38,7 +38,10 @@ async fn a_text_that_two_looks_have_missed_is_sent_again() {
         assert_eq!((&row["status"], &row["attempts"]), (&json!("sent"), &json!(2)), "{row}");
     }
     let metrics = world.get("/metrics").await.text().await.unwrap();
-    assert!(metrics.contains("session_invite_unsure_settled_total{by=\"absent\"} 4"), "{metrics}");
+    assert!(
+        metrics.contains("session_invite_uncertain_sms_resolved_total{resolution=\"not_found\"} 4"),
+        "{metrics}"
+    );
 }
 
 #[tokio::test]
@@ -73,7 +76,7 @@ async fn a_list_that_cannot_be_read_proves_nothing() {
     world.broker.request(Message::json(&world.request()).correlation("x")).await;
     until("it was looked for", || async {
         let metrics = world.get("/metrics").await.text().await.unwrap();
-        metrics.contains("session_invite_looks_total{result=\"failed\"} 1").then_some(())
+        metrics.contains("session_invite_provider_lookups_total{result=\"failed\"} 1").then_some(())
     })
     .await;
     assert_eq!(world.database.session().await["status"], "sending");

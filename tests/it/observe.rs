@@ -20,9 +20,9 @@ async fn metrics_count_invites_by_outcome_and_texts_by_answer() {
     assert!(answer.headers()["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
     let metrics = answer.text().await.unwrap();
     for (line, count) in [
-        (r#"session_invite_invites_total{status="sent",code=""} "#, 1.0),
-        (r#"session_invite_invites_total{status="rejected",code="phone_invalid"} "#, 1.0),
-        (r#"session_invite_texts_total{answer="accepted"} "#, 1.0),
+        (r#"session_invite_replies_total{status="sent",code=""} "#, 1.0),
+        (r#"session_invite_replies_total{status="rejected",code="phone_invalid"} "#, 1.0),
+        (r#"session_invite_sms_attempts_total{result="accepted"} "#, 1.0),
         ("session_invite_text_duration_seconds_count ", 1.0),
     ] {
         assert!((value(&metrics, line) - count).abs() < f64::EPSILON, "{line}\n{metrics}");

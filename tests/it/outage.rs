@@ -114,7 +114,7 @@ async fn a_locked_table_is_waited_for() {
     }
     until("all of them wait", || async {
         let metrics = world.get("/metrics").await.text().await.unwrap();
-        metrics.contains("session_invite_in_hand 20\n").then_some(())
+        metrics.contains("session_invite_invites_in_flight 20\n").then_some(())
     })
     .await;
     lock.rollback().await.unwrap();

@@ -190,7 +190,7 @@ async fn a_database_that_refuses_is_named_and_no_invite_is_lost() {
             let id = format!("{n}-{m}");
             world.broker.request(Message::json(&request).id(&id).correlation(&id)).await;
         }
-        let in_hand = format!("session_invite_in_hand {INVITES}\n");
+        let in_hand = format!("session_invite_invites_in_flight {INVITES}\n");
         until("the invites are in hand", || async {
             let metrics = worker.ask("/metrics").await.text().await.unwrap();
             (!fault.holds_invites || metrics.contains(&in_hand)).then_some(())

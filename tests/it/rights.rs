@@ -76,7 +76,7 @@ async fn without_read_the_worker_names_it_and_waits() {
     until("it has tried often", || async {
         let metrics = worker.ask("/metrics").await.text().await.expect("text");
         let lost = metrics.lines().find_map(|l| {
-            l.strip_prefix(r#"session_invite_connection_losses_total{connection="consumer"} "#)
+            l.strip_prefix(r#"session_invite_broker_connections_lost_total{connection="consumer"} "#)
         });
         lost.and_then(|count| count.parse::<u32>().ok()).filter(|count| *count >= 6)
     })

@@ -66,7 +66,7 @@ async fn are_unreadable(setup: Setup) {
     .await;
     // One delivery in each queue: the connections of the consumers were never lost.
     let metrics = world.get("/metrics").await.text().await.expect("text");
-    assert!(!metrics.contains("session_invite_connection_losses_total"), "{metrics}");
+    assert!(!metrics.contains("session_invite_broker_connections_lost_total"), "{metrics}");
     world.broker.purge("unreadable").await;
 }
 

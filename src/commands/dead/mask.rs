@@ -2,7 +2,7 @@
 //! none of them is shown, wherever its sender put it. So of a body only those values are shown whose field and form are
 //! known to be harmless, and of other people's headers only short words.
 
-use crate::{invite::trace::TraceParent, output::plain, queue::dead::is_added};
+use crate::{output::plain, queue::dead::is_added, traceparent::TraceParent};
 use lapin::types::AMQPValue;
 use serde_json::{Map, Value};
 use std::fmt::Write as _;

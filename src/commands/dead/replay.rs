@@ -2,21 +2,22 @@
 
 use super::{
     entry::NOT_DECODED,
-    mask, messages,
+    mask,
     report::{Action, As, Line, Report},
     select::Which,
-    with,
+    words::messages,
+    work::with,
 };
 use crate::{
-    config::{BrokerConfig, DatabaseArgs},
+    config::{BrokerConfig, DatabaseArgs, ReplyToAllow},
+    db::Passing,
     output::Format,
     queue::{
-        Names, ReplyToAllow,
+        Names,
         dead::{DeadLetters, Held, Kind, Letter, Replay, Replayed, named},
     },
     sessions::lookup::{self, Ticket},
     shutdown,
-    trouble::Passing,
 };
 use anyhow::{Context, anyhow, bail};
 use sqlx::PgPool;

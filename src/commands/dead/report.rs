@@ -1,6 +1,6 @@
 //! What a `dead replay` did, or would do.
 
-use super::{messages, not_looked_at};
+use super::words::{messages, not_looked_at};
 use crate::queue::dead::Kind;
 use serde::Serialize;
 use std::fmt::Write as _;

@@ -1,8 +1,5 @@
 use super::*;
-use crate::{
-    commands::tokens,
-    group::{options::RateLimit, seal::Purpose, tests::with_database},
-};
+use crate::{commands::tokens, group::tests::with_database, rate_limit::RateLimit, seal::Purpose};
 use clap::{CommandFactory as _, Parser, error::ErrorKind};
 use std::time::Duration;
 

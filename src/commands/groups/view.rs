@@ -1,9 +1,7 @@
 //! Groups as `list` and `show` print them.
 
-use crate::sms::segments::segments;
 use crate::{
     group::{
-        GroupId,
         options::Options,
         store::{
             self, Stored,
@@ -11,7 +9,9 @@ use crate::{
         },
         template::{Values, Wording},
     },
+    group_id::GroupId,
     output::Format,
+    sms::segments::segments,
 };
 use serde::Serialize;
 use sqlx::PgPool;

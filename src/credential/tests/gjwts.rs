@@ -1,6 +1,7 @@
 use super::{KEY, NOW, code, group, with_char};
 use crate::{
-    credential::{GjwtToken, HmacKey, Requester, encoding::BASE64URL, gjwt},
+    credential::{GjwtToken, Requester, encoding::BASE64URL, gjwt},
+    hmac_key::HmacKey,
     refusal::{Code, Refusal},
 };
 use base64::Engine as _;

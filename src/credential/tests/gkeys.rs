@@ -1,9 +1,10 @@
 use super::{KEY, NOW, code, group, with_char};
 use crate::{
     credential::{
-        Credential, GkeyToken, HmacKey, Requester, Source, SourceKind, SourceValue, collect,
+        Credential, GkeyToken, Requester, Source, SourceKind, SourceValue, collect,
         gkey::{self, Account},
     },
+    hmac_key::HmacKey,
     refusal::{Code, Refusal},
 };
 use proptest::prelude::*;

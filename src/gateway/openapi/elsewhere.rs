@@ -1,6 +1,6 @@
 //! What the documents say of addresses whose answers are not JSON.
 
-use super::responses::{OfPages, OfWebhooks};
+use super::responses::{Busy, OfPages, OfWebhooks};
 use crate::gateway::routes;
 
 /// Open the visitor's page
@@ -43,3 +43,11 @@ pub fn twilio_status() {}
               OfWebhooks))]
 #[expect(dead_code, reason = "what the documents say of a handler")]
 pub fn twilio_inbound() {}
+
+/// Read the reference
+#[utoipa::path(get, operation_id = "docs", path = routes::DOCS.shown, tag = "Operating", responses(
+    (status = 200, description = "A page that needs nothing from outside.", body = String, content_type = "text/html"),
+    Busy,
+))]
+#[expect(dead_code, reason = "what the documents say of a handler")]
+pub fn docs() {}

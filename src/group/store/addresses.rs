@@ -1,7 +1,7 @@
 //! The addresses that stand for a group's users in login keys. They are kept in lower case.
 
-use super::StoreError;
-use crate::group::GroupId;
+use super::{error::StoreError, groups::show};
+use crate::group_id::GroupId;
 use crate::masked::debug_shows;
 use sqlx::{PgExecutor, PgPool};
 
@@ -17,7 +17,7 @@ debug_shows!(Address { group_id });
 
 /// Adds an address (in lower case) for a group's user.
 pub async fn add(pool: &PgPool, address: &str, group: GroupId, user: &str) -> Result<(), StoreError> {
-    super::show(pool, group).await?;
+    show(pool, group).await?;
     let added = sqlx::query!(
         "insert into addresses (address, group_id, partner_user_id) values ($1, $2, $3) on conflict do nothing",
         address,

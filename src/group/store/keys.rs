@@ -4,15 +4,13 @@
 //! key, group 7's user `21` would sign what group 72's user `1` does. A JWT names its group in a claim of its own, and
 //! a secret may be shared.
 
-use super::StoreError;
+use super::{error::StoreError, groups::show};
 use crate::masked::debug_shows;
 use crate::{
-    credential::HmacKey,
     db,
-    group::{
-        GroupId,
-        seal::{Purpose, SecretsKey},
-    },
+    group_id::GroupId,
+    hmac_key::HmacKey,
+    seal::{Purpose, SecretsKey},
 };
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{PgConnection, PgExecutor, PgPool};
@@ -58,7 +56,7 @@ pub async fn rotate_api_key(
 ) -> Result<(), StoreError> {
     let mut tx = db::begin(pool).await?;
     lock(&mut tx).await?;
-    super::show(&mut *tx, group).await?;
+    show(&mut *tx, group).await?;
     let id = insert_api_key(&mut tx, secrets, group, api_key).await?;
     if old == Old::Revoke {
         sqlx::query!(
@@ -82,7 +80,7 @@ pub async fn rotate_jwt_secret(
     old: Old,
 ) -> Result<(), StoreError> {
     let mut tx = db::begin(pool).await?;
-    super::show(&mut *tx, group).await?;
+    show(&mut *tx, group).await?;
     if old == Old::Revoke {
         // Before the new one, which may take a revoked one's kid.
         sqlx::query!(
@@ -100,7 +98,7 @@ pub async fn rotate_jwt_secret(
 /// Revokes all of a group's API keys and JWT secrets but the newest of each; says how many.
 pub async fn revoke_old(pool: &PgPool, group: GroupId) -> Result<u64, StoreError> {
     let mut tx = db::begin(pool).await?;
-    super::show(&mut *tx, group).await?;
+    show(&mut *tx, group).await?;
     let keys = sqlx::query!(
         "update group_api_keys set revoked_at = now()
           where group_id = $1 and revoked_at is null

@@ -3,8 +3,8 @@
 //! Safe beside running workers, beside another such run, and after one that was killed: each row is replaced only while it
 //! holds what was opened, and says the same afterwards.
 
-use crate::group::{
-    GroupId,
+use crate::{
+    group_id::GroupId,
     seal::{Purpose, SealedBy, SecretsKey},
 };
 use secrecy::SecretString;

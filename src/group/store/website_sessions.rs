@@ -1,6 +1,6 @@
 //! Website sessions, as the Authorization Service writes them.
 
-use crate::{credential::WebsiteSession, group::GroupId};
+use crate::{credential::WebsiteSession, group_id::GroupId};
 use sqlx::{PgPool, postgres::types::PgInterval};
 use std::time::Duration;
 

@@ -31,6 +31,7 @@
 //! A [`Broken`] guard shows that the search would notice if the code had it not.
 
 mod check;
+mod clock;
 mod row;
 mod sql;
 mod worker;

@@ -1,9 +1,12 @@
 //! The fields of a request, each with its rule (contract, section 2). A fault names its field.
 
-use super::{Params, Request, text};
+use super::{
+    super::envelope::{Envelope, HeaderValue},
+    Params, Request, text,
+};
 use crate::{
-    group::{Group, GroupId},
-    invite::envelope::{Envelope, HeaderValue},
+    group::Group,
+    group_id::GroupId,
     pasted, phone,
     refusal::{Code, Refusal},
     sessions::Asked,

@@ -1,12 +1,13 @@
 //! One dead letter: why it is dead, what it was, and what of it is published again. Pure.
 
 use crate::{
-    group::GroupId,
+    config::ReplyToAllow,
+    group_id::GroupId,
     invite::{Envelope, Request, request},
     queue::{
-        Names, ReplyToAllow,
+        Names,
         delivery::{self, FIRST_AT, ROUTING, SESSION, TICKET},
-        direct::DIRECT_REPLY_TO,
+        reply_to::{DIRECT_REPLY_TO, may_reply_to},
         wire::is_unreadable,
     },
 };
@@ -283,7 +284,7 @@ impl Letter {
             Some(queue) if names.is_reserved(&queue) => {
                 Err(format!("its x-queue is {queue}, where no reply may go"))
             }
-            Some(queue) if queue != names.replies && !allow.takes(names, &queue) => {
+            Some(queue) if queue != names.replies && !may_reply_to(&queue, names, allow) => {
                 Err(format!("its x-queue is {queue}, which REPLY_TO_ALLOW does not match"))
             }
             Some(queue) => Ok(Replay { queue, body: self.body.clone(), properties: self.restored() }),

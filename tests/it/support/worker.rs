@@ -118,7 +118,7 @@ impl Worker {
     pub async fn idle(&self) {
         until("nothing is in hand", || async {
             let metrics = self.ask("/metrics").await.text().await.expect("text");
-            metrics.lines().any(|line| line == "session_invite_in_hand 0").then_some(())
+            metrics.lines().any(|line| line == "session_invite_invites_in_flight 0").then_some(())
         })
         .await;
     }

@@ -1,6 +1,6 @@
 //! The invite's row: its columns that decide, their values, and what a reply makes of them.
 
-use super::world::Time;
+use super::clock::Time;
 use crate::{
     refusal::{Code, Refusal},
     sessions::{Outcome, Standing},

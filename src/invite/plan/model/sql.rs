@@ -1,8 +1,9 @@
 //! The statements that move the row, each like its original: a line of SQL, and then the line that it is here.
 
 use super::{
+    clock::{MARGIN, TIMEOUT, Time},
     row::{Row, Status, TextState, Why},
-    world::{Broken, Claim, Config, Ended, MARGIN, Seen, State, TIMEOUT, Time, Wrong},
+    world::{Broken, Claim, Config, Ended, Seen, State, Wrong},
 };
 use crate::sessions::{self, Fate};
 use std::time::Duration;

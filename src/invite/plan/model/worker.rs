@@ -2,11 +2,10 @@
 
 use super::{
     super::{JITTER, Step, Switch, after_try_jittered, next_step},
+    clock::{MARGIN, TIMEOUT, Time},
     row::{Status, Told, Why},
     sql,
-    world::{
-        Broken, Claim, Config, Ended, Held, MARGIN, MESSAGES, Next, Seen, State, TIMEOUT, Time, Worker, Wrong,
-    },
+    world::{Broken, Claim, Config, Ended, Held, MESSAGES, Next, Seen, State, Worker, Wrong},
 };
 use crate::{
     refusal::{Code, Refusal},

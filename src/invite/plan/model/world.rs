@@ -2,17 +2,12 @@
 
 use super::{
     super::Policy,
+    clock::{MARGIN, TIMEOUT, Time},
     row::{Row, Status, TextState, Told, Why},
 };
 use crate::{config::WhenUnsure, sessions::Session};
 use std::time::Duration;
 
-/// Seconds: a moment, or a span. The row is inserted at 0.
-pub type Time = i8;
-
-/// From a claim to the last moment at which its text may be written.
-pub const MARGIN: Time = 1;
-pub const TIMEOUT: Time = 1;
 pub const MAX_ATTEMPTS: u8 = 2;
 /// Messages of the invite that may be there when a fault makes one more.
 pub const MESSAGES: u8 = 3;

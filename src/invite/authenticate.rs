@@ -1,18 +1,19 @@
 //! From a parsed credential to its caller: the lookups between what a token names and what proves it.
 
-use super::{Credential, HmacKey, Requester, WebsiteSession};
 use crate::masked::debug_shows;
 use crate::{
-    db::kinds,
+    credential::{Credential, Requester, WebsiteSession, unproven},
+    hmac_key::HmacKey,
+};
+use crate::{
+    db::{kinds, persist},
     group::{
         Group,
-        directory::{Directory, Snapshot, Stale},
-        store::{StoreError, website_sessions},
+        directory::{Directory, Snapshot},
     },
     refusal::{Code, Refusal},
-    trouble::{Passing, Trouble, persist},
+    trouble::Trouble,
 };
-use sqlx::PgPool;
 use std::{
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
@@ -40,7 +41,6 @@ impl Caller {
 #[derive(Debug)]
 pub struct Authenticator {
     directory: Arc<Directory>,
-    pool: PgPool,
     stop: CancellationToken,
 }
 
@@ -51,15 +51,15 @@ pub fn group_disabled() -> Refusal {
 
 impl Authenticator {
     /// `stop` ends the waiting for a database that is away.
-    pub fn new(directory: Arc<Directory>, pool: PgPool, stop: CancellationToken) -> Self {
-        Self { directory, pool, stop }
+    pub fn new(directory: Arc<Directory>, stop: CancellationToken) -> Self {
+        Self { directory, stop }
     }
 
     /// The caller, or the refusal. Nobody is refused by what may be old: the groups are read again first.
     pub async fn authenticate(&self, credential: &Credential) -> Result<Result<Caller, Refusal>, Trouble> {
         let session = match credential {
             Credential::Gssnid(token) => {
-                let find = || website_sessions::find(&self.pool, token.sha256());
+                let find = || self.directory.website_session(token.sha256());
                 // Queries are boxed: most invites need none, and are not to carry the room for one about.
                 Box::pin(persist(&kinds::FIND_WEBSITE_SESSION, &self.stop, find)).await?
             }
@@ -124,22 +124,6 @@ fn keys_missing(credential: &Credential, known: &Snapshot) -> bool {
 
 fn caller(requester: &Requester, known: &Snapshot) -> Result<Caller, Refusal> {
     // Only a website session can name a group that is not there: keys stand with their groups.
-    let group = known.group(requester.group).cloned().ok_or_else(super::unproven)?;
+    let group = known.group(requester.group).cloned().ok_or_else(unproven)?;
     Ok(Caller { group, requested_by: requester.requested_by() })
-}
-
-impl Passing for Stale {
-    fn database_error(&self) -> Option<&sqlx::Error> {
-        match &*self.0 {
-            StoreError::Database(error) => Some(error),
-            _ => None,
-        }
-    }
-
-    fn summary(&self) -> String {
-        match &*self.0 {
-            StoreError::Database(error) => error.summary(),
-            other => other.to_string(),
-        }
-    }
 }

@@ -1,12 +1,13 @@
-use super::encoding::BASE64URL;
-use base64::Engine as _;
+//! HMAC-SHA256 keys.
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::{fmt, hint::black_box, sync::LazyLock};
 use subtle::{Choice, ConstantTimeEq};
 
 /// The length of an HMAC-SHA256 in unpadded base64url.
-pub(super) const SIGNATURE_CHARS: usize = 43;
+pub(crate) const SIGNATURE_CHARS: usize = 43;
 
 /// An HMAC-SHA256 key, with the state after its two padding blocks computed once: a group's snapshot holds it, and each
 /// signature then costs two compressions fewer.
@@ -21,13 +22,13 @@ impl HmacKey {
 
     /// The signature of the parts, joined with nothing between, in unpadded base64url.
     pub(crate) fn sign(&self, parts: &[&[u8]]) -> String {
-        BASE64URL.encode(self.mac(parts))
+        URL_SAFE_NO_PAD.encode(self.mac(parts))
     }
 
     /// Compares encoded signatures: one whose last character is not canonical is then simply a wrong one.
     fn signed(&self, parts: &[&[u8]], signature: &[u8]) -> Choice {
         let mut encoded = [0; SIGNATURE_CHARS];
-        BASE64URL
+        URL_SAFE_NO_PAD
             .encode_slice(self.mac(parts), &mut encoded)
             .expect("32 bytes are 43 characters of unpadded base64url");
         encoded.as_slice().ct_eq(signature)
@@ -50,7 +51,7 @@ impl fmt::Debug for HmacKey {
 
 /// Whether any of the keys made the signature. Every key is tried, and without a key a decoy is, so that the time
 /// tells neither which key it was nor whether there was one.
-pub(super) fn any_signed<'k>(
+pub(crate) fn any_signed<'k>(
     keys: impl IntoIterator<Item = &'k HmacKey>,
     parts: &[&[u8]],
     signature: &[u8],

@@ -3,7 +3,7 @@
 //! A sealed value is a version byte, a random nonce, and the ciphertext with its tag. The group's id and the purpose
 //! are associated data, so that a value copied to another row, or from one table to the other, does not open.
 
-use super::GroupId;
+use crate::group_id::GroupId;
 use base64::{
     Engine as _,
     alphabet::{STANDARD, URL_SAFE},
