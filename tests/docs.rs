@@ -9,9 +9,11 @@ use session_invite::{
     group::{Group, options::Options, template::Wording},
     group_id::GroupId,
     invite::{Envelope, Reply, Request, request},
+    phone::PhoneNumber,
     queue::Names,
     refusal::{Code, Refusal},
-    sessions::{Asked, Outcome, Sent},
+    session_key::SessionKey,
+    sessions::{Outcome, RequestRecord, SentSession},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -46,12 +48,12 @@ fn body(reply: &Reply) -> Value {
 
 #[test]
 fn the_reply_to_a_sent_invite_is_as_its_schema_says() {
-    let sent = Sent {
+    let sent = SentSession {
         session_id: uuid::Uuid::now_v7(),
-        group: 72,
-        session_key: "000456".to_owned(),
-        invitation_text: "Join your session: http://127.0.0.1:8080/s/x (code 000456)".to_owned(),
-        phone: "+11110000000".to_owned(),
+        group: GroupId::new(72).unwrap(),
+        session_key: SessionKey::parse("000456").unwrap(),
+        invitation_text: "Join your session: http://127.0.0.1:8080/s/x (code 000456)".to_owned().into(),
+        phone: PhoneNumber::from_e164("+11110000000").unwrap(),
         expires_at: datetime!(2026-11-23 20:00 UTC),
         provider_message_id: "SM0123456789abcdef0123456789abcdef".to_owned(),
     };
@@ -118,7 +120,8 @@ fn check(body: &str) -> Result<(), Refusal> {
     let request = Request::parse(&envelope)?;
     request.credential(&envelope)?;
     request::groupid(&request, &envelope)?;
-    request.fields(&group(), &mut Asked::default()).map(drop)
+    let mut record = RequestRecord::new(group().id, "gkey:12345".to_owned());
+    request.fields(&group(), &mut record).map(drop)
 }
 
 /// The contract's request, with these fields instead of its own; a field that is `Value::Null` is left out.

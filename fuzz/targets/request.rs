@@ -9,7 +9,7 @@ use session_invite::{
     group_id::GroupId,
     invite::{Envelope, Request, request},
     phone::PhoneNumber,
-    sessions::Asked,
+    sessions::RequestRecord,
 };
 use std::sync::LazyLock;
 
@@ -39,13 +39,13 @@ fuzz_target!(|body: &[u8]| {
     if let Err(refusal) = request::groupid(&request, &envelope) {
         assert_eq!(refusal.field.as_deref(), Some("groupid"), "{refusal:?}");
     }
-    let mut asked = Asked::default();
-    match request.fields(&GROUP, &mut asked) {
-        Ok(()) => {
-            assert!(asked.phone.as_deref().and_then(PhoneNumber::from_e164).is_some());
-            assert!(asked.session_params.len() <= 4096);
+    let mut record = RequestRecord::new(GROUP.id, String::new());
+    match request.fields(&GROUP, &mut record) {
+        Ok(phone) => {
+            assert_eq!(PhoneNumber::from_e164(phone.as_e164()), Some(phone));
+            assert!(record.session_params.len() <= 4096);
             let params: Map<String, Value> =
-                serde_json::from_str(&asked.session_params).expect("what is stored is a JSON object");
+                serde_json::from_str(&record.session_params).expect("what is stored is a JSON object");
             for (name, value) in &params {
                 assert!(
                     !name.contains('\0') && !value.as_str().is_some_and(|text| text.contains('\0')),

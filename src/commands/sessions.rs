@@ -7,9 +7,14 @@ use crate::{
     group_id::GroupId,
     invite::reply::to_the_second,
     output::{Format, plain},
-    sessions::lookup::{self, Filter, Row},
+    sessions::{
+        Status, TextState,
+        lookup::{self, Filter, Row},
+    },
 };
 use anyhow::Context;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use strum::VariantNames;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -38,9 +43,8 @@ enum Command {
         #[arg(long, value_parser = group_id)]
         group: Option<GroupId>,
         /// Only those in this status
-        #[arg(long, value_parser = ["sending", "sent", "delivered", "undelivered", "unknown", "joined", "expired",
-                                    "ended", "rejected", "failed"])]
-        status: Option<String>,
+        #[arg(long, value_parser = statuses())]
+        status: Option<Status>,
         /// Only those of this message id
         #[arg(long, value_name = "ID")]
         message_id: Option<String>,
@@ -85,13 +89,17 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
+fn statuses() -> impl TypedValueParser<Value = Status> {
+    PossibleValuesParser::new(Status::VARIANTS).try_map(|word| word.parse().map_err(|_| "no such status"))
+}
+
 fn cells(row: &Row) -> [String; 8] {
     [
         to_the_second(row.created_at),
         row.id.to_string(),
         row.group_id.to_string(),
         shown(row.session_key.as_ref()),
-        row.status.clone(),
+        row.status.as_str().to_owned(),
         shown(row.phone.as_ref()),
         plain(&row.requested_by),
         shown(row.error_code.as_ref()),
@@ -104,12 +112,12 @@ fn lines(row: &Row) -> Vec<(&'static str, String)> {
         ("id", row.id.to_string()),
         ("group", row.group_id.to_string()),
         ("session key", shown(row.session_key.as_ref())),
-        ("status", row.status.clone()),
+        ("status", row.status.as_str().to_owned()),
         ("error", shown(row.error_code.as_ref())),
         ("what happened", shown(row.error.as_ref().and_then(|error| error["message"].as_str()))),
         ("phone", shown(row.phone.as_ref())),
         ("text", shown(row.invitation_text.as_ref())),
-        ("state of the text", shown(row.text_state.as_ref())),
+        ("state of the text", shown(row.text_state.map(TextState::as_str))),
         ("session type", shown(row.session_type.map(|kind| kind.to_string()))),
         ("session params", row.session_params.to_string()),
         ("requested by", plain(&row.requested_by)),

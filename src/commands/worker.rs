@@ -9,7 +9,7 @@ use crate::{
     limits::Limits,
     optouts::OptOuts,
     queue::{self, Consumer, Consuming, DirectReplies, Events, Names, Publisher, Source},
-    sessions::{self, Fingerprints, Lease, Sessions},
+    sessions::{self, ClaimTimes, Fingerprints, Sessions},
     shutdown,
     sms::Sms,
     supervise::{self, Task, keep_up},
@@ -68,11 +68,11 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
     directory.keep_following(stop.clone());
     let sms = Sms::new(&config.provider).map_err(anyhow::Error::msg)?;
     let provider = &config.provider;
-    let lease = Lease::of(provider.timeout, provider.settle);
+    let times = ClaimTimes::of(provider.timeout, provider.settle);
     let fingerprints = Fingerprints::new(optouts.key());
     let invites = Arc::new(Context {
         authenticator: Authenticator::new(directory.clone(), give_up.clone()),
-        sessions: Sessions::start(pool.clone(), lease, fingerprints.clone(), give_up.clone()),
+        sessions: Sessions::start(pool.clone(), times, fingerprints.clone(), give_up.clone()),
         groups: directory,
         limits: Limits::start(pool.clone(), provider.per_second, stop.clone(), give_up.clone()),
         sms: sms.clone(),

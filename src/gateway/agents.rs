@@ -12,7 +12,8 @@ use crate::{
     limits::NoTurn,
     pasted,
     refusal::{Code, Refusal},
-    sessions::{self, Ending, Live},
+    session_key::SessionKey,
+    sessions::{self, Ending, Live, Status},
 };
 use axum::{
     Json,
@@ -48,7 +49,7 @@ pub struct SessionBody {
     session_key: String,
     #[schema(minimum = 1)]
     groupid: i64,
-    status: Status,
+    status: LiveStatus,
     #[schema(required)]
     sessiontype: Option<i32>,
     #[schema(value_type = Object)]
@@ -66,7 +67,7 @@ pub struct SessionBody {
 #[derive(Serialize, ToSchema, Debug, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = Status)]
-enum Status {
+enum LiveStatus {
     Sending,
     Sent,
     Delivered,
@@ -88,20 +89,20 @@ pub struct KeyBody {
 
 impl From<Live> for SessionBody {
     fn from(live: Live) -> Self {
-        let status = match live.status.as_str() {
-            "ended" => Status::Ended,
+        let status = match live.status {
+            Status::Ended => LiveStatus::Ended,
             // Joined while its text is still under way, which is recorded in its own time.
-            _ if live.joined_at.is_some() => Status::Joined,
-            "sending" => Status::Sending,
-            "sent" => Status::Sent,
-            "delivered" => Status::Delivered,
-            "undelivered" => Status::Undelivered,
-            "joined" => Status::Joined,
-            _ => Status::Unknown,
+            _ if live.joined_at.is_some() => LiveStatus::Joined,
+            Status::Sending => LiveStatus::Sending,
+            Status::Sent => LiveStatus::Sent,
+            Status::Delivered => LiveStatus::Delivered,
+            Status::Undelivered => LiveStatus::Undelivered,
+            Status::Joined => LiveStatus::Joined,
+            Status::Unknown | Status::Expired | Status::Rejected | Status::Failed => LiveStatus::Unknown,
         };
         Self {
             session_id: live.id,
-            session_key: live.session_key,
+            session_key: live.session_key.as_str().to_owned(),
             groupid: live.group_id,
             status,
             sessiontype: live.session_type,
@@ -203,7 +204,7 @@ async fn asked(
     uri: &Uri,
     headers: &HeaderMap,
     body: Result<Content, Problem>,
-) -> Result<(Caller, String), Problem> {
+) -> Result<(Caller, SessionKey), Problem> {
     let body = body?.0;
     let written = written_key(headers, &body)?;
     let caller = caller::agent(gateway, headers, uri).await?;
@@ -228,18 +229,16 @@ fn written_key(headers: &HeaderMap, body: &[u8]) -> Result<Result<Option<String>
     })
 }
 
-fn key(given: Option<String>) -> Result<String, Refusal> {
-    let Some(key) = given else {
+fn key(given: Option<String>) -> Result<SessionKey, Refusal> {
+    let Some(text) = given else {
         return Err(Refusal::new(Code::FieldMissing, "sessionKey is missing").field(SESSION_KEY));
     };
-    let fits = (4..=12).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_digit());
-    if fits {
-        return Ok(key);
-    }
-    let refusal = wrong_key();
-    Err(match pasted::stray(&key) {
-        Some(stray) => Refusal { message: format!("{}, and holds {stray}", refusal.message), ..refusal },
-        None => refusal,
+    SessionKey::parse(&text).ok_or_else(|| {
+        let refusal = wrong_key();
+        match pasted::stray(&text) {
+            Some(stray) => Refusal { message: format!("{}, and holds {stray}", refusal.message), ..refusal },
+            None => refusal,
+        }
     })
 }
 

@@ -2,6 +2,10 @@
 
 use crate::group_id::GroupId;
 use crate::masked::debug_shows;
+use crate::{
+    session_key::{SessionKey, Token},
+    sms_text::SmsText,
+};
 use std::fmt;
 use url::Url;
 
@@ -12,9 +16,8 @@ pub const MAX_CHARS: usize = 1600;
 /// Most texts fit into one SMS, of so many characters.
 const ONE_SMS: usize = 160;
 
-/// The longest values that a text can be made with: a key of ten digits, a token of sixteen characters, the last id.
-const LONGEST: Values<'_> =
-    Values { key: "0000000000", token: "0000000000000000", group: GroupId::new(GroupId::MAX).unwrap() };
+/// Digits of the longest key that a text is checked with.
+const LONGEST_KEY: usize = 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Placeholder {
@@ -92,12 +95,18 @@ pub enum TemplateError {
 /// What is filled in for one session.
 #[derive(Clone, Copy)]
 pub struct Values<'a> {
-    pub key: &'a str,
-    pub token: &'a str,
+    pub key: &'a SessionKey,
+    pub token: &'a Token,
     pub group: GroupId,
 }
 
 debug_shows!(Values<'_> { group });
+
+/// The longest values that a text can be made with, as a template sees them.
+fn with_longest<T>(see: impl FnOnce(&Values<'_>) -> T) -> T {
+    const LAST: GroupId = GroupId::new(GroupId::MAX).unwrap();
+    see(&Values { key: &SessionKey::example(LONGEST_KEY), token: &Token::example(), group: LAST })
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Template(Vec<Part>);
@@ -137,15 +146,15 @@ impl Wording {
         if !identifies {
             return Err(TemplateError::NoKeyOrToken);
         }
-        let longest = wording.render(&LONGEST).chars().count();
+        let longest = with_longest(|values| wording.render(values).as_str().chars().count());
         if longest > MAX_CHARS { Err(TemplateError::TooLong(longest)) } else { Ok(wording) }
     }
 
     /// The text for one session.
-    pub fn render(&self, values: &Values<'_>) -> String {
+    pub fn render(&self, values: &Values<'_>) -> SmsText {
         let mut text = String::with_capacity(ONE_SMS);
         self.text.render(&mut text, values, Some(&self.link));
-        text
+        text.into()
     }
 }
 
@@ -174,7 +183,7 @@ impl JoinUrl {
 impl Template {
     fn is_url(&self, which: Which) -> Result<(), TemplateError> {
         let mut longest = String::new();
-        self.render(&mut longest, &LONGEST, None);
+        with_longest(|values| self.render(&mut longest, values, None));
         if is_web_url(&longest) { Ok(()) } else { Err(TemplateError::NotAUrl { which }) }
     }
 
@@ -223,8 +232,8 @@ impl Template {
                         link.render(text, values, None);
                     }
                 }
-                Part::Placeholder(Placeholder::Key) => text.push_str(values.key),
-                Part::Placeholder(Placeholder::Token) => text.push_str(values.token),
+                Part::Placeholder(Placeholder::Key) => text.push_str(values.key.as_str()),
+                Part::Placeholder(Placeholder::Token) => text.push_str(values.token.as_str()),
                 Part::Placeholder(Placeholder::Group) => text.push_str(&values.group.to_string()),
             }
         }
@@ -254,9 +263,15 @@ mod tests {
 
     const BASE: &str = "https://invite.example";
 
+    fn with_values<T>(see: impl FnOnce(&Values<'_>) -> T) -> T {
+        let key = SessionKey::parse("012345").unwrap();
+        let token = Token::parse("abcdefgh12345678").unwrap();
+        see(&Values { key: &key, token: &token, group: GroupId::new(72).unwrap() })
+    }
+
     fn rendered(text: &str, link: Option<&str>) -> String {
-        let values = Values { key: "012345", token: "abcdefgh12345678", group: GroupId::new(72).unwrap() };
-        Wording::check(text, link, BASE).unwrap().render(&values)
+        let wording = Wording::check(text, link, BASE).unwrap();
+        with_values(|values| wording.render(values).as_str().to_owned())
     }
 
     #[test]
@@ -305,10 +320,10 @@ mod tests {
 
     #[test]
     fn visitors_go_on_to_a_url_of_their_session() {
-        let values = Values { key: "012345", token: "abcdefgh12345678", group: GroupId::new(72).unwrap() };
         let url = JoinUrl::parse("https://e.com/{group}?code={key}#{token}").unwrap();
-        assert_eq!(url.render(&values), "https://e.com/72?code=012345#abcdefgh12345678");
-        assert_eq!(JoinUrl::parse("https://e.com/").unwrap().render(&values), "https://e.com/");
+        let rendered = |url: &JoinUrl| with_values(|values| url.render(values));
+        assert_eq!(rendered(&url), "https://e.com/72?code=012345#abcdefgh12345678");
+        assert_eq!(rendered(&JoinUrl::parse("https://e.com/").unwrap()), "https://e.com/");
         for bad in ["javascript:alert(1)", "/join/{key}", "https://{link}", "https://e.com/ {key}", ""] {
             assert!(JoinUrl::parse(bad).is_err(), "{bad}");
         }

@@ -2,7 +2,7 @@
 
 use crate::{
     metrics::Metric,
-    sessions::{Fate, Standing},
+    sessions::{ClaimResult, SessionRow},
     sms::Answer,
 };
 use metrics::{Counter, Histogram, counter, histogram};
@@ -91,9 +91,9 @@ pub(super) fn attempted(answer: &Answer, since: Instant) {
 }
 
 /// A further attempt begins.
-pub(super) fn tried_again(row: &Standing) {
-    let (reason, resolution) = match row.text_state.as_deref() {
-        Some("waiting") => ("unavailable", None),
+pub(super) fn tried_again(row: &SessionRow) {
+    let (reason, resolution) = match row {
+        _ if row.is_waiting() => ("unavailable", None),
         _ if row.is_absent() => ("not_found", Some("not_found")),
         _ => ("unknown", Some("sent_again")),
     };
@@ -125,9 +125,9 @@ pub(super) fn looked_up(result: LookupResult) {
 }
 
 /// An invite ends without a further attempt.
-pub(super) fn closed(row: &Standing, fate: &Fate) {
-    if row.text_state.as_deref() != Some("waiting") {
-        resolved(if matches!(fate, Fate::Unknown(_)) { "given_up" } else { "not_found" });
+pub(super) fn closed(row: &SessionRow, result: &ClaimResult) {
+    if !row.is_waiting() {
+        resolved(if matches!(result, ClaimResult::Unknown(_)) { "given_up" } else { "not_found" });
     }
 }
 

@@ -7,7 +7,7 @@ use super::group_disabled;
 use crate::{
     config::WhenUnsure,
     refusal::{Code, Refusal},
-    sessions::{Fate, Session, Standing, too_late, unknown},
+    sessions::{Claim, ClaimResult, SessionRow, too_late, unknown},
     sms::{Answer, Later},
 };
 use std::{ops::Range, time::Duration};
@@ -63,14 +63,14 @@ pub enum Step {
     /// Hand the text over once more.
     Send,
     /// Nothing more can be done for it.
-    Close(Fate),
+    Close(ClaimResult),
     /// Too many workers have died with it.
     GiveUp,
 }
 
 /// What a row asks for next. A group that is switched off sends nothing more: what surely has no text is refused, and
 /// what may have one is looked for, and not sent again.
-pub fn next_step(row: &Standing, policy: &Policy, group: Switch) -> Step {
+pub fn next_step(row: &SessionRow, policy: &Policy, group: Switch) -> Step {
     if !row.in_hand() {
         return Step::Answer;
     }
@@ -78,7 +78,7 @@ pub fn next_step(row: &Standing, policy: &Policy, group: Switch) -> Step {
         return Step::GiveUp;
     }
     let over = row.session_left <= 0.0;
-    if row.text_state.as_deref() == Some("waiting") {
+    if row.is_waiting() {
         return match row.lease_left {
             _ if group == Switch::Off => Step::Close(closed(row.unsettled, group_disabled())),
             _ if over || row.is_late() => Step::Close(closed(row.unsettled, too_late())),
@@ -90,7 +90,7 @@ pub fn next_step(row: &Standing, policy: &Policy, group: Switch) -> Step {
     if row.unsure_for < 0.0 {
         return Step::InHand(seconds(-row.unsure_for));
     }
-    let never_settled = Step::Close(Fate::Unknown(unknown()));
+    let never_settled = Step::Close(ClaimResult::Unknown(unknown()));
     if over {
         return never_settled;
     }
@@ -114,7 +114,7 @@ pub fn next_step(row: &Standing, policy: &Policy, group: Switch) -> Step {
     }
 }
 
-fn look_or_wait(row: &Standing) -> Step {
+fn look_or_wait(row: &SessionRow) -> Step {
     let between = BETWEEN_LOOKS.as_secs_f64();
     let due_in = match (row.looks, row.looked_ago) {
         (1.., Some(ago)) => {
@@ -129,53 +129,55 @@ fn look_or_wait(row: &Standing) -> Step {
 }
 
 /// What the provider's answer to a try means for the session.
-pub fn after_try(answer: Answer, session: &Session, policy: &Policy) -> Fate {
-    after_try_jittered(answer, session, policy, rand::random_range(JITTER))
+pub fn after_try(answer: Answer, claim: &Claim, policy: &Policy) -> ClaimResult {
+    after_try_jittered(answer, claim, policy, rand::random_range(JITTER))
 }
 
 /// Pure, and whole: `jitter` is what was drawn.
-fn after_try_jittered(answer: Answer, session: &Session, policy: &Policy, jitter: f64) -> Fate {
+fn after_try_jittered(answer: Answer, claim: &Claim, policy: &Policy, jitter: f64) -> ClaimResult {
     match answer {
-        Answer::Accepted { sid } => Fate::Accepted { provider_message_id: sid },
-        Answer::Refused(refusal) => closed(session.unsettled, refusal),
+        Answer::Accepted { sid } => ClaimResult::Accepted { provider_message_id: sid },
+        Answer::Refused(refusal) => closed(claim.unsettled, refusal),
         Answer::Later { retry_after, why } => {
             let mut refusal = unavailable(retry_after);
             if let Later::Account { provider_code } = why {
                 refusal.provider_code = provider_code;
             }
-            if has_no_try_left(session.attempts, policy) {
-                return closed(session.unsettled, refusal);
+            if has_no_try_left(claim.attempts, policy) {
+                return closed(claim.unsettled, refusal);
             }
-            let after = delay(session.attempts, jitter).max(retry_after.map(round_up).unwrap_or_default());
+            let after = delay(claim.attempts, jitter).max(retry_after.map(round_up).unwrap_or_default());
             // A sender who waits for nothing is told so at once.
-            if after >= session.left() {
-                return closed(session.unsettled, refusal);
+            if after >= claim.left() {
+                return closed(claim.unsettled, refusal);
             }
-            Fate::Waiting { after }
+            ClaimResult::Waiting { after }
         }
         // The lease was over before a byte was written.
-        Answer::Withheld => Fate::Waiting { after: Duration::from_secs(1) },
+        Answer::Withheld => ClaimResult::Waiting { after: Duration::from_secs(1) },
         Answer::PerhapsSent { .. } => match policy.when_unsure {
-            WhenUnsure::Look | WhenUnsure::Fail => Fate::Unsure { rest: policy.settle, again: FIRST_LOOK },
+            WhenUnsure::Look | WhenUnsure::Fail => {
+                ClaimResult::Unsure { rest: policy.settle, again: FIRST_LOOK }
+            }
             WhenUnsure::Resend => {
-                let after = delay(session.attempts, jitter);
-                if has_no_try_left(session.attempts, policy) || after >= session.left() {
-                    return Fate::Unknown(unknown());
+                let after = delay(claim.attempts, jitter);
+                if has_no_try_left(claim.attempts, policy) || after >= claim.left() {
+                    return ClaimResult::Unknown(unknown());
                 }
-                Fate::Unsure { rest: after, again: after }
+                ClaimResult::Unsure { rest: after, again: after }
             }
         },
     }
 }
 
 /// Until a look that failed is made again: a provider in trouble is not asked harder.
-pub fn look_again_after(row: &Standing) -> Duration {
+pub fn look_again_after(row: &SessionRow) -> Duration {
     Duration::from_secs(if row.unsure_for < 60.0 { 5 } else { 30 })
 }
 
 /// Surely no text, unless one of an earlier try was never looked for.
-fn closed(unsettled: bool, refusal: Refusal) -> Fate {
-    if unsettled { Fate::Unknown(unknown()) } else { Fate::Refused(refusal) }
+fn closed(unsettled: bool, refusal: Refusal) -> ClaimResult {
+    if unsettled { ClaimResult::Unknown(unknown()) } else { ClaimResult::Refused(refusal) }
 }
 
 fn has_no_try_left(attempts: i32, policy: &Policy) -> bool {

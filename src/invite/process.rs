@@ -12,12 +12,16 @@ use super::{
 use crate::{
     config::AgeLimits,
     failpoint,
-    group::template::Values,
-    group_id::GroupId,
-    limits::Slot,
+    group::{GroupId, directory::Directory, template::Values},
+    limits::{Limits, Slot},
+    metrics::{self, Stage},
+    optouts::OptOuts,
+    phone::PhoneNumber,
     refusal::{Code, Refusal},
+    session_key::{SessionKey, Token},
     sessions::{
-        About, Asked, Fate, Gate, Opened, Opening, Recorded, Repeated, SessionKey, Standing, Token, too_late,
+        ClaimResult, Continuation, Duplicate, NewSession, OpenResult, RequestRecord, SessionRow, Sessions,
+        too_late,
     },
     trouble::Trouble,
 };
@@ -53,40 +57,49 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Tro
     let Shaped { request, groupid } = shaped;
 
     // From here on, whatever happens leaves a row.
-    let mut about = about(&ctx.age, envelope, &caller);
-    let mut asked = Asked { session_params: "{}".to_owned(), ..Asked::default() };
-    if let Err(refusal) = check(&ctx.age, envelope, &request, &caller, groupid, &mut asked) {
-        if refusal.code == Code::GroupDisabled && request.fields(&caller.group, &mut asked).is_ok() {
-            return Box::pin(switched_off(ctx, envelope, &about, &asked, refusal)).await;
+    let mut record = record(&ctx.age, envelope, &caller);
+    let phone = match check(&ctx.age, envelope, &request, &caller, groupid, &mut record) {
+        Ok(phone) => phone,
+        Err(refusal) => {
+            if refusal.code == Code::GroupDisabled && request.fields(&caller.group, &mut record).is_ok() {
+                return Box::pin(switched_off(ctx, envelope, &record, refusal)).await;
+            }
+            return Ok(Reply::to(&ctx.sessions.refuse(&record, refusal).await?).into());
         }
-        return Ok(Reply::to(&ctx.sessions.refuse(&about, &asked, refusal).await?).into());
-    }
+    };
     if is_too_old(ctx, envelope) {
-        return refuse(ctx, envelope, &about, &asked, too_late()).await;
+        return refuse(ctx, envelope, &record, too_late()).await;
     }
     let group = &caller.group;
-    let phone = asked.phone.as_deref().unwrap_or_default();
-    let permits = match ctx.limits.admit(group, phone).await? {
+    let permits = match ctx.limits.admit(group, &phone).await? {
         Ok(permits) => permits,
-        Err(refusal) => return refuse(ctx, envelope, &about, &asked, refusal).await,
+        Err(refusal) => return refuse(ctx, envelope, &record, refusal).await,
     };
 
-    let text = |key: &SessionKey, token: &Token| {
-        group.wording.render(&Values { key: key.as_str(), token: token.as_str(), group: group.id })
-    };
-    let gate = Gate {
-        sender: ctx.sms.sender(group.options.sms_from.as_deref()),
-        hashes: ctx.optouts.hashes(phone),
-        per_number: group.options.per_number,
+    let sender = ctx.sms.sender(group.options.sms_from.as_deref());
+    let hashes = ctx.optouts.hashes(&phone);
+    let draw = |nth| {
+        let (key, token) = (SessionKey::draw(group.options.key_length, nth), Token::draw());
+        let text = group.wording.render(&Values { key: &key, token: &token, group: group.id });
+        NewSession {
+            key,
+            token,
+            text,
+            phone: phone.clone(),
+            ttl: group.options.session_ttl,
+            sender: sender.clone(),
+            hashes,
+            per_number: group.options.per_number,
+        }
     };
     let (place, session) = loop {
         // Whoever is worked alone sends nothing here, and waits for no turn.
         let patience = limits(&ctx.age, envelope).0;
         let turn = match envelope.tries {
-            0 => turn(ctx, envelope, &gate.sender, patience).await?,
+            0 => turn(ctx, envelope, &sender, patience).await?,
             _ => Some(Slot::unbounded()),
         };
-        let Some(turn) = turn else { return refuse(ctx, envelope, &about, &asked, too_late()).await };
+        let Some(turn) = turn else { return refuse(ctx, envelope, &record, too_late()).await };
         // A place at the provider before the row: what is begun is sent at once.
         let since = Instant::now();
         let place = ctx.sms.place().await?;
@@ -96,58 +109,52 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Tro
         }
         // The waits for a turn and a place may have been long.
         if is_switched_off(ctx, group.id) {
-            return refuse(ctx, envelope, &about, &asked, group_disabled()).await;
+            return refuse(ctx, envelope, &record, group_disabled()).await;
         }
-        (about.deadline, about.own_limit) = limits(&ctx.age, envelope);
-        let opening = Opening {
-            about: &about,
-            asked: &asked,
-            key_length: group.options.key_length,
-            ttl: group.options.session_ttl,
-            gate: &gate,
-            text: &text,
-        };
+        (record.deadline, record.own_limit) = limits(&ctx.age, envelope);
         let since = Instant::now();
-        let opened = ctx.sessions.open(&opening).await?;
+        let opened = ctx.sessions.open(&record, draw).await?;
         metrics::took(Stage::Insert, since);
         match opened {
-            Opened::New(session) => {
+            OpenResult::New(session) => {
                 turn.used();
-                break (place, *session);
+                break (place, session);
             }
-            Opened::Ours(row) => return pursue(ctx, envelope, *row).await,
-            Opened::Refused(outcome) => return Ok(Reply::to(&outcome).into()),
-            Opened::Taken => {}
+            OpenResult::Ours(row) => return pursue(ctx, envelope, *row).await,
+            OpenResult::Refused(outcome) => return Ok(Reply::to(&outcome).into()),
+            OpenResult::Taken => {}
         }
         // Whoever waits for another's outcome takes nobody's place.
         drop(place);
-        if let Some(repeated) = ctx.sessions.repeat(&about, &asked).await? {
-            return repeat(ctx, envelope, repeated, &about, &asked).await;
+        if let Some(repeated) = ctx.sessions.repeat(&record).await? {
+            return repeat(ctx, envelope, repeated, &record).await;
         }
     };
     permits.used();
-    ctx.limits.texting(group.id, phone);
+    ctx.limits.texting(group.id, &phone);
     failpoint::hit("begun");
     if envelope.tries > 0 {
         // It was worked alone up to here, and ended no process. A copy waits for the provider, so that nobody waits for it.
-        let recorded = ctx.sessions.record(session, Fate::Waiting { after: Duration::ZERO }).await?;
+        let recorded = ctx.sessions.record(session, ClaimResult::Waiting { after: Duration::ZERO }).await?;
         return match recorded {
-            Recorded::Open(resume) => Ok(Progress::Later(resume)),
-            Recorded::Outcome(_) | Recorded::Lost => Err(Trouble::Stopping),
+            Continuation::Later(resume) => Ok(Progress::Later(resume)),
+            Continuation::Outcome(_) | Continuation::Lost => Err(Trouble::Stopping),
         };
     }
     if envelope.withdrawn.is_cancelled() {
         // The message is another worker's by now, which may have had it before the row was there. Surely not handed over:
         // whoever finds the row begins where this one has ended.
-        ctx.sessions.record(session, Fate::Waiting { after: Duration::ZERO }).await?;
+        ctx.sessions.record(session, ClaimResult::Waiting { after: Duration::ZERO }).await?;
         return Err(Trouble::Stopping);
     }
     let id = session.id;
     // So may have been the wait for the database.
     if is_too_old(ctx, envelope) {
-        return match ctx.sessions.record(session, Fate::Refused(too_late())).await? {
-            Recorded::Outcome(outcome) => Ok(Reply::to(&outcome).into()),
-            Recorded::Open(_) | Recorded::Lost => pursue(ctx, envelope, ctx.sessions.again(id).await?).await,
+        return match ctx.sessions.record(session, ClaimResult::Refused(too_late())).await? {
+            Continuation::Outcome(outcome) => Ok(Reply::to(&outcome).into()),
+            Continuation::Later(_) | Continuation::Lost => {
+                pursue(ctx, envelope, ctx.sessions.again(id).await?).await
+            }
         };
     }
     match hand_over(ctx, envelope, place, session, group).await? {
@@ -161,15 +168,14 @@ pub async fn process(ctx: &Context, envelope: &Envelope) -> Result<Progress, Tro
 async fn switched_off(
     ctx: &Context,
     envelope: &Envelope,
-    about: &About,
-    asked: &Asked,
+    record: &RequestRecord,
     refusal: Refusal,
 ) -> Result<Progress, Trouble> {
-    match ctx.sessions.refuse_new(about, asked, refusal.clone()).await? {
+    match ctx.sessions.refuse_new(record, refusal.clone()).await? {
         Ok(outcome) => Ok(Reply::to(&outcome).into()),
-        Err(Repeated::Same(row)) => pursue(ctx, envelope, *row).await,
+        Err(Duplicate::Same(row)) => pursue(ctx, envelope, *row).await,
         // The group comes before the id.
-        Err(Repeated::Conflict) => Ok(Reply::to(&ctx.sessions.refuse(about, asked, refusal).await?).into()),
+        Err(Duplicate::Conflict) => Ok(Reply::to(&ctx.sessions.refuse(record, refusal).await?).into()),
     }
 }
 
@@ -182,17 +188,16 @@ fn is_switched_off(ctx: &Context, group: GroupId) -> bool {
 async fn refuse(
     ctx: &Context,
     envelope: &Envelope,
-    about: &About,
-    asked: &Asked,
+    record: &RequestRecord,
     refusal: Refusal,
 ) -> Result<Progress, Trouble> {
-    match ctx.sessions.refuse_new(about, asked, refusal).await? {
+    match ctx.sessions.refuse_new(record, refusal).await? {
         Ok(outcome) => Ok(Reply::to(&outcome).into()),
-        Err(repeated) => repeat(ctx, envelope, repeated, about, asked).await,
+        Err(repeated) => repeat(ctx, envelope, repeated, record).await,
     }
 }
 
-async fn resumed(ctx: &Context, envelope: &Envelope) -> Result<Option<Standing>, Trouble> {
+async fn resumed(ctx: &Context, envelope: &Envelope) -> Result<Option<SessionRow>, Trouble> {
     match envelope.ticket {
         Some((session, ticket)) => ctx.sessions.resume(session, ticket).await,
         None => Ok(None),
@@ -203,14 +208,14 @@ async fn recall(
     ctx: &Context,
     envelope: &Envelope,
     group: Option<&GroupId>,
-) -> Result<Option<Standing>, Trouble> {
+) -> Result<Option<SessionRow>, Trouble> {
     match (envelope.came_before(), group, envelope.idempotency_key()) {
         (true, Some(group), Ok(id)) => ctx.sessions.recall(*group, id, &envelope.sha256()).await,
         _ => Ok(None),
     }
 }
 
-/// Whether the group is on, fields and phone. The benchmark goes through here too, and through [`about`].
+/// Whether the group is on, fields and phone. The benchmark goes through here too, and through [`record`].
 #[doc(hidden)]
 pub fn check(
     age: &AgeLimits,
@@ -218,8 +223,8 @@ pub fn check(
     request: &Request<'_>,
     caller: &Caller,
     groupid: Result<GroupId, Refusal>,
-    asked: &mut Asked,
-) -> Result<(), Refusal> {
+    record: &mut RequestRecord,
+) -> Result<PhoneNumber, Refusal> {
     caller.enabled()?;
     groupid?;
     envelope.idempotency_key()?;
@@ -227,20 +232,18 @@ pub fn check(
         let message = "the message needs a timestamp, as its age is unknown without one";
         return Err(Refusal::new(Code::FieldMissing, message).field("timestamp"));
     }
-    request.fields(&caller.group, asked)
+    request.fields(&caller.group, record)
 }
 
 /// What the row says of the request and its sender.
 #[doc(hidden)]
-pub fn about(age: &AgeLimits, envelope: &Envelope, caller: &Caller) -> About {
+pub fn record(age: &AgeLimits, envelope: &Envelope, caller: &Caller) -> RequestRecord {
     // Text in PostgreSQL holds no U+0000; other control characters would trouble whoever reads the table.
     let plain = |id: &str| {
         if has_control(id) { id.replace(char::is_control, "\u{fffd}") } else { id.to_owned() }
     };
     let (deadline, own_limit) = limits(age, envelope);
-    About {
-        group: caller.group.id,
-        requested_by: caller.requested_by.clone(),
+    RequestRecord {
         message_id: envelope.idempotency_key().ok().flatten().map(str::to_owned),
         correlation_id: envelope.correlation_id.as_deref().map(plain),
         request_sha256: envelope.sha256(),
@@ -248,6 +251,7 @@ pub fn about(age: &AgeLimits, envelope: &Envelope, caller: &Caller) -> About {
         received: envelope.received.unwrap_or_else(Instant::now),
         deadline,
         own_limit,
+        ..RequestRecord::new(caller.group.id, caller.requested_by.clone())
     }
 }
 
@@ -275,17 +279,15 @@ fn own_limit(envelope: &Envelope, age: Option<Duration>) -> Option<Duration> {
 async fn repeat(
     ctx: &Context,
     envelope: &Envelope,
-    repeated: Repeated,
-    about: &About,
-    asked: &Asked,
+    repeated: Duplicate,
+    record: &RequestRecord,
 ) -> Result<Progress, Trouble> {
     match repeated {
-        Repeated::Same(row) => pursue(ctx, envelope, *row).await,
-        Repeated::Conflict => {
-            // The field says which id: an HTTP client knows it as the Idempotency-Key.
-            let message = "this id was used for an invite with another content";
+        Duplicate::Same(row) => pursue(ctx, envelope, *row).await,
+        Duplicate::Conflict => {
+            let message = "this message_id was used for an invite with another content";
             let refusal = Refusal::new(Code::IdempotencyConflict, message).field("message_id");
-            Ok(Reply::to(&ctx.sessions.refuse(about, asked, refusal).await?).into())
+            Ok(Reply::to(&ctx.sessions.refuse(record, refusal).await?).into())
         }
     }
 }

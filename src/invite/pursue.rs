@@ -10,10 +10,12 @@ use crate::{
     db::Passing,
     failpoint,
     group::Group,
-    group_id::GroupId,
+    metrics::{self, Look, Stage},
     optouts::Source,
     refusal::Code,
-    sessions::{self, Fate, Permission, Recipient, Recorded, Session, Standing, opted_out, unknown},
+    sessions::{
+        Claim, ClaimResult, Continuation, Permission, Recipient, SessionRow, TextParts, opted_out, unknown,
+    },
     sms::{Answer, Place, Text, Wanted},
     traceparent::TraceParent,
     trouble::Trouble,
@@ -36,12 +38,12 @@ const ALONE: Duration = Duration::from_secs(1);
 pub fn pursue<'a>(
     ctx: &'a Context,
     envelope: &'a Envelope,
-    row: Standing,
+    row: SessionRow,
 ) -> BoxFuture<'a, Result<Progress, Trouble>> {
     Box::pin(step_by_step(ctx, envelope, row))
 }
 
-async fn step_by_step(ctx: &Context, envelope: &Envelope, mut row: Standing) -> Result<Progress, Trouble> {
+async fn step_by_step(ctx: &Context, envelope: &Envelope, mut row: SessionRow) -> Result<Progress, Trouble> {
     let (begun, mut pause) = (Instant::now(), Duration::from_millis(20));
     let mut switch = Switch::On;
     loop {
@@ -60,9 +62,9 @@ async fn step_by_step(ctx: &Context, envelope: &Envelope, mut row: Standing) -> 
             }
             Step::InHand(left) => return Ok(Progress::Later(row.resume_after(left.min(NOT_SOON)))),
             Step::Wait(after) => return Ok(Progress::Later(row.resume_after(after))),
-            Step::Close(fate) => {
-                metrics::closed(&row, &fate);
-                ctx.sessions.close(&row, &fate).await?;
+            Step::Close(result) => {
+                metrics::closed(&row, &result);
+                ctx.sessions.close(&row, &result).await?;
             }
             Step::Look => {
                 if !look(ctx, &row).await? {
@@ -94,19 +96,23 @@ enum Tried {
 
 /// One further try, unless its group was switched off or its visitor has opted out since. Both are looked at in the
 /// database, and once more by the claim, as the waits for a turn and a place may be long.
-async fn send_again(ctx: &Context, envelope: &Envelope, row: &Standing) -> Result<Tried, Trouble> {
+async fn send_again(ctx: &Context, envelope: &Envelope, row: &SessionRow) -> Result<Tried, Trouble> {
     let group = group(ctx, row)?;
     let sender = ctx.sms.sender(group.options.sms_from.as_deref());
-    let recipient =
-        Recipient { sender: &sender, hashes: ctx.optouts.hashes(row.phone.as_deref().unwrap_or_default()) };
+    let hashes = ctx.optouts.hashes(row.text_parts()?.phone);
+    let recipient = Recipient { sender: &sender, hashes };
     match ctx.sessions.may_send(row, &recipient).await? {
         Permission::Granted => {}
         Permission::SwitchedOff => return Ok(Tried::SwitchedOff),
         Permission::OptedOut => {
             let may_have_a_text = row.unsettled || row.unsure_unless_looked();
-            let fate = if may_have_a_text { Fate::Unknown(unknown()) } else { Fate::Refused(opted_out()) };
-            metrics::closed(row, &fate);
-            ctx.sessions.close(row, &fate).await?;
+            let result = if may_have_a_text {
+                ClaimResult::Unknown(unknown())
+            } else {
+                ClaimResult::Refused(opted_out())
+            };
+            metrics::closed(row, &result);
+            ctx.sessions.close(row, &result).await?;
             return Ok(Tried::Not);
         }
     }
@@ -117,11 +123,11 @@ async fn send_again(ctx: &Context, envelope: &Envelope, row: &Standing) -> Resul
     if envelope.withdrawn.is_cancelled() {
         return Err(Trouble::Stopping);
     }
-    let Some(session) = ctx.sessions.claim(row, &recipient).await? else { return Ok(Tried::Not) };
+    let Some(claim) = ctx.sessions.claim(row, &recipient).await? else { return Ok(Tried::Not) };
     turn.used();
     metrics::tried_again(row);
     failpoint::hit("claimed");
-    let progress = hand_over(ctx, envelope, place, session, &group).await?;
+    let progress = hand_over(ctx, envelope, place, claim, &group).await?;
     Ok(progress.map_or(Tried::Not, Tried::Answered))
 }
 
@@ -130,30 +136,30 @@ pub async fn hand_over(
     ctx: &Context,
     envelope: &Envelope,
     place: Place,
-    session: Session,
+    claim: Claim,
     group: &Group,
 ) -> Result<Option<Progress>, Trouble> {
     let asked_at = Instant::now();
-    let answer = place.send(&message(ctx, envelope, group, &session)).await;
-    metrics::attempted(&answer, asked_at);
+    let answer = place.send(&message(ctx, envelope, group, &claim)).await;
+    metrics::texted(&answer, asked_at);
     failpoint::hit("accepted");
-    tell(&answer, &session);
+    tell(&answer, &claim);
     if let Answer::Refused(refusal) = &answer
         && refusal.code == Code::OptedOut
     {
-        Box::pin(remember_opt_out(ctx, group, &session)).await;
+        Box::pin(remember_opt_out(ctx, group, &claim)).await;
     }
-    let fate = after_try(answer, &session, &ctx.policy);
-    // Recorded before it is told: a redelivery then finds the outcome.
+    let result = after_try(answer, &claim, &ctx.policy);
+    // Continuation before it is told: a redelivery then finds the outcome.
     let answered = Instant::now();
-    let recorded = ctx.sessions.record(session, fate).await?;
+    let recorded = ctx.sessions.record(claim, result).await?;
     metrics::took(Stage::Record, answered);
     failpoint::hit("recorded");
     Ok(match recorded {
-        Recorded::Outcome(outcome) => Some(Reply::to(&outcome).into()),
-        Recorded::Open(resume) => Some(Progress::Later(resume)),
-        Recorded::Lost => {
-            metrics::claim_lost();
+        Continuation::Outcome(outcome) => Some(Reply::to(&outcome).into()),
+        Continuation::Later(resume) => Some(Progress::Later(resume)),
+        Continuation::Lost => {
+            metrics::overtaken();
             None
         }
     })
@@ -161,24 +167,22 @@ pub async fn hand_over(
 
 /// The provider says that the number wants no texts from this sender: nobody asks again. If that cannot be written down
 /// now, the next text is refused by the provider again.
-async fn remember_opt_out(ctx: &Context, group: &Group, session: &Session) {
+async fn remember_opt_out(ctx: &Context, group: &Group, claim: &Claim) {
     let sender = ctx.sms.sender(group.options.sms_from.as_deref());
-    match ctx.optouts.record(&sender, &session.phone, Source::Provider).await {
-        Ok(true) => metrics::provider_optout(),
+    match ctx.optouts.record(&sender, claim.phone.as_e164(), Source::Provider).await {
+        Ok(true) => metrics::opted_out(),
         Ok(false) => {}
         Err(error) => {
-            tracing::warn!(session = %session.id, error = %error.summary(), "an opt-out is not recorded");
+            tracing::warn!(session = %claim.id, error = %error.summary(), "an opt-out is not recorded");
         }
     }
 }
 
 /// One look at the provider's list; whether it could be made.
-async fn look(ctx: &Context, row: &Standing) -> Result<bool, Trouble> {
+async fn look(ctx: &Context, row: &SessionRow) -> Result<bool, Trouble> {
     let place = ctx.sms.place().await?;
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    let (to, key, token) = (text(&row.phone), text(&row.session_key), text(&row.token));
-    let whole = text(&row.invitation_text);
-    let wanted = Wanted { to: &to, key: &key, token: &token, text: &whole, since: row.created_at };
+    let TextParts { key, token, text, phone } = row.text_parts()?;
+    let wanted = Wanted { to: phone, key, token, text, since: row.created_at };
     let found = match place.look(&wanted).await {
         Ok(found) => ctx.sessions.not_taken(row, found).await?,
         Err(error) => {
@@ -204,39 +208,37 @@ async fn look(ctx: &Context, row: &Standing) -> Result<bool, Trouble> {
 }
 
 /// The group of a row, as it is now: its sender may have been mended since.
-fn group(ctx: &Context, row: &Standing) -> Result<Arc<Group>, Trouble> {
-    let id = GroupId::new(row.group_id);
-    id.and_then(|id| ctx.groups.snapshot().group(id).cloned()).ok_or_else(|| {
+fn group(ctx: &Context, row: &SessionRow) -> Result<Arc<Group>, Trouble> {
+    ctx.groups.snapshot().group(row.group_id).cloned().ok_or_else(|| {
         Trouble::Defect(format!("the group {} is gone, or its templates are unusable", row.group_id))
     })
 }
 
-fn message<'a>(ctx: &Context, envelope: &Envelope, group: &'a Group, session: &'a Session) -> Text<'a> {
-    let callback =
-        |session: &Session| format!("{}/webhooks/twilio/status/{}", ctx.public_url.base, session.id);
+fn message<'a>(ctx: &Context, envelope: &Envelope, group: &'a Group, claim: &'a Claim) -> Text<'a> {
+    let callback = || format!("{}/webhooks/twilio/status/{}", ctx.public_url.base, claim.id);
     Text {
-        to: &session.phone,
+        to: &claim.phone,
         from: group.options.sms_from.as_deref(),
-        body: &session.text,
-        validity: session.validity(),
-        callback: ctx.public_url.callbacks.then(|| callback(session)),
+        body: &claim.text,
+        validity: claim.validity(),
+        callback: ctx.public_url.callbacks.then(callback),
         trace: envelope.traceparent().map(TraceParent::child),
-        write_by: session.write_by(),
+        write_by: claim.write_by(),
     }
 }
 
 /// What an operator has to mend, or may want to know.
-fn tell(answer: &Answer, session: &Session) {
+fn tell(answer: &Answer, claim: &Claim) {
     match answer {
         Answer::Refused(refusal) if refusal.code == Code::ProviderMisconfigured => {
-            let (group, code) = (session.group, refusal.provider_code);
+            let (group, code) = (claim.group.get(), refusal.provider_code);
             tracing::error!(group, code, "the provider refuses this group's sender: check --sms-from");
         }
         Answer::PerhapsSent { why } => {
-            tracing::info!(session = %session.id, why, "a text may have gone out");
+            tracing::info!(session = %claim.id, why, "a text may have gone out");
         }
         Answer::Withheld => {
-            tracing::warn!(session = %session.id, "the claim was over before the text could be written; it was not written");
+            tracing::warn!(session = %claim.id, "the claim was over before the text could be written; it was not written");
         }
         _ => {}
     }

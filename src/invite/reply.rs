@@ -1,9 +1,9 @@
 //! The reply to an invite, as JSON: always the same bytes for the same outcome.
 
-use crate::masked::debug_shows;
 use crate::{
+    masked::debug_shows,
     refusal::Refusal,
-    sessions::{Outcome, Sent},
+    sessions::{Outcome, SentSession, Status},
 };
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::FormatItem, macros::format_description};
@@ -76,23 +76,24 @@ impl Reply {
 
     /// A refusal that leaves no row.
     pub fn refused(refusal: &Refusal) -> Self {
-        let status = if refusal.code.is_failure() { "failed" } else { "rejected" };
+        let status = Status::of_refusal(refusal).as_str();
         let body = RefusedBody { status, error: refusal };
         Self { status, code: Some(refusal.code.as_str()), body: to_json(&body), has_row: false }
     }
 
-    fn sent(sent: &Sent) -> Self {
+    fn sent(sent: &SentSession) -> Self {
+        let status = Status::Sent.as_str();
         let body = SentBody {
-            status: "sent",
-            session_key: &sent.session_key,
-            invitation_text: &sent.invitation_text,
+            status,
+            session_key: sent.session_key.as_str(),
+            invitation_text: sent.invitation_text.as_str(),
             session_id: sent.session_id,
-            groupid: sent.group,
-            sms_phone: &sent.phone,
+            groupid: sent.group.get(),
+            sms_phone: sent.phone.as_e164(),
             expires_at: to_the_second(sent.expires_at),
             provider_message_id: &sent.provider_message_id,
         };
-        Self { status: "sent", code: None, body: to_json(&body), has_row: true }
+        Self { status, code: None, body: to_json(&body), has_row: true }
     }
 
     /// Whether its sender has shown a credential that is good, or was.

@@ -17,7 +17,7 @@ use crate::{
     db::{Passing, kinds},
     group::Group,
     group_id::GroupId,
-    phone,
+    phone::{self, PhoneNumber},
     refusal::{Code, Refusal},
     supervise::{Pulse, Task, keep_up},
     trouble::Trouble,
@@ -74,8 +74,12 @@ impl Limits {
         Self { leases, paces, prefixes }
     }
 
-    /// Whether the group may begin one more session, for this number (E.164).
-    pub async fn admit(&self, group: &Group, phone: &str) -> Result<Result<Permits, Refusal>, Trouble> {
+    /// Whether the group may begin one more session, for this number.
+    pub async fn admit(
+        &self,
+        group: &Group,
+        phone: &PhoneNumber,
+    ) -> Result<Result<Permits, Refusal>, Trouble> {
         let options = &group.options;
         let mut permits = Permits::default();
         if let Some(count) = options.per_minute {
@@ -90,7 +94,7 @@ impl Limits {
         }
         if let Some(limit) = options.per_country {
             let size = Size { holds: limit.count, fills_in: limit.window };
-            let name = format!("country/{}/{}", group.id, phone::country(phone));
+            let name = format!("country/{}/{}", group.id, phone::country(phone.as_e164()));
             match Box::pin(self.leases.take(&name, size)).await? {
                 Ok(permit) => permits.0.push(permit),
                 Err(after) => {
@@ -112,9 +116,9 @@ impl Limits {
         }
     }
 
-    /// A text of the group to this number (E.164) is about to be handed over.
-    pub fn texting(&self, group: GroupId, phone: &str) {
-        self.prefixes().texting(group, phone, Instant::now());
+    /// A text of the group to this number is about to be handed over.
+    pub fn texting(&self, group: GroupId, phone: &PhoneNumber) {
+        self.prefixes().texting(group, phone.as_e164(), Instant::now());
     }
 
     fn prefixes(&self) -> std::sync::MutexGuard<'_, Prefixes> {

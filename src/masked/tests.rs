@@ -4,11 +4,11 @@ use crate::{
     config::{BrokerArgs, DatabaseArgs, ProviderArgs, SecretsArgs},
     group::template::Values,
     group_id::GroupId,
-    invite::{
-        envelope::{Envelope, HeaderValue},
-        reply::Reply,
-    },
-    sessions::SessionKey,
+    invite::envelope::{Envelope, HeaderValue},
+    invite::reply::Reply,
+    phone::PhoneNumber,
+    session_key::{SessionKey, Token},
+    sms_text::SmsText,
 };
 use std::{fmt::Debug, fs, path::Path};
 
@@ -115,9 +115,10 @@ fn no_type_with_private_fields_derives_debug() {
 #[test]
 fn what_is_masked_shows_nothing_of_it() {
     let secret = || Some("5ECRET".to_owned());
-    let key = SessionKey::draw(9, 0);
+    let (key, token) = (SessionKey::draw(9, 0), Token::example());
+    let phone = PhoneNumber::from_e164("+12025550123").unwrap();
     let reply = Reply { status: "sent", code: None, body: b"5ECRET".to_vec(), has_row: true };
-    let shown: [(&str, &dyn Debug); 9] = [
+    let shown: [(&str, &dyn Debug); 12] = [
         ("database", &DatabaseArgs { database_url: secret(), ..DatabaseArgs::default() }),
         ("broker", &BrokerArgs { amqp_url: secret(), ..BrokerArgs::default() }),
         ("secrets", &SecretsArgs { secrets_key: secret(), ..SecretsArgs::default() }),
@@ -131,15 +132,17 @@ fn what_is_masked_shows_nothing_of_it() {
         ),
         ("header", &HeaderValue::Text("5ECRET".to_owned())),
         ("envelope", &Envelope { body: b"5ECRET".to_vec(), message_id: secret(), ..Envelope::default() }),
-        ("values", &Values { key: "5ECRET", token: "5ECRET", group: GroupId::new(72).unwrap() }),
+        ("values", &Values { key: &key, token: &token, group: GroupId::new(72).unwrap() }),
         ("key", &key),
+        ("token", &token),
+        ("phone", &phone),
+        ("text", &SmsText::from("5ECRET".to_owned())),
         ("reply", &reply),
     ];
     for (what, value) in shown {
         let text = format!("{value:?} {value:#?}");
-        assert!(
-            !text.contains("5ECRET") && !text.contains(key.as_str()) && !text.contains("53, 69"),
-            "{what}: {text}"
-        );
+        for hidden in ["5ECRET", "53, 69", key.as_str(), token.as_str(), "5550123"] {
+            assert!(!text.contains(hidden), "{what}: {text}");
+        }
     }
 }

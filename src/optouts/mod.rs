@@ -12,7 +12,7 @@ use crate::masked::debug_shows;
 use crate::{
     db::{self, Patience, kinds, repeat},
     hmac_key::HmacKey,
-    phone,
+    phone::{self, PhoneNumber},
     seal::{SealedBy, SecretsKey},
 };
 use serde::Serialize;
@@ -122,8 +122,13 @@ impl OptOuts {
         Ok(Self { pool, key })
     }
 
-    /// What stands for a number (E.164) in the table.
-    pub fn hashes(&self, phone: &str) -> Hashes {
+    /// What stands for a number in the table.
+    pub fn hashes(&self, phone: &PhoneNumber) -> Hashes {
+        self.hashes_of(phone.as_e164())
+    }
+
+    /// The same for what the provider calls a visitor, which may be a name.
+    fn hashes_of(&self, phone: &str) -> Hashes {
         Hashes { own: self.hash(phone), twin: phone::twin(phone).map(|twin| self.hash(&twin)) }
     }
 
@@ -142,7 +147,7 @@ impl OptOuts {
     }
 
     async fn insert(&self, sender: &str, phone: &str, source: Source) -> Result<bool, sqlx::Error> {
-        let hashes = self.hashes(phone);
+        let hashes = self.hashes_of(phone);
         let added = sqlx::query!(
             "insert into optouts (phone_hash, sender, last_digits, source)
              select $1, $2, $3, $4
@@ -161,7 +166,7 @@ impl OptOuts {
 
     /// Texts from this sender again; answers whether there was an opt-out.
     pub async fn remove(&self, sender: &str, phone: &str) -> Result<bool, sqlx::Error> {
-        let hashes = self.hashes(phone);
+        let hashes = self.hashes_of(phone);
         let removed = sqlx::query!(
             "delete from optouts where phone_hash = any($1) and sender = $2",
             &hashes.all() as &[&[u8]],
@@ -180,7 +185,7 @@ impl OptOuts {
     }
 
     async fn obey_stop(&self, text: Inbound<'_>) -> Result<(), sqlx::Error> {
-        let hashes = self.hashes(text.from);
+        let hashes = self.hashes_of(text.from);
         sqlx::query!(
             r#"
             with first as (
@@ -213,7 +218,7 @@ impl OptOuts {
     }
 
     async fn obey_start(&self, text: Inbound<'_>) -> Result<(), sqlx::Error> {
-        let hashes = self.hashes(text.from);
+        let hashes = self.hashes_of(text.from);
         sqlx::query!(
             r#"
             with first as (
@@ -245,7 +250,7 @@ impl OptOuts {
         let mut transaction = db::begin(&self.pool).await?;
         let (mut new, mut done) = (0, 0);
         for part in all.chunks(BATCH) {
-            let hashes: Vec<_> = part.iter().map(|(_, phone)| self.hashes(phone)).collect();
+            let hashes: Vec<_> = part.iter().map(|(_, phone)| self.hashes_of(phone)).collect();
             let added = sqlx::query!(
                 r#"
                 insert into optouts (phone_hash, sender, last_digits, source)

@@ -3,10 +3,12 @@
 //! Each is one statement that holds the row while it decides, so two agents at once are both told the truth. A statement is
 //! made again where its connection was lost and a second run changes nothing.
 
+use super::Status;
 use crate::{
     db::{Patience, kinds, repeat},
     group_id::GroupId,
     masked::debug_shows,
+    session_key::SessionKey,
 };
 use sqlx::PgPool;
 use time::OffsetDateTime;
@@ -17,8 +19,8 @@ use uuid::Uuid;
 pub struct Live {
     pub id: Uuid,
     pub group_id: i64,
-    pub session_key: String,
-    pub status: String,
+    pub session_key: SessionKey,
+    pub status: Status,
     pub session_type: Option<i32>,
     pub session_params: serde_json::Value,
     pub created_at: OffsetDateTime,
@@ -38,23 +40,23 @@ pub enum Ending {
 }
 
 /// The live session that holds the key in its group.
-pub async fn look_up(pool: &PgPool, group: GroupId, key: &str) -> Result<Option<Live>, sqlx::Error> {
+pub async fn look_up(pool: &PgPool, group: GroupId, key: &SessionKey) -> Result<Option<Live>, sqlx::Error> {
     repeat(&kinds::LOOK_UP, Patience::Brief, || find(pool, group, key)).await
 }
 
-async fn find(pool: &PgPool, group: GroupId, key: &str) -> Result<Option<Live>, sqlx::Error> {
+async fn find(pool: &PgPool, group: GroupId, key: &SessionKey) -> Result<Option<Live>, sqlx::Error> {
     sqlx::query_as!(
         Live,
         r#"
-        select id, group_id, session_key as "session_key!", status, session_type, session_params, created_at, expires_at,
-               joined_at
+        select id, group_id, session_key as "session_key!: SessionKey", status as "status: Status",
+               session_type, session_params, created_at, expires_at, joined_at
           from sessions
          where group_id = $1 and session_key = $2 and key_held
            and (status = 'joined' or (status in ('sending', 'sent', 'delivered', 'undelivered', 'unknown')
                                       and (expires_at > now() or joined_at is not null)))
         "#,
         group.get(),
-        key,
+        key.as_str(),
     )
     .fetch_optional(pool)
     .await
@@ -64,11 +66,11 @@ async fn find(pool: &PgPool, group: GroupId, key: &str) -> Result<Option<Live>, 
 /// ends, at the latest after the group's `--session-max`.
 ///
 /// One whose text is being handed over keeps `sending` until that is recorded, and is joined by `joined_at` until then.
-pub async fn join(pool: &PgPool, group: GroupId, key: &str) -> Result<Option<Live>, sqlx::Error> {
+pub async fn join(pool: &PgPool, group: GroupId, key: &SessionKey) -> Result<Option<Live>, sqlx::Error> {
     repeat(&kinds::JOIN, Patience::Brief, || mark_joined(pool, group, key)).await
 }
 
-async fn mark_joined(pool: &PgPool, group: GroupId, key: &str) -> Result<Option<Live>, sqlx::Error> {
+async fn mark_joined(pool: &PgPool, group: GroupId, key: &SessionKey) -> Result<Option<Live>, sqlx::Error> {
     sqlx::query_as!(
         Live,
         r#"
@@ -96,23 +98,23 @@ async fn mark_joined(pool: &PgPool, group: GroupId, key: &str) -> Result<Option<
             insert into events (session_id, group_id, session_key, event)
             select id, group_id, session_key, 'joined' from joined where first
         )
-        select id, group_id, session_key as "session_key!", status, session_type, session_params, created_at, expires_at,
-               joined_at
+        select id, group_id, session_key as "session_key!: SessionKey", status as "status: Status",
+               session_type, session_params, created_at, expires_at, joined_at
           from joined
         "#,
         group.get(),
-        key,
+        key.as_str(),
     )
     .fetch_optional(pool)
     .await
 }
 
 /// Ends a live session: its key rests for the group's `--key-rest`, and is free after that.
-pub async fn end(pool: &PgPool, group: GroupId, key: &str) -> Result<Ending, sqlx::Error> {
+pub async fn end(pool: &PgPool, group: GroupId, key: &SessionKey) -> Result<Ending, sqlx::Error> {
     repeat(&kinds::END, Patience::Brief, || mark_ended(pool, group, key)).await
 }
 
-async fn mark_ended(pool: &PgPool, group: GroupId, key: &str) -> Result<Ending, sqlx::Error> {
+async fn mark_ended(pool: &PgPool, group: GroupId, key: &SessionKey) -> Result<Ending, sqlx::Error> {
     let ended = sqlx::query_as!(
         Live,
         r#"
@@ -135,12 +137,12 @@ async fn mark_ended(pool: &PgPool, group: GroupId, key: &str) -> Result<Ending, 
             insert into events (session_id, group_id, session_key, event)
             select id, group_id, session_key, 'ended' from ended
         )
-        select id, group_id, session_key as "session_key!", status, session_type, session_params, created_at, expires_at,
-               joined_at
+        select id, group_id, session_key as "session_key!: SessionKey", status as "status: Status",
+               session_type, session_params, created_at, expires_at, joined_at
           from ended
         "#,
         group.get(),
-        key,
+        key.as_str(),
     )
     .fetch_optional(pool)
     .await?;

@@ -1,14 +1,20 @@
 //! A claim on a session's text: the right to hand it over once, and to say what came of it (docs/DELIVERY.md).
 
 use super::{
-    Lease, Opening, Outcome, Resume, Sent, SessionKey, Sessions, Standing, Word, receipts, row::Written,
-    statements, statements::Ended,
+    InsertedRow, NewSession, Outcome, RequestRecord, Resume, SentSession, SessionRow, Sessions, Status,
+    TextState, Word, receipts,
+    row::TextParts,
+    statements::{self, ClaimTimes, LedgerEntry},
 };
-use crate::masked::debug_shows;
 use crate::{
     db::{kinds, persist},
+    group_id::GroupId,
+    masked::debug_shows,
     optouts::Hashes,
+    phone::PhoneNumber,
     refusal::Refusal,
+    session_key::SessionKey,
+    sms_text::SmsText,
     trouble::Trouble,
 };
 use std::time::{Duration, Instant};
@@ -20,13 +26,12 @@ use uuid::Uuid;
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 
 /// A session that is claimed: its row is there, and its text is ours to hand over, once.
-pub struct Session {
+pub struct Claim {
     pub id: Uuid,
-    pub group: i64,
-    pub key: String,
-    pub text: String,
-    /// E.164.
-    pub phone: String,
+    pub group: GroupId,
+    pub key: SessionKey,
+    pub text: SmsText,
+    pub phone: PhoneNumber,
     pub expires_at: OffsetDateTime,
     /// Tries that were begun, with this one.
     pub attempts: i32,
@@ -42,11 +47,11 @@ pub struct Session {
     own_limit_left: Option<Duration>,
 }
 
-debug_shows!(Session { id, group, attempts });
+debug_shows!(Claim { id, group, attempts });
 
 /// What became of a claim on a session's text.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Fate {
+pub enum ClaimResult {
     Accepted {
         provider_message_id: String,
     },
@@ -82,13 +87,13 @@ pub enum Permission {
     OptedOut,
 }
 
-/// What stands in the row once a claim's end was recorded.
+/// How the invite goes on once the result of a claim is recorded.
 #[derive(Debug)]
-pub enum Recorded {
+pub enum Continuation {
     /// The invite has its outcome.
     Outcome(Outcome),
     /// It goes on later.
-    Open(Resume),
+    Later(Resume),
     /// Another worker has claimed it since: the row says how it goes on.
     Lost,
 }
@@ -96,27 +101,28 @@ pub enum Recorded {
 impl Sessions {
     /// Claims a row for one more try, which is counted before it is made; `None` when another was faster, it is over, or
     /// the text may not be sent any more.
-    pub async fn claim(&self, row: &Standing, to: &Recipient<'_>) -> Result<Option<Session>, Trouble> {
+    pub async fn claim(&self, row: &SessionRow, to: &Recipient<'_>) -> Result<Option<Claim>, Trouble> {
         // Random, so that a claim whose commit a lost connection hid is known again.
         let fence = rand::random_range(1..=i64::MAX);
         let claim = || async {
             let mut connection = self.pool.acquire().await?;
             // The wait for a connection, and the tries before this one, take nothing from the claim's time.
             let begun = Instant::now();
-            let claimed = statements::claim(&mut connection, row, to, fence, self.lease).await?;
+            let claimed = statements::claim(&mut connection, row, to, fence, self.times).await?;
             Ok::<_, sqlx::Error>(claimed.map(|claimed| (begun, claimed)))
         };
         let Some((begun, claimed)) = persist(&kinds::CLAIM_SESSION, &self.stop, claim).await? else {
             return Ok(None);
         };
-        let lost = |what: &str| Trouble::Defect(format!("a session in hand has no {what}"));
-        Ok(Some(Session {
+        let TextParts { key, text, phone, .. } = row.text_parts()?;
+        let no_expiry = || Trouble::Defect("a session in hand has no expiry".to_owned());
+        Ok(Some(Claim {
             id: row.id,
             group: row.group_id,
-            key: row.session_key.clone().ok_or_else(|| lost("key"))?,
-            text: row.invitation_text.clone().ok_or_else(|| lost("text"))?,
-            phone: row.phone.clone().ok_or_else(|| lost("phone"))?,
-            expires_at: row.expires_at.ok_or_else(|| lost("expiry"))?,
+            key: key.clone(),
+            text: text.clone(),
+            phone: phone.clone(),
+            expires_at: row.expires_at.ok_or_else(no_expiry)?,
             attempts: row.attempts + 1,
             unsettled: row.unsettled || row.unsure_unless_looked(),
             begun,
@@ -129,30 +135,30 @@ impl Sessions {
     }
 
     /// Records what became of a claim, and says how the invite goes on.
-    pub async fn record(&self, session: Session, fate: Fate) -> Result<Recorded, Trouble> {
-        let ended = ended(session.id, session.fence, &fate);
-        let resume = |after| Resume { session: session.id, ticket: session.ticket, after };
-        match (self.record.run(ended).await?, fate) {
-            (true, Fate::Refused(refusal) | Fate::Unknown(refusal)) => {
-                Ok(Recorded::Outcome(Outcome::Refused(refusal)))
+    pub async fn record(&self, claim: Claim, result: ClaimResult) -> Result<Continuation, Trouble> {
+        let entry = ledger_entry(claim.id, claim.fence, &result);
+        let resume = |after| Resume { session: claim.id, ticket: claim.ticket, after };
+        match (self.record.run(entry).await?, result) {
+            (true, ClaimResult::Refused(refusal) | ClaimResult::Unknown(refusal)) => {
+                Ok(Continuation::Outcome(Outcome::Refused(refusal)))
             }
-            (true, Fate::Accepted { provider_message_id }) => {
-                Ok(Recorded::Outcome(Outcome::Sent(session.sent(provider_message_id))))
+            (true, ClaimResult::Accepted { provider_message_id }) => {
+                Ok(Continuation::Outcome(Outcome::Sent(claim.sent(provider_message_id))))
             }
-            (true, Fate::Waiting { after }) => Ok(Recorded::Open(resume(after))),
-            (true, Fate::Unsure { again, .. }) => Ok(Recorded::Open(resume(again))),
+            (true, ClaimResult::Waiting { after }) => Ok(Continuation::Later(resume(after))),
+            (true, ClaimResult::Unsure { again, .. }) => Ok(Continuation::Later(resume(again))),
             // A text was taken, whoever has claimed its row since: nobody may send it again.
-            (false, Fate::Accepted { provider_message_id }) => {
-                self.accepted(session.id, &provider_message_id).await?;
-                Ok(Recorded::Lost)
+            (false, ClaimResult::Accepted { provider_message_id }) => {
+                self.accepted(claim.id, &provider_message_id).await?;
+                Ok(Continuation::Lost)
             }
-            (false, _) => Ok(Recorded::Lost),
+            (false, _) => Ok(Continuation::Lost),
         }
     }
 
     /// Ends an invite whose row nobody has a claim on. Whether it took is for the row to say.
-    pub async fn close(&self, row: &Standing, fate: &Fate) -> Result<(), Trouble> {
-        self.record.run(ended(row.id, row.fence, fate)).await.map(drop)
+    pub async fn close(&self, row: &SessionRow, result: &ClaimResult) -> Result<(), Trouble> {
+        self.record.run(ledger_entry(row.id, row.fence, result)).await.map(drop)
     }
 
     /// The provider's own word that it accepted a session's text: from its list, or in an answer that came too late.
@@ -165,22 +171,22 @@ impl Sessions {
 
     /// Whether the row's text may be sent still: its group may have been switched off since it was written, and its
     /// visitor may have said STOP.
-    pub async fn may_send(&self, row: &Standing, to: &Recipient<'_>) -> Result<Permission, Trouble> {
+    pub async fn may_send(&self, row: &SessionRow, to: &Recipient<'_>) -> Result<Permission, Trouble> {
         let look = || statements::may_send(&self.pool, row, to);
         persist(&kinds::LOOK_AT_PERMISSION, &self.stop, look).await
     }
 
     /// A look at the provider's list has missed the text of the row's last try.
-    pub async fn missed(&self, row: &Standing) -> Result<(), Trouble> {
+    pub async fn missed(&self, row: &SessionRow) -> Result<(), Trouble> {
         persist(&kinds::COUNT_LOOK, &self.stop, || statements::missed(&self.pool, row)).await
     }
 
     /// Those of the texts to the row's number that no other session has.
-    pub async fn not_taken(&self, row: &Standing, mut texts: Vec<String>) -> Result<Vec<String>, Trouble> {
+    pub async fn not_taken(&self, row: &SessionRow, mut texts: Vec<String>) -> Result<Vec<String>, Trouble> {
         if texts.is_empty() {
             return Ok(texts);
         }
-        let phone = row.phone.as_deref().unwrap_or_default();
+        let phone = row.text_parts()?.phone;
         let find = || statements::taken_texts(&self.pool, row.id, phone, &texts);
         let taken = persist(&kinds::WHOSE_TEXTS, &self.stop, find).await?;
         texts.retain(|text| !taken.contains(text));
@@ -188,34 +194,33 @@ impl Sessions {
     }
 }
 
-impl Session {
+impl Claim {
     /// The claim that comes with a row's insert, which was asked for at `opened`.
     pub(super) fn of_new_row(
         id: Uuid,
-        opening: &Opening<'_>,
-        key: SessionKey,
-        text: String,
+        request: &RequestRecord,
+        session: NewSession,
         opened: Instant,
-        written: Written,
+        row: InsertedRow,
     ) -> Self {
         // The request's own limits count from when it was opened, and the database may have been away since.
-        let waited = written.begun.saturating_duration_since(opened);
+        let waited = row.begun.saturating_duration_since(opened);
         let left = |limit: Option<Duration>| limit.map(|left| left.saturating_sub(waited));
         Self {
             id,
-            group: opening.about.group.get(),
-            key: key.into(),
-            text,
-            phone: opening.asked.phone.clone().unwrap_or_default(),
-            expires_at: written.expires_at.unwrap_or_else(OffsetDateTime::now_utc),
+            group: request.group,
+            key: session.key,
+            text: session.text,
+            phone: session.phone,
+            expires_at: row.expires_at.unwrap_or_else(OffsetDateTime::now_utc),
             attempts: 1,
             unsettled: false,
-            begun: written.begun,
+            begun: row.begun,
             fence: 0,
-            ticket: written.ticket,
-            ttl_left: opening.ttl,
-            deadline_left: left(opening.about.deadline),
-            own_limit_left: left(opening.about.own_limit),
+            ticket: row.ticket,
+            ttl_left: session.ttl,
+            deadline_left: left(request.deadline),
+            own_limit_left: left(request.own_limit),
         }
     }
 
@@ -244,10 +249,10 @@ impl Session {
     pub(crate) fn claimed(attempts: i32, unsettled: bool, left: Duration) -> Self {
         Self {
             id: Uuid::nil(),
-            group: 72,
-            key: "123456".to_owned(),
-            text: "code 123456".to_owned(),
-            phone: "+11110000000".to_owned(),
+            group: GroupId::new(72).unwrap(),
+            key: SessionKey::example(6),
+            text: "code 123456".to_owned().into(),
+            phone: PhoneNumber::from_e164("+11110000000").unwrap(),
             expires_at: OffsetDateTime::UNIX_EPOCH,
             attempts,
             unsettled,
@@ -260,8 +265,8 @@ impl Session {
         }
     }
 
-    fn sent(self, provider_message_id: String) -> Sent {
-        Sent {
+    fn sent(self, provider_message_id: String) -> SentSession {
+        SentSession {
             session_id: self.id,
             group: self.group,
             session_key: self.key,
@@ -273,27 +278,28 @@ impl Session {
     }
 }
 
-impl Lease {
+impl ClaimTimes {
     /// For requests that end within the provider's time-out, and a list that is right after `settle`.
     pub fn of(timeout: Duration, settle: Duration) -> Self {
         Self { ends: LEASE_MARGIN + timeout, settle }
     }
 }
 
-/// How a claim's end is written down.
-pub(crate) fn ended(id: Uuid, fence: i64, fate: &Fate) -> Ended {
-    let (status, text_state, sid, refusal, rest) = match fate {
-        Fate::Accepted { provider_message_id } => ("sent", "accepted", Some(provider_message_id), None, None),
-        Fate::Unknown(refusal) => ("unknown", "unknown", None, Some(refusal), None),
-        Fate::Refused(refusal) if refusal.code.is_failure() => {
-            ("failed", "refused", None, Some(refusal), None)
+/// How the result of a claim is written down.
+pub(crate) fn ledger_entry(id: Uuid, fence: i64, result: &ClaimResult) -> LedgerEntry {
+    let (status, text_state, sid, refusal, rest) = match result {
+        ClaimResult::Accepted { provider_message_id } => {
+            (Status::Sent, TextState::Accepted, Some(provider_message_id), None, None)
         }
-        Fate::Refused(refusal) => ("rejected", "refused", None, Some(refusal), None),
-        Fate::Waiting { after } => ("sending", "waiting", None, None, Some(*after)),
-        Fate::Unsure { rest, .. } => ("sending", "unknown", None, None, Some(*rest)),
+        ClaimResult::Unknown(refusal) => (Status::Unknown, TextState::Unknown, None, Some(refusal), None),
+        ClaimResult::Refused(refusal) => {
+            (Status::of_refusal(refusal), TextState::Refused, None, Some(refusal), None)
+        }
+        ClaimResult::Waiting { after } => (Status::Sending, TextState::Waiting, None, None, Some(*after)),
+        ClaimResult::Unsure { rest, .. } => (Status::Sending, TextState::Unknown, None, None, Some(*rest)),
     };
     let (provider_message_id, refusal) = (sid.cloned(), refusal.cloned());
-    Ended { id, fence, status, text_state, provider_message_id, refusal, rest }
+    LedgerEntry { id, fence, status, text_state, provider_message_id, refusal, rest }
 }
 
 pub(super) fn span(seconds: f64) -> Duration {

@@ -1,16 +1,14 @@
 //! What must hold for a session to begin, as the statement that inserts its row sees it: its number wants texts from this
 //! sender, and has not had too many of the group's (docs/LIMITS.md).
 
-use super::row::NewRow;
-use crate::masked::debug_shows;
+use super::new_row::{NewRow, NewSession};
 use crate::{
-    optouts::Hashes,
-    rate_limit::RateLimit,
+    masked::debug_shows,
+    phone::PhoneNumber,
     refusal::{Code, Refusal},
 };
 use std::{
     collections::HashMap,
-    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use uuid::Uuid;
@@ -19,35 +17,10 @@ use uuid::Uuid;
 /// for its statement, are no further off than this.
 const CLOCKS_DIFFER_BY: Duration = Duration::from_mins(15);
 
-/// What is asked before a session begins.
-#[derive(Clone)]
-pub struct Gate {
-    /// Whom the text would come from.
-    pub sender: Arc<str>,
-    /// What stands for the number among the opt-outs.
-    pub hashes: Hashes,
-    /// Texts of the group to one number.
-    pub per_number: Option<RateLimit>,
-}
-
-debug_shows!(Gate { sender });
-
-/// Why a session does not begin.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Gated {
-    OptedOut,
-    /// The number has had its texts; after that there is room for one more.
-    TooMany {
-        after: Duration,
-    },
-    /// There is room, but others of the same statement may take all of it: to be asked again.
-    Crowded,
-}
-
 /// The gates of the sessions that a statement begins, as its columns. A row has a second gate where its number is written
 /// in two ways.
 #[derive(Default)]
-pub struct Gates<'a> {
+pub struct GateColumns<'a> {
     pub ids: Vec<Uuid>,
     pub groups: Vec<i64>,
     pub phones: Vec<&'a str>,
@@ -63,28 +36,27 @@ pub struct Gates<'a> {
     pub since: Vec<Uuid>,
 }
 
-debug_shows!(Gates<'_> { ids });
+debug_shows!(GateColumns<'_> { ids });
 
-impl<'a> Gates<'a> {
+impl<'a> GateColumns<'a> {
     /// Of those rows that begin a session.
     pub fn of(rows: &'a [NewRow]) -> Self {
         let mut gates = Self::default();
-        let mut to_the_same: HashMap<(i64, &str), i32> = HashMap::new();
+        let mut to_the_same: HashMap<(i64, &PhoneNumber), i32> = HashMap::new();
         let now = SystemTime::now();
         for row in rows {
-            let Some(begun) = row.begun() else { continue };
-            let (group, gate) = (row.about.group.get(), &begun.gate);
-            let phone = row.asked.phone.as_deref().unwrap_or_default();
-            let nth = to_the_same.entry((group, phone)).or_default();
+            let Some(session) = row.session() else { continue };
+            let nth = to_the_same.entry((row.request.group.get(), &session.phone)).or_default();
             *nth += 1;
-            gates.push(row.id, (group, phone), gate, &gate.hashes.own);
-            gates.at_most.push(gate.per_number.map(|limit| i32::try_from(limit.count).unwrap_or(i32::MAX)));
+            let limit = session.per_number;
+            gates.push(row, session, &session.hashes.own);
+            gates.at_most.push(limit.map(|limit| i32::try_from(limit.count).unwrap_or(i32::MAX)));
             gates.nth.push(*nth);
-            gates.window.push(gate.per_number.map(|limit| limit.window.as_secs_f64()));
-            gates.since.push(first_id(now, gate.per_number.map_or(Duration::ZERO, |limit| limit.window)));
+            gates.window.push(limit.map(|limit| limit.window.as_secs_f64()));
+            gates.since.push(first_id(now, limit.map_or(Duration::ZERO, |limit| limit.window)));
             // The other way of writing the number only asks for an opt-out: the limit counts by the one that is texted.
-            if let Some(twin) = &gate.hashes.twin {
-                gates.push(row.id, (group, phone), gate, twin);
+            if let Some(twin) = &session.hashes.twin {
+                gates.push(row, session, twin);
                 gates.at_most.push(None);
                 gates.nth.push(1);
                 gates.window.push(None);
@@ -94,11 +66,11 @@ impl<'a> Gates<'a> {
         gates
     }
 
-    fn push(&mut self, id: Uuid, (group, phone): (i64, &'a str), gate: &'a Gate, phone_hash: &'a [u8; 32]) {
-        self.ids.push(id);
-        self.groups.push(group);
-        self.phones.push(phone);
-        self.senders.push(&gate.sender);
+    fn push(&mut self, row: &NewRow, session: &'a NewSession, phone_hash: &'a [u8; 32]) {
+        self.ids.push(row.id);
+        self.groups.push(row.request.group.get());
+        self.phones.push(session.phone.as_e164());
+        self.senders.push(&session.sender);
         self.phone_hashes.push(phone_hash);
     }
 }

@@ -1,29 +1,51 @@
 //! The statement that an invite begins with, or is refused by. Safe to repeat.
 
 use super::{
-    Lease,
     batch::Statement,
     claim::span,
-    gate::{Gated, Gates},
-    row::{NewRow, Written},
-    statements::to_json,
+    gate::{self, GateColumns},
+    new_row::{InsertedRow, NewRow, NewSession},
+    statements::{ClaimTimes, to_json},
+    status::TextState,
 };
 use crate::{
     db::kinds::{self, Kind},
+    phone::PhoneNumber,
+    refusal::Refusal,
     supervise::Task,
 };
 use sqlx::PgConnection;
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 use uuid::Uuid;
 
 /// What became of a row.
 #[derive(Debug, Clone, Copy)]
-pub enum Inserted {
-    Written(Written),
-    /// It would have begun a session, which may not begin.
-    Gated(Gated),
+pub enum InsertResult {
+    Written(InsertedRow),
+    /// Its number wants no texts from this sender.
+    OptedOut,
+    /// Its number has had its texts; after that there is room for one more.
+    TooMany {
+        after: Duration,
+    },
+    /// There is room, but others of the same statement may take all of it: to be asked again.
+    Crowded,
     /// Its key or message id is taken, or it is there already.
-    Not,
+    Conflict,
+}
+
+impl InsertResult {
+    /// The answer to an invite whose session may not begin.
+    pub fn refusal(self) -> Option<Refusal> {
+        match self {
+            Self::OptedOut => Some(gate::opted_out()),
+            Self::TooMany { after } => Some(gate::too_many(after)),
+            Self::Written(_) | Self::Crowded | Self::Conflict => None,
+        }
+    }
 }
 
 /// Inserts rows, and decides in the same statement which sessions may begin.
@@ -32,130 +54,164 @@ pub enum Inserted {
 /// number at the same moment, each may let as many pass as there is room for.
 #[derive(Debug)]
 pub struct Insert {
-    pub lease: Lease,
+    pub times: ClaimTimes,
 }
 
 impl Statement for Insert {
     type Row = NewRow;
-    type Answer = Inserted;
+    type Answer = InsertResult;
     const TASK: Task = Task::InsertSessions;
 
     fn kind(&self) -> &'static Kind {
         &kinds::INSERT_SESSIONS
     }
 
-    async fn run(&self, line: &mut PgConnection, rows: &[NewRow]) -> Result<Vec<Inserted>, sqlx::Error> {
-        fn column<'a, T>(rows: &'a [NewRow], value: impl Fn(&'a NewRow) -> T) -> Vec<T> {
-            rows.iter().map(value).collect()
+    async fn run(&self, line: &mut PgConnection, rows: &[NewRow]) -> Result<Vec<InsertResult>, sqlx::Error> {
+        let begun = Instant::now();
+        let mut results: HashMap<Uuid, InsertResult> = HashMap::with_capacity(rows.len());
+        for answer in insert(line, rows, self.times).await? {
+            let result = match (answer.opted_out, answer.after, answer.ticket) {
+                (None, _, Some(ticket)) => {
+                    InsertResult::Written(InsertedRow { expires_at: answer.expires_at, ticket, begun })
+                }
+                (Some(true), ..) => InsertResult::OptedOut,
+                (_, Some(after), _) => InsertResult::TooMany { after: span(after) },
+                _ => InsertResult::Crowded,
+            };
+            // Of a row with two gates, the opt-out counts before the limit.
+            if !matches!(results.get(&answer.id), Some(InsertResult::OptedOut)) {
+                results.insert(answer.id, result);
+            }
         }
-        let (gates, begun) = (Gates::of(rows), Instant::now());
-        let inserted = sqlx::query!(
-            r#"
-            with gated as materialized (
-                -- The offsets keep the planner from asking twice, and the limits from reading a whole table for a hash.
-                select g.* from (
-                    select n.id,
-                           (select true from optouts o
-                             where o.phone_hash = n.phone_hash and o.sender = any(array[n.sender, '*']) limit 1) as opted_out,
-                           case when n.at_most is not null then
-                               (select extract(epoch from s.created_at - now())::float8 + n.period from sessions s
-                                 where s.phone = n.phone and s.group_id = n.group_id and s.token is not null
-                                   and s.id > n.since and s.id <> n.id and s.created_at > now() - make_interval(secs => n.period)
-                                 order by s.id desc offset n.at_most - 1 limit 1) end as after,
-                           case when n.nth > n.at_most then true
-                                when n.nth > 1 then
-                               (select true from sessions s
-                                 where s.phone = n.phone and s.group_id = n.group_id and s.token is not null
-                                   and s.id > n.since and s.id <> n.id and s.created_at > now() - make_interval(secs => n.period)
-                                 order by s.id desc offset n.at_most - n.nth limit 1) end as crowded
-                      from (select unnest($23::uuid[]) as id, unnest($24::bigint[]) as group_id, unnest($25::text[]) as phone,
-                                   unnest($26::text[]) as sender, unnest($27::bytea[]) as phone_hash,
-                                   unnest($28::int[]) as at_most, unnest($29::int[]) as nth, unnest($30::float8[]) as period,
-                                   unnest($31::uuid[]) as since) n
-                    offset 0) g
-                 where g.opted_out or g.after is not null or g.crowded
-            ), written as (
-            insert into sessions (id, group_id, status, session_type, session_params, phone, requested_by, message_id,
-                                  correlation_id, request_sha256, owns_message_id, session_key, token, invitation_text,
-                                  error_code, error, key_held, attempts, text_state, unsure_from, lease_until, expires_at,
-                                  due_at, ended_at, acknowledged, deadline_at, valid_until)
-            select r.id, r.group_id, r.status, r.session_type, r.session_params::jsonb, r.phone, r.requested_by, r.message_id,
-                   r.correlation_id, r.request_sha256, r.owns_message_id, r.session_key, r.token, r.invitation_text,
-                   r.error_code, r.error::jsonb, r.ttl is not null, (r.ttl is not null)::int, r.text_state,
-                   case when r.ttl is not null then now() + make_interval(secs => $21) end,
-                   case when r.ttl is not null then now() + make_interval(secs => $21 + $22) end,
-                   now() + make_interval(secs => r.ttl), now() + make_interval(secs => r.ttl),
-                   case when r.ttl is null then now() end, r.message_id is not null,
-                   now() + make_interval(secs => r.deadline), now() + make_interval(secs => r.own_limit)
+        let of = |row: &NewRow| results.get(&row.id).copied().unwrap_or(InsertResult::Conflict);
+        Ok(rows.iter().map(of).collect())
+    }
+}
+
+/// What the statement says of a row that it wrote, or whose gate it found closed.
+struct InsertOutput {
+    id: Uuid,
+    expires_at: Option<time::OffsetDateTime>,
+    ticket: Option<Uuid>,
+    /// `None` for a row that it wrote.
+    opted_out: Option<bool>,
+    after: Option<f64>,
+}
+
+/// The columns of the table stand here twice, in one order: as names, and as values. A value that a row does not have is
+/// null, and so is a moment of which no span is given.
+async fn insert(
+    line: &mut PgConnection,
+    rows: &[NewRow],
+    times: ClaimTimes,
+) -> Result<Vec<InsertOutput>, sqlx::Error> {
+    let gates = GateColumns::of(rows);
+    let (ends, settled) = (times.ends.as_secs_f64(), (times.ends + times.settle).as_secs_f64());
+    let ttl = of_sessions(rows, |session| session.ttl.as_secs_f64());
+    sqlx::query_as!(
+        InsertOutput,
+        r#"
+        with gated as materialized (
+            -- The offsets keep the planner from asking twice, and the limits from reading a whole table for a hash.
+            select g.* from (
+                select n.id,
+                       (select true from optouts o
+                         where o.phone_hash = n.phone_hash and o.sender = any(array[n.sender, '*']) limit 1) as opted_out,
+                       case when n.at_most is not null then
+                           (select extract(epoch from s.created_at - now())::float8 + n.period from sessions s
+                             where s.phone = n.phone and s.group_id = n.group_id and s.token is not null
+                               and s.id > n.since and s.id <> n.id and s.created_at > now() - make_interval(secs => n.period)
+                             order by s.id desc offset n.at_most - 1 limit 1) end as after,
+                       case when n.nth > n.at_most then true
+                            when n.nth > 1 then
+                           (select true from sessions s
+                             where s.phone = n.phone and s.group_id = n.group_id and s.token is not null
+                               and s.id > n.since and s.id <> n.id and s.created_at > now() - make_interval(secs => n.period)
+                             order by s.id desc offset n.at_most - n.nth limit 1) end as crowded
+                  from (select unnest($1::uuid[]) as id, unnest($2::bigint[]) as group_id, unnest($3::text[]) as phone,
+                               unnest($4::text[]) as sender, unnest($5::bytea[]) as phone_hash,
+                               unnest($6::int[]) as at_most, unnest($7::int[]) as nth, unnest($8::float8[]) as period,
+                               unnest($9::uuid[]) as since) n
+                offset 0) g
+             where g.opted_out or g.after is not null or g.crowded
+        ), written as (
+            insert into sessions (
+                id, group_id, status, session_type, session_params,
+                phone, requested_by, message_id, correlation_id, request_sha256,
+                owns_message_id, acknowledged, session_key, key_held, token,
+                invitation_text, text_state, attempts, error_code, error,
+                expires_at, due_at, deadline_at, valid_until,
+                unsure_from, lease_until, ended_at)
+            select r.*
               -- Not in the from clause: there each array would be kept in a store of its own first.
-              from (select unnest($1::uuid[]) as id, unnest($2::bigint[]) as group_id, unnest($3::text[]) as status,
-                           unnest($4::int[]) as session_type, unnest($5::text[]) as session_params,
-                           unnest($6::text[]) as phone, unnest($7::text[]) as requested_by, unnest($8::text[]) as message_id,
-                           unnest($9::text[]) as correlation_id, unnest($10::bytea[]) as request_sha256,
-                           unnest($11::bool[]) as owns_message_id, unnest($12::text[]) as session_key,
-                           unnest($13::text[]) as token, unnest($14::text[]) as invitation_text,
-                           unnest($15::text[]) as error_code, unnest($16::text[]) as error, unnest($17::float8[]) as ttl,
-                           unnest($18::text[]) as text_state, unnest($19::float8[]) as deadline,
-                           unnest($20::float8[]) as own_limit) r
+              from (select
+                unnest($10::uuid[]) as id, unnest($11::bigint[]), unnest($12::text[]), unnest($13::int[]), unnest($14::text[])::jsonb,
+                unnest($15::text[]), unnest($16::text[]), unnest($17::text[]), unnest($18::text[]), unnest($19::bytea[]),
+                unnest($20::bool[]), unnest($21::bool[]), unnest($22::text[]), unnest($23::bool[]), unnest($24::text[]),
+                unnest($25::text[]), unnest($26::text[]), unnest($27::int[]), unnest($28::text[]), unnest($29::text[])::jsonb,
+                now() + make_interval(secs => unnest($30::float8[])), now() + make_interval(secs => unnest($31::float8[])),
+                now() + make_interval(secs => unnest($32::float8[])), now() + make_interval(secs => unnest($33::float8[])),
+                now() + make_interval(secs => unnest($34::float8[])), now() + make_interval(secs => unnest($35::float8[])),
+                now() + make_interval(secs => unnest($36::float8[]))) r
              where r.id <> all (array(select gated.id from gated))
             on conflict do nothing
             returning id, expires_at, ticket
-            )
-            select id as "id!", expires_at, ticket, null::bool as opted_out, null::float8 as after from written
-            union all
-            select id, null, null, coalesce(opted_out, false), after from gated
-            "#,
-            &column(rows, |row| row.id),
-            &column(rows, |row| row.about.group.get()),
-            &column(rows, NewRow::status) as &[&str],
-            &column(rows, |row| row.asked.session_type) as &[Option<i32>],
-            &column(rows, |row| row.asked.session_params.as_str()) as &[&str],
-            &column(rows, |row| row.asked.phone.as_deref()) as &[Option<&str>],
-            &column(rows, |row| row.about.requested_by.as_str()) as &[&str],
-            &column(rows, |row| row.about.message_id.as_deref()) as &[Option<&str>],
-            &column(rows, |row| row.about.correlation_id.as_deref()) as &[Option<&str>],
-            &column(rows, |row| row.about.request_sha256.as_slice()) as &[&[u8]],
-            &column(rows, |row| row.owns_message_id && row.about.message_id.is_some()),
-            &column(rows, |row| row.begun().map(|begun| begun.key.as_str())) as &[Option<&str>],
-            &column(rows, |row| row.begun().map(|begun| begun.token.as_str())) as &[Option<&str>],
-            &column(rows, |row| row.begun().map(|begun| begun.text.as_str())) as &[Option<&str>],
-            &column(rows, |row| row.refusal().map(|refusal| refusal.code.as_str())) as &[Option<&str>],
-            &column(rows, |row| row.refusal().map(to_json)) as &[Option<String>],
-            &column(rows, |row| row.begun().map(|begun| begun.ttl.as_secs_f64())) as &[Option<f64>],
-            &column(rows, NewRow::text_state) as &[Option<&str>],
-            &column(rows, |row| row.about.deadline.map(|left| left.as_secs_f64())) as &[Option<f64>],
-            &column(rows, |row| row.about.own_limit.map(|left| left.as_secs_f64())) as &[Option<f64>],
-            self.lease.ends.as_secs_f64(),
-            self.lease.settle.as_secs_f64(),
-            &gates.ids,
-            &gates.groups,
-            &gates.phones as &[&str],
-            &gates.senders as &[&str],
-            &gates.phone_hashes as &[&[u8]],
-            &gates.at_most as &[Option<i32>],
-            &gates.nth,
-            &gates.window as &[Option<f64>],
-            &gates.since,
         )
-        .fetch_all(line)
-        .await?;
-        let mut answers: HashMap<Uuid, Inserted> = HashMap::with_capacity(inserted.len());
-        for row in inserted {
-            let answer = match (row.opted_out, row.after, row.ticket) {
-                (None, _, Some(ticket)) => {
-                    Inserted::Written(Written { expires_at: row.expires_at, ticket, begun })
-                }
-                (Some(true), ..) => Inserted::Gated(Gated::OptedOut),
-                (_, Some(after), _) => Inserted::Gated(Gated::TooMany { after: span(after) }),
-                _ => Inserted::Gated(Gated::Crowded),
-            };
-            // Of a row with two gates, the opt-out counts before the limit.
-            if !matches!(answers.get(&row.id), Some(Inserted::Gated(Gated::OptedOut))) {
-                answers.insert(row.id, answer);
-            }
-        }
-        Ok(rows.iter().map(|row| answers.get(&row.id).copied().unwrap_or(Inserted::Not)).collect())
-    }
+        select id as "id!", expires_at, ticket, null::bool as opted_out, null::float8 as after from written
+        union all
+        select id, null, null, coalesce(opted_out, false), after from gated
+        "#,
+        &gates.ids,
+        &gates.groups,
+        &gates.phones as &[&str],
+        &gates.senders as &[&str],
+        &gates.phone_hashes as &[&[u8]],
+        &gates.at_most as &[Option<i32>],
+        &gates.nth,
+        &gates.window as &[Option<f64>],
+        &gates.since,
+        &of(rows, |row| row.id),
+        &of(rows, |row| row.request.group.get()),
+        &of(rows, |row| row.status().as_str()) as &[&str],
+        &of(rows, |row| row.request.session_type) as &[Option<i32>],
+        &of(rows, |row| row.request.session_params.as_str()) as &[&str],
+        &of(rows, |row| row.request.phone.as_ref().map(PhoneNumber::as_e164)) as &[Option<&str>],
+        &of(rows, |row| row.request.requested_by.as_str()) as &[&str],
+        &of(rows, |row| row.request.message_id.as_deref()) as &[Option<&str>],
+        &of(rows, |row| row.request.correlation_id.as_deref()) as &[Option<&str>],
+        &of(rows, |row| row.request.request_sha256.as_slice()) as &[&[u8]],
+        &of(rows, |row| row.owns_message_id && row.request.message_id.is_some()),
+        // Only such a row waits for its acknowledgement.
+        &of(rows, |row| row.request.message_id.is_some()),
+        &of_sessions(rows, |session| session.key.as_str()) as &[Option<&str>],
+        &of(rows, |row| row.session().is_some()),
+        &of_sessions(rows, |session| session.token.as_str()) as &[Option<&str>],
+        &of_sessions(rows, |session| session.text.as_str()) as &[Option<&str>],
+        &of(rows, |row| row.text_state().map(TextState::as_str)) as &[Option<&str>],
+        &of(rows, |row| i32::from(row.session().is_some())),
+        &of(rows, |row| row.refusal().map(|refusal| refusal.code.as_str())) as &[Option<&str>],
+        &of(rows, |row| row.refusal().map(to_json)) as &[Option<String>],
+        &ttl as &[Option<f64>],
+        &ttl as &[Option<f64>],
+        &of(rows, |row| row.request.deadline.map(|left| left.as_secs_f64())) as &[Option<f64>],
+        &of(rows, |row| row.request.own_limit.map(|left| left.as_secs_f64())) as &[Option<f64>],
+        &of_sessions(rows, |_| ends) as &[Option<f64>],
+        &of_sessions(rows, |_| settled) as &[Option<f64>],
+        // A refused request has ended with its row.
+        &of(rows, |row| row.refusal().map(|_| 0.0)) as &[Option<f64>],
+    )
+    .fetch_all(line)
+    .await
+}
+
+/// A column: of each row.
+fn of<'a, T>(rows: &'a [NewRow], value: impl Fn(&'a NewRow) -> T) -> Vec<T> {
+    rows.iter().map(value).collect()
+}
+
+/// A column that only rows have that begin a session.
+fn of_sessions<'a, T>(rows: &'a [NewRow], value: impl Fn(&'a NewSession) -> T) -> Vec<Option<T>> {
+    rows.iter().map(|row| row.session().map(&value)).collect()
 }
 
 #[cfg(test)]
@@ -166,58 +222,47 @@ mod tests {
         group_id::GroupId,
         optouts::Hashes,
         rate_limit::RateLimit,
-        sessions::{
-            About, Asked, Gate,
-            row::{Begun, Content},
-        },
+        session_key::{SessionKey, Token},
+        sessions::RequestRecord,
     };
     use std::time::Duration;
 
     const INSERT: Insert =
-        Insert { lease: Lease { ends: Duration::from_secs(20), settle: Duration::from_secs(30) } };
+        Insert { times: ClaimTimes { ends: Duration::from_secs(20), settle: Duration::from_secs(30) } };
 
     fn row(n: usize, phone: &str, at_most: u32) -> NewRow {
+        let phone = PhoneNumber::from_e164(phone).unwrap();
+        let group = GroupId::new(72).unwrap();
         NewRow {
             id: Uuid::now_v7(),
-            about: About {
-                group: GroupId::new(72).expect("a group's id"),
-                requested_by: "gkey:12345".to_owned(),
+            request: RequestRecord {
                 message_id: Some(format!("m{n}")),
-                correlation_id: None,
-                request_sha256: [0; 32],
-                redelivered: false,
-                received: Instant::now(),
-                deadline: None,
-                own_limit: None,
-            },
-            asked: Asked {
                 session_type: Some(1),
-                phone: Some(phone.to_owned()),
-                session_params: "{}".to_owned(),
+                phone: Some(phone.clone()),
+                ..RequestRecord::new(group, "gkey:12345".to_owned())
             },
             owns_message_id: true,
-            content: Content::Begun(Begun {
-                key: format!("{n:06}"),
-                token: format!("token{n}"),
-                text: "a text".to_owned(),
+            content: Ok(NewSession {
+                key: SessionKey::parse(&format!("{n:06}")).unwrap(),
+                token: Token::draw(),
+                text: "a text".to_owned().into(),
+                phone,
                 ttl: Duration::from_mins(10),
-                gate: Gate {
-                    sender: "+15005550006".into(),
-                    hashes: Hashes { own: [7; 32], twin: None },
-                    per_number: (at_most > 0)
-                        .then_some(RateLimit { count: at_most, window: Duration::from_hours(1) }),
-                },
+                sender: "+15005550006".into(),
+                hashes: Hashes { own: [7; 32], twin: None },
+                per_number: (at_most > 0)
+                    .then_some(RateLimit { count: at_most, window: Duration::from_hours(1) }),
             }),
         }
     }
 
-    fn told(answers: &[Inserted]) -> String {
-        let letter = |answer: &Inserted| match answer {
-            Inserted::Written(_) => 'w',
-            Inserted::Gated(Gated::Crowded) => 'c',
-            Inserted::Gated(Gated::TooMany { .. }) => 't',
-            Inserted::Gated(Gated::OptedOut) => 'o',
-            Inserted::Not => 'n',
+    fn told(answers: &[InsertResult]) -> String {
+        let letter = |answer: &InsertResult| match answer {
+            InsertResult::Written(_) => 'w',
+            InsertResult::Crowded => 'c',
+            InsertResult::TooMany { .. } => 't',
+            InsertResult::OptedOut => 'o',
+            InsertResult::Conflict => 'n',
         };
         answers.iter().map(letter).collect()
     }
@@ -239,7 +284,7 @@ mod tests {
             let last = row(12, "+12015550100", 5);
             assert_eq!(told(&INSERT.run(&mut line, std::slice::from_ref(&last)).await.unwrap()), "w");
             let after = INSERT.run(&mut line, &[row(13, "+12015550100", 5)]).await.unwrap();
-            let [Inserted::Gated(Gated::TooMany { after })] = after[..] else { panic!("{after:?}") };
+            let [InsertResult::TooMany { after }] = after[..] else { panic!("{after:?}") };
             assert!(after > Duration::from_secs(3_590) && after <= Duration::from_hours(1), "{after:?}");
         })
         .await;
@@ -263,9 +308,7 @@ mod tests {
                 let full = if expected == "w" { "t" } else { expected };
                 for (n, expected) in [(1, expected), (2, full)] {
                     let mut row = row(n, "+12015550101", 1);
-                    if let Content::Begun(begun) = &mut row.content {
-                        begun.gate.hashes = Hashes { own: [8; 32], twin: Some([7; 32]) };
-                    }
+                    row.content.as_mut().unwrap().hashes = Hashes { own: [8; 32], twin: Some([7; 32]) };
                     assert_eq!(told(&INSERT.run(&mut line, &[row]).await.unwrap()), expected, "{sender} {n}");
                 }
             }

@@ -1,5 +1,6 @@
 //! Reading sessions, for people and for agents.
 
+use super::{Status, TextState};
 use crate::group_id::GroupId;
 use crate::masked::debug_shows;
 use serde::Serialize;
@@ -13,7 +14,7 @@ pub struct Row {
     pub id: Uuid,
     pub group_id: i64,
     pub session_key: Option<String>,
-    pub status: String,
+    pub status: Status,
     pub session_type: Option<i32>,
     pub session_params: serde_json::Value,
     pub phone: Option<String>,
@@ -23,7 +24,7 @@ pub struct Row {
     pub correlation_id: Option<String>,
     pub attempts: i32,
     /// What is known of the text: see docs/DELIVERY.md.
-    pub text_state: Option<String>,
+    pub text_state: Option<TextState>,
     pub looks: i32,
     #[serde(with = "time::serde::rfc3339::option")]
     pub lease_until: Option<OffsetDateTime>,
@@ -54,7 +55,7 @@ debug_shows!(Row { id, group_id, status });
 #[derive(Debug, Default)]
 pub struct Filter {
     pub group: Option<GroupId>,
-    pub status: Option<String>,
+    pub status: Option<Status>,
     pub message_id: Option<String>,
     pub limit: i64,
 }
@@ -63,15 +64,15 @@ pub struct Filter {
 pub async fn list(pool: &PgPool, filter: &Filter) -> Result<Vec<Row>, sqlx::Error> {
     sqlx::query_as!(
         Row,
-        "select id, group_id, session_key, status, session_type, session_params, phone, invitation_text, requested_by,
-                message_id, correlation_id, attempts, text_state, looks, lease_until, provider_message_id, error_code, error, created_at, sent_at,
+        r#"select id, group_id, session_key, status as "status: Status", session_type, session_params, phone, invitation_text, requested_by,
+                message_id, correlation_id, attempts, text_state as "text_state: TextState", looks, lease_until, provider_message_id, error_code, error, created_at, sent_at,
                 delivered_at, undelivered_at, joined_at, ended_at, expires_at, updated_at
            from sessions
           where ($1::bigint is null or group_id = $1) and ($2::text is null or status = $2)
             and ($3::text is null or message_id = $3)
-          order by id desc limit $4",
+          order by id desc limit $4"#,
         filter.group.map(GroupId::get),
-        filter.status,
+        filter.status.map(Status::as_str),
         filter.message_id,
         filter.limit,
     )
@@ -82,10 +83,10 @@ pub async fn list(pool: &PgPool, filter: &Filter) -> Result<Vec<Row>, sqlx::Erro
 pub async fn show(pool: &PgPool, id: Uuid) -> Result<Option<Row>, sqlx::Error> {
     sqlx::query_as!(
         Row,
-        "select id, group_id, session_key, status, session_type, session_params, phone, invitation_text, requested_by,
-                message_id, correlation_id, attempts, text_state, looks, lease_until, provider_message_id, error_code, error, created_at, sent_at,
+        r#"select id, group_id, session_key, status as "status: Status", session_type, session_params, phone, invitation_text, requested_by,
+                message_id, correlation_id, attempts, text_state as "text_state: TextState", looks, lease_until, provider_message_id, error_code, error, created_at, sent_at,
                 delivered_at, undelivered_at, joined_at, ended_at, expires_at, updated_at
-           from sessions where id = $1",
+           from sessions where id = $1"#,
         id
     )
     .fetch_optional(pool)
@@ -96,11 +97,11 @@ pub async fn show(pool: &PgPool, id: Uuid) -> Result<Option<Row>, sqlx::Error> {
 pub async fn by_key(pool: &PgPool, group: GroupId, key: &str) -> Result<Option<Row>, sqlx::Error> {
     sqlx::query_as!(
         Row,
-        "select id, group_id, session_key, status, session_type, session_params, phone, invitation_text, requested_by,
-                message_id, correlation_id, attempts, text_state, looks, lease_until, provider_message_id, error_code, error, created_at, sent_at,
+        r#"select id, group_id, session_key, status as "status: Status", session_type, session_params, phone, invitation_text, requested_by,
+                message_id, correlation_id, attempts, text_state as "text_state: TextState", looks, lease_until, provider_message_id, error_code, error, created_at, sent_at,
                 delivered_at, undelivered_at, joined_at, ended_at, expires_at, updated_at
            from sessions
-          where id = (select id from live_sessions where group_id = $1 and session_key = $2)",
+          where id = (select id from live_sessions where group_id = $1 and session_key = $2)"#,
         group.get(),
         key
     )

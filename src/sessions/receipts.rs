@@ -1,7 +1,7 @@
 //! The provider's word on a session's text: from its list, from an answer that came late, from a delivery receipt. In any
 //! order, and as often as it likes: what is stored is the same in the end.
 
-use super::metrics;
+use super::{Status, metrics};
 use crate::db::{Patience, kinds, repeat};
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -70,9 +70,9 @@ pub(super) async fn note(
     word: Word,
 ) -> Result<Heard, sqlx::Error> {
     let (said, code) = match word {
-        Word::Taken => ("sent", None),
-        Word::Delivered => ("delivered", None),
-        Word::Undelivered { code } => ("undelivered", code.map(|code| code.to_string())),
+        Word::Taken => (Status::Sent, None),
+        Word::Delivered => (Status::Delivered, None),
+        Word::Undelivered { code } => (Status::Undelivered, code.map(|code| code.to_string())),
     };
     let is_ours = sqlx::query_scalar!(
         r#"
@@ -121,7 +121,7 @@ pub(super) async fn note(
         "#,
         session,
         provider_message_id,
-        said,
+        said.as_str(),
         code,
     )
     .fetch_one(pool)

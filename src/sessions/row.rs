@@ -1,133 +1,40 @@
-//! A row of `sessions` as it is written first, and as it is read back.
+//! A row of `sessions` as it is read back, and what it says of its invite.
 
-use super::{Fingerprints, gate::Gate};
-use crate::masked::debug_shows;
-use crate::{group_id::GroupId, refusal::Refusal};
+use super::{Fingerprints, RequestRecord, Status, TextState};
+use crate::{
+    group_id::GroupId,
+    masked::debug_shows,
+    phone::PhoneNumber,
+    refusal::Refusal,
+    session_key::{SessionKey, Token},
+    sms_text::SmsText,
+    trouble::Trouble,
+};
 use sqlx::types::Json;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// Looks that must have missed a text before it counts as absent (contract, section 6).
 const LOOKS_THAT_MISS: i32 = 2;
 
-/// What is known of a request whose sender is authenticated.
-#[derive(Clone)]
-pub struct About {
-    pub group: GroupId,
-    /// The credential's type and user, such as `gkey:12345`.
-    pub requested_by: String,
-    pub message_id: Option<String>,
-    pub correlation_id: Option<String>,
-    /// Of the request as it was published: equal for a redelivery, and for nothing else.
-    pub request_sha256: [u8; 32],
-    pub redelivered: bool,
-    /// When this delivery came, by the process's monotonic clock.
-    pub received: Instant,
-    /// Until the invite is too old to be texted; `None` when its age is unknown and it sets no limit.
-    pub deadline: Option<Duration>,
-    /// Until the request's own expiration.
-    pub own_limit: Option<Duration>,
-}
-
-debug_shows!(About { group, redelivered });
-
-/// What the request asks for, as far as it could be read.
-#[derive(Clone, Default)]
-pub struct Asked {
-    pub session_type: Option<i32>,
-    /// E.164.
-    pub phone: Option<String>,
-    /// Compact JSON.
-    pub session_params: String,
-}
-
-debug_shows!(Asked { session_type });
-
-/// A row to insert: a session that is begun, or a request that was refused.
-#[derive(Debug)]
-pub struct NewRow {
-    pub id: Uuid,
-    pub about: About,
-    pub asked: Asked,
-    pub owns_message_id: bool,
-    pub content: Content,
-}
-
-#[derive(Debug)]
-pub enum Content {
-    Begun(Begun),
-    Refused(Refusal),
-}
-
-/// A session that is to begin, unless its gate is closed.
-pub struct Begun {
-    pub key: String,
-    pub token: String,
-    pub text: String,
-    pub ttl: Duration,
-    pub gate: Gate,
-}
-
-debug_shows!(Begun { ttl });
-
-impl NewRow {
-    pub fn status(&self) -> &'static str {
-        match &self.content {
-            Content::Begun(_) => "sending",
-            Content::Refused(refusal) if refusal.code.is_failure() => "failed",
-            Content::Refused(_) => "rejected",
-        }
-    }
-
-    pub fn begun(&self) -> Option<&Begun> {
-        match &self.content {
-            Content::Begun(begun) => Some(begun),
-            Content::Refused(_) => None,
-        }
-    }
-
-    /// The ledger begins with the row, unless there is nothing to send.
-    pub fn text_state(&self) -> Option<&'static str> {
-        matches!(self.content, Content::Begun(_)).then_some("begun")
-    }
-
-    pub fn refusal(&self) -> Option<&Refusal> {
-        match &self.content {
-            Content::Begun(_) => None,
-            Content::Refused(refusal) => Some(refusal),
-        }
-    }
-}
-
-/// What the database made of a row that was written.
-#[derive(Debug, Clone, Copy)]
-pub struct Written {
-    /// Before the statement was sent that wrote it.
-    pub begun: Instant,
-    /// By the database's clock.
-    pub expires_at: Option<OffsetDateTime>,
-    pub ticket: Uuid,
-}
-
 /// A row that is there already. Spans are seconds by the database's clock, counted from when it was read.
-#[derive(sqlx::FromRow)]
-pub struct Standing {
+pub struct SessionRow {
     pub id: Uuid,
-    pub group_id: i64,
-    pub status: String,
-    pub text_state: Option<String>,
+    pub group_id: GroupId,
+    pub status: Status,
+    pub text_state: Option<TextState>,
     pub fence: i64,
     pub ticket: Uuid,
     pub attempts: i32,
     pub looks: i32,
     pub unsettled: bool,
     pub abandoned: i32,
-    pub session_key: Option<String>,
-    pub token: Option<String>,
+    pub session_key: Option<SessionKey>,
+    pub token: Option<Token>,
     pub session_type: Option<i32>,
-    pub phone: Option<String>,
-    pub invitation_text: Option<String>,
+    pub phone: Option<PhoneNumber>,
+    pub invitation_text: Option<SmsText>,
     pub provider_message_id: Option<String>,
     pub created_at: OffsetDateTime,
     pub expires_at: Option<OffsetDateTime>,
@@ -156,16 +63,43 @@ pub struct Standing {
     pub deadline_left: Option<f64>,
 }
 
-debug_shows!(Standing { id, group_id, status, text_state, attempts });
+debug_shows!(SessionRow { id, group_id, status, text_state, attempts });
 
-impl Standing {
+/// A session's text, and whom it is for: all there while the invite is in hand.
+#[derive(Debug)]
+pub struct TextParts<'a> {
+    pub key: &'a SessionKey,
+    pub token: &'a Token,
+    pub text: &'a SmsText,
+    pub phone: &'a PhoneNumber,
+}
+
+impl SessionRow {
+    /// What there is to hand over, or to look for.
+    ///
+    /// # Errors
+    ///
+    /// A defect, of a row that is not in hand any more.
+    pub fn text_parts(&self) -> Result<TextParts<'_>, Trouble> {
+        fn there<'a, T>(value: Option<&'a T>, what: &str) -> Result<&'a T, Trouble> {
+            value.ok_or_else(|| Trouble::Defect(format!("a session in hand has no {what}")))
+        }
+        Ok(TextParts {
+            key: there(self.session_key.as_ref(), "key")?,
+            token: there(self.token.as_ref(), "token")?,
+            text: there(self.invitation_text.as_ref(), "text")?,
+            phone: there(self.phone.as_ref(), "phone")?,
+        })
+    }
+
     /// The id is free for a new publish: surely no text went out. One that an agent had joined by then is joined or ended.
     pub fn released_id(&self) -> bool {
-        matches!(self.status.as_str(), "rejected" | "failed") || self.text_state.as_deref() == Some("refused")
+        matches!(self.status, Status::Rejected | Status::Failed)
+            || self.text_state == Some(TextState::Refused)
     }
 
     pub fn in_hand(&self) -> bool {
-        self.status == "sending"
+        self.status == Status::Sending
     }
 
     /// Whether it was written for a request that was the same to the byte.
@@ -175,20 +109,21 @@ impl Standing {
 
     /// The row, if this is its request in the sense of the contract's section 8: the credential does not count. To a
     /// blanked row the request brings back its number; the text is lost.
-    pub fn asked_for_by(mut self, asked: &Asked, fingerprints: &Fingerprints) -> Option<Self> {
+    pub fn asked_for_by(mut self, request: &RequestRecord, fingerprints: &Fingerprints) -> Option<Self> {
         if !self.blanked {
             let same =
-                self.session_type == asked.session_type && self.phone == asked.phone && self.same_params;
+                self.session_type == request.session_type && self.phone == request.phone && self.same_params;
             return same.then_some(self);
         }
         let params = self.asked_params.as_deref().unwrap_or_default();
-        let hash = fingerprints.of(asked.session_type, asked.phone.as_deref(), params);
+        let phone = request.phone.as_ref().map(PhoneNumber::as_e164);
+        let hash = fingerprints.of(request.session_type, phone, params);
         // Without a hash nobody can say: rather no text than two, and its sender is told what became of the first.
         if self.content_hash.as_deref().is_some_and(|stored| stored != hash) {
             return None;
         }
-        self.phone.clone_from(&asked.phone);
-        self.invitation_text = Some(String::new());
+        self.phone.clone_from(&request.phone);
+        self.invitation_text = Some(SmsText::LOST);
         Some(self)
     }
 
@@ -205,7 +140,7 @@ impl Standing {
         if self.in_hand() {
             return None;
         }
-        Some(Outcome::Sent(Sent {
+        Some(Outcome::Sent(SentSession {
             session_id: self.id,
             group: self.group_id,
             session_key: self.session_key.clone()?,
@@ -221,12 +156,17 @@ impl Standing {
         self.in_hand()
             && self.fence == 0
             && self.unsure_for < 0.0
-            && self.text_state.as_deref() == Some("begun")
+            && self.text_state == Some(TextState::Begun)
     }
 
     /// Whether the worker of the last try died with it, or has yet to say what came of it.
     pub fn is_abandoned(&self) -> bool {
-        matches!(self.text_state.as_deref(), None | Some("begun"))
+        matches!(self.text_state, None | Some(TextState::Begun))
+    }
+
+    /// Whether the provider surely did not take the last try, which is to be made again.
+    pub fn is_waiting(&self) -> bool {
+        self.text_state == Some(TextState::Waiting)
     }
 
     /// Whether the text of the last try is surely not there: two looks missed it, the last of them when the provider's
@@ -237,7 +177,7 @@ impl Standing {
 
     /// Whether the last try may have been taken, and was not looked for.
     pub fn unsure_unless_looked(&self) -> bool {
-        self.text_state.as_deref() != Some("waiting") && !self.is_absent()
+        !self.is_waiting() && !self.is_absent()
     }
 
     /// Whether the invite is too old to be texted.
@@ -269,28 +209,20 @@ pub struct Resume {
 /// How an invite ended, as its reply says and as its row can say again.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    Sent(Sent),
+    Sent(SentSession),
     Refused(Refusal),
 }
 
 /// A session whose text the provider has accepted.
 #[derive(Clone, PartialEq)]
-pub struct Sent {
+pub struct SentSession {
     pub session_id: Uuid,
-    pub group: i64,
-    pub session_key: String,
-    pub invitation_text: String,
-    /// E.164.
-    pub phone: String,
+    pub group: GroupId,
+    pub session_key: SessionKey,
+    pub invitation_text: SmsText,
+    pub phone: PhoneNumber,
     pub expires_at: OffsetDateTime,
     pub provider_message_id: String,
 }
 
-impl std::fmt::Debug for Sent {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sent")
-            .field("session_id", &self.session_id)
-            .field("group", &self.group)
-            .finish_non_exhaustive()
-    }
-}
+debug_shows!(SentSession { session_id, group });

@@ -3,13 +3,17 @@
 use super::{
     batch::Statement,
     claim::{Permission, Recipient},
-    row::Standing,
+    row::SessionRow,
+    status::{Status, TextState},
 };
 use crate::{
     db::kinds::{self, Kind},
     group_id::GroupId,
     masked::debug_shows,
+    phone::PhoneNumber,
     refusal::Refusal,
+    session_key::{SessionKey, Token},
+    sms_text::SmsText,
     supervise::Task,
 };
 use sqlx::{PgConnection, PgPool, types::Json};
@@ -21,7 +25,7 @@ pub const SEEN_AS_UNKNOWN: Duration = Duration::from_secs(15);
 
 /// How long whoever begins a try has the row to itself, by the database's clock.
 #[derive(Debug, Clone, Copy)]
-pub struct Lease {
+pub struct ClaimTimes {
     /// After this the try has surely ended: the margin for the worker's own delays, and the provider's time-out.
     pub ends: Duration,
     /// The provider's list may lag so long after that.
@@ -33,15 +37,15 @@ pub(super) fn to_json(refusal: &Refusal) -> String {
     serde_json::to_string(refusal).unwrap_or_default()
 }
 
-/// What became of a claim on a row.
+/// What a row's ledger says once the result of a claim is known.
 #[derive(Debug)]
-pub struct Ended {
+pub struct LedgerEntry {
     pub id: Uuid,
     /// The claim's name: a newer one voids this.
     pub fence: i64,
     /// `sending` while the invite goes on.
-    pub status: &'static str,
-    pub text_state: &'static str,
+    pub status: Status,
+    pub text_state: TextState,
     pub provider_message_id: Option<String>,
     pub refusal: Option<Refusal>,
     /// For how long nobody may hand the text over; `None` when nobody will any more.
@@ -56,7 +60,7 @@ pub struct Ended {
 pub struct Record;
 
 impl Statement for Record {
-    type Row = Ended;
+    type Row = LedgerEntry;
     type Answer = bool;
     const TASK: Task = Task::RecordOutcomes;
 
@@ -64,7 +68,7 @@ impl Statement for Record {
         &kinds::RECORD_OUTCOMES
     }
 
-    async fn run(&self, line: &mut PgConnection, all: &[Ended]) -> Result<Vec<bool>, sqlx::Error> {
+    async fn run(&self, line: &mut PgConnection, all: &[LedgerEntry]) -> Result<Vec<bool>, sqlx::Error> {
         // An update takes one of several values for a row, whichever: so it gets one only, and the provider's word first.
         let mut chosen: HashMap<Uuid, usize> = HashMap::with_capacity(all.len());
         for (place, row) in all.iter().enumerate() {
@@ -74,7 +78,7 @@ impl Statement for Record {
             }
         }
         let is_chosen = |place: usize| chosen.get(&all[place].id) == Some(&place);
-        let rows: Vec<&Ended> =
+        let rows: Vec<&LedgerEntry> =
             all.iter().enumerate().filter(|(place, _)| is_chosen(*place)).map(|(_, row)| row).collect();
         let recorded = sqlx::query_scalar!(
             r#"
@@ -112,8 +116,8 @@ impl Statement for Record {
             "#,
             &rows.iter().map(|row| row.id).collect::<Vec<_>>(),
             &rows.iter().map(|row| row.fence).collect::<Vec<_>>(),
-            &rows.iter().map(|row| row.status).collect::<Vec<_>>() as &[&str],
-            &rows.iter().map(|row| row.text_state).collect::<Vec<_>>() as &[&str],
+            &rows.iter().map(|row| row.status.as_str()).collect::<Vec<_>>() as &[&str],
+            &rows.iter().map(|row| row.text_state.as_str()).collect::<Vec<_>>() as &[&str],
             &rows.iter().map(|row| row.provider_message_id.as_deref()).collect::<Vec<_>>()
                 as &[Option<&str>],
             &rows.iter().map(|row| row.refusal.as_ref().map(to_json)).collect::<Vec<_>>()
@@ -133,7 +137,7 @@ impl Statement for Record {
 
 /// Which row is meant.
 #[derive(Clone, Copy)]
-pub enum Which<'a> {
+pub enum RowLookup<'a> {
     Id(Uuid),
     /// The one that answers for a message id; `params` is what a repeat asks for, as compact JSON.
     Owner {
@@ -154,32 +158,34 @@ pub enum Which<'a> {
     },
 }
 
-debug_shows!(Which<'_> {  });
+debug_shows!(RowLookup<'_> {  });
 
 /// The row that is meant, if it is there.
 ///
 /// `settle` is how long the provider's list may lag.
 pub async fn find(
     pool: &PgPool,
-    which: Which<'_>,
+    lookup: RowLookup<'_>,
     settle: Duration,
-) -> Result<Option<Standing>, sqlx::Error> {
+) -> Result<Option<SessionRow>, sqlx::Error> {
     let (mut id, mut owner, mut sha256) = (None, None, None);
-    match which {
-        Which::Id(given) => id = Some(given),
-        Which::Owner { group, message_id, params } => owner = Some((group.get(), message_id, params)),
-        Which::Former { group, message_id, request_sha256 } => {
+    match lookup {
+        RowLookup::Id(given) => id = Some(given),
+        RowLookup::Owner { group, message_id, params } => owner = Some((group.get(), message_id, params)),
+        RowLookup::Former { group, message_id, request_sha256 } => {
             owner = Some((group.get(), message_id, "{}"));
             sha256 = Some(request_sha256.as_slice());
         }
-        Which::Unacknowledged { request_sha256 } => sha256 = Some(request_sha256.as_slice()),
+        RowLookup::Unacknowledged { request_sha256 } => sha256 = Some(request_sha256.as_slice()),
     }
     sqlx::query_as!(
-        Standing,
+        SessionRow,
         r#"
-        select id, group_id, status, text_state, fence,
-               coalesce(ticket, '00000000-0000-0000-0000-000000000000') as "ticket!", attempts, looks, unsettled, abandoned, session_key, token,
-               session_type, phone, invitation_text, provider_message_id, created_at, expires_at,
+        select id, group_id as "group_id: GroupId", status as "status: Status", text_state as "text_state: TextState", fence,
+               coalesce(ticket, '00000000-0000-0000-0000-000000000000') as "ticket!", attempts, looks, unsettled, abandoned,
+               session_key as "session_key: SessionKey", token as "token: Token", session_type,
+               phone as "phone: PhoneNumber", invitation_text as "invitation_text: SmsText",
+               provider_message_id, created_at, expires_at,
                error as "error: Json<Refusal>", request_sha256,
                coalesce(session_params = $4::text::jsonb, true) as "same_params!",
                blanked, content_hash, case when blanked then $4::text::jsonb::text end as asked_params,
@@ -220,13 +226,13 @@ pub async fn find(
 /// sent any more. `fence` is the claim's new name: the same claim made again is the same claim.
 pub async fn claim(
     connection: &mut PgConnection,
-    row: &Standing,
+    row: &SessionRow,
     to: &Recipient<'_>,
     fence: i64,
-    lease: Lease,
-) -> Result<Option<Claimed>, sqlx::Error> {
+    lease: ClaimTimes,
+) -> Result<Option<ClaimLimits>, sqlx::Error> {
     sqlx::query_as!(
-        Claimed,
+        ClaimLimits,
         r#"
         update sessions
            set fence = $3, text_state = 'begun', attempts = $4, looks = 0, looked_at = null,
@@ -259,7 +265,7 @@ pub async fn claim(
 
 /// What is left to a claim.
 #[derive(Debug)]
-pub struct Claimed {
+pub struct ClaimLimits {
     pub session_left: f64,
     pub deadline: Option<f64>,
     pub own_limit: Option<f64>,
@@ -267,7 +273,7 @@ pub struct Claimed {
 
 /// Counts a look at the provider's list that missed the text of the claim's try. It proves no more than it did when it was
 /// made, however late it is written down: so it counts from when the row was read that asked for it.
-pub async fn missed(pool: &PgPool, row: &Standing) -> Result<(), sqlx::Error> {
+pub async fn missed(pool: &PgPool, row: &SessionRow) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "update sessions set looks = $3, looked_at = $4, updated_at = now()
           where id = $1 and fence = $2 and status = 'sending'",
@@ -285,14 +291,14 @@ pub async fn missed(pool: &PgPool, row: &Standing) -> Result<(), sqlx::Error> {
 pub async fn taken_texts(
     pool: &PgPool,
     id: Uuid,
-    phone: &str,
+    phone: &PhoneNumber,
     provider_message_ids: &[String],
 ) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar!(
         r#"select provider_message_id as "id!" from sessions
             where phone = $2 and token is not null and id <> $1 and provider_message_id = any($3)"#,
         id,
-        phone,
+        phone.as_e164(),
         provider_message_ids,
     )
     .fetch_all(pool)
@@ -334,11 +340,15 @@ pub async fn release_message_id(pool: &PgPool, id: Uuid) -> Result<(), sqlx::Err
 }
 
 /// Whether a row's text may be sent still. Of both reasons against it, the group comes first (contract, section 7).
-pub async fn may_send(pool: &PgPool, row: &Standing, to: &Recipient<'_>) -> Result<Permission, sqlx::Error> {
+pub async fn may_send(
+    pool: &PgPool,
+    row: &SessionRow,
+    to: &Recipient<'_>,
+) -> Result<Permission, sqlx::Error> {
     let now = sqlx::query!(
         r#"select coalesce((select enabled from groups where id = $1), false) as "enabled!",
                   exists (select from optouts where phone_hash = any($2) and sender = any(array[$3, '*'])) as "opted_out!""#,
-        row.group_id,
+        row.group_id.get(),
         &to.hashes.all() as &[&[u8]],
         to.sender,
     )

@@ -3,6 +3,7 @@
 use crate::{
     db::{Patience, kinds, repeat},
     masked::debug_shows,
+    session_key::{SessionKey, Token},
 };
 use sqlx::PgPool;
 
@@ -10,7 +11,7 @@ use sqlx::PgPool;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Visited {
     pub group_id: i64,
-    pub session_key: String,
+    pub session_key: SessionKey,
     /// Whether an agent can join it, or has.
     pub is_live: bool,
 }
@@ -18,21 +19,21 @@ pub struct Visited {
 debug_shows!(Visited { group_id, is_live });
 
 /// The session whose link this is, for as long as it holds its key.
-pub async fn visit(pool: &PgPool, token: &str) -> Result<Option<Visited>, sqlx::Error> {
+pub async fn visit(pool: &PgPool, token: &Token) -> Result<Option<Visited>, sqlx::Error> {
     repeat(&kinds::VISIT, Patience::Brief, || find(pool, token)).await
 }
 
-async fn find(pool: &PgPool, token: &str) -> Result<Option<Visited>, sqlx::Error> {
+async fn find(pool: &PgPool, token: &Token) -> Result<Option<Visited>, sqlx::Error> {
     sqlx::query_as!(
         Visited,
         r#"
-        select group_id, session_key as "session_key!",
+        select group_id, session_key as "session_key!: SessionKey",
                coalesce(status = 'joined' or (status in ('sending', 'sent', 'delivered', 'undelivered', 'unknown')
                                               and (expires_at > now() or joined_at is not null)), false) as "is_live!"
           from sessions
          where token = $1 and key_held
         "#,
-        token,
+        token.as_str(),
     )
     .fetch_optional(pool)
     .await

@@ -9,6 +9,8 @@ use super::{
 use crate::masked::debug_shows;
 use crate::{
     config::{ProviderConfig, Sender},
+    phone::PhoneNumber,
+    sms_text::SmsText,
     traceparent::TraceParent,
     trouble::Trouble,
 };
@@ -37,11 +39,10 @@ const LARGEST_ANSWER: usize = 256 * 1024;
 
 /// One text to hand over.
 pub struct Text<'a> {
-    /// E.164.
-    pub to: &'a str,
+    pub to: &'a PhoneNumber,
     /// The group's own sender, if it has one.
     pub from: Option<&'a str>,
-    pub body: &'a str,
+    pub body: &'a SmsText,
     /// What is left of the session: no text shall arrive after it.
     pub validity: Duration,
     pub callback: Option<String>,
@@ -176,14 +177,14 @@ impl Place {
 
     fn request(&self, text: &Text<'_>, guard: &Guard) -> Request<Guarded> {
         let mut form = url::form_urlencoded::Serializer::new(String::with_capacity(256));
-        form.append_pair("To", text.to);
+        form.append_pair("To", text.to.as_e164());
         match (text.from, &self.provider.sender) {
             (Some(number), _) => form.append_pair("From", number),
             (None, Sender::Number(number)) => form.append_pair("From", number),
             (None, Sender::MessagingService(sid)) => form.append_pair("MessagingServiceSid", sid),
         };
         let validity = text.validity.as_secs().clamp(*VALIDITY.start(), *VALIDITY.end());
-        form.append_pair("Body", text.body).append_pair("ValidityPeriod", &validity.to_string());
+        form.append_pair("Body", text.body.as_str()).append_pair("ValidityPeriod", &validity.to_string());
         if let Some(callback) = &text.callback {
             form.append_pair("StatusCallback", callback);
         }

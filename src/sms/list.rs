@@ -1,7 +1,12 @@
 //! Looking for a text in the provider's list, when the answer to its request was lost.
 
 use super::{Place, client::path_of, written::Guard};
-use crate::masked::debug_shows;
+use crate::{
+    masked::debug_shows,
+    phone::PhoneNumber,
+    session_key::{SessionKey, Token},
+    sms_text::SmsText,
+};
 use serde::Deserialize;
 use std::{fmt::Display, time::Instant};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc2822};
@@ -18,12 +23,11 @@ const CLOCKS_APART: Duration = Duration::minutes(5);
 
 /// The text that is looked for.
 pub struct Wanted<'a> {
-    /// E.164.
-    pub to: &'a str,
-    pub key: &'a str,
-    pub token: &'a str,
+    pub to: &'a PhoneNumber,
+    pub key: &'a SessionKey,
+    pub token: &'a Token,
     /// The whole text, as it was handed over.
-    pub text: &'a str,
+    pub text: &'a SmsText,
     /// Before its first try.
     pub since: OffsetDateTime,
 }
@@ -56,7 +60,7 @@ impl Place {
     pub async fn look(self, wanted: &Wanted<'_>) -> Result<Vec<String>, LookFailed> {
         let mut found = Vec::new();
         let mut url = self.provider.url.clone();
-        url.query_pairs_mut().append_pair("To", wanted.to).append_pair("PageSize", PAGE_SIZE);
+        url.query_pairs_mut().append_pair("To", wanted.to.as_e164()).append_pair("PageSize", PAGE_SIZE);
         for _ in 0..PAGES {
             let page = match self.page(url.clone()).await {
                 Ok(page) => page,
@@ -117,8 +121,10 @@ fn read_page(body: &[u8]) -> Result<Page, LookFailed> {
 /// Reads a page, looks for a text in it, and follows it, as a fuzzing target does. `list` is where the pages are.
 #[cfg(fuzzing)]
 pub fn page(list: &Url, body: &[u8]) {
+    let Some(to) = PhoneNumber::from_e164("+11110000000") else { return };
+    let (key, token, text) = (SessionKey::example(6), Token::example(), SmsText::from("Join".to_owned()));
     let since = OffsetDateTime::UNIX_EPOCH;
-    let wanted = Wanted { to: "+11110000000", key: "123456", token: "aB3aB3aB3aB3aB3a", text: "Join", since };
+    let wanted = Wanted { to: &to, key: &key, token: &token, text: &text, since };
     let Ok(page) = read_page(body) else { return };
     for message in page.messages {
         let _ = (wanted.is_it(&message), message.is_before(since));
@@ -133,17 +139,18 @@ impl Wanted<'_> {
     /// By the token, which no other text holds; else by the key, which a text from before the first try may hold as well.
     fn is_it(&self, message: &Listed) -> bool {
         let Some(body) = message.body.as_deref() else { return false };
-        if message.to.as_deref().is_some_and(|to| to != self.to) {
+        if message.to.as_deref().is_some_and(|to| to != self.to.as_e164()) {
             return false;
         }
-        let by_token = !self.token.is_empty() && body.contains(self.token);
-        by_token || (self.is_by_key(body) && !message.is_before(self.since - CLOCKS_APART))
+        body.contains(self.token.as_str())
+            || (self.is_by_key(body) && !message.is_before(self.since - CLOCKS_APART))
     }
 
     /// As a number of its own, unless the group's wording has it beside other digits.
     fn is_by_key(&self, body: &str) -> bool {
-        let stands_alone = holds_number(self.text, self.key);
-        holds_number(body, self.key) || (!stands_alone && !self.key.is_empty() && body.contains(self.key))
+        let key = self.key.as_str();
+        let stands_alone = holds_number(self.text.as_str(), key);
+        holds_number(body, key) || (!stands_alone && body.contains(key))
     }
 }
 
@@ -168,13 +175,25 @@ mod tests {
     use super::*;
     use time::macros::datetime;
 
-    const WANTED: Wanted<'_> = Wanted {
-        to: "+12015550123",
-        key: "123456",
-        token: "abcdefghijklmnop",
-        text: "code 123456 https://x/s/abcdefghijklmnop",
-        since: datetime!(2026-11-24 12:00 UTC),
-    };
+    /// One text that is looked for, in this wording.
+    struct Sought(PhoneNumber, SessionKey, Token, SmsText);
+
+    impl Sought {
+        fn in_the_words(text: &str) -> Self {
+            let (to, key) = (PhoneNumber::from_e164("+12015550123"), SessionKey::parse("123456"));
+            let token = Token::parse("abcdefghijklmnop").unwrap();
+            Self(to.unwrap(), key.unwrap(), token, text.to_owned().into())
+        }
+
+        fn is_it(&self, message: &Listed) -> bool {
+            let Self(to, key, token, text) = self;
+            Wanted { to, key, token, text, since: datetime!(2026-11-24 12:00 UTC) }.is_it(message)
+        }
+    }
+
+    fn usual() -> Sought {
+        Sought::in_the_words("code 123456 https://x/s/abcdefghijklmnop")
+    }
 
     fn listed(body: &str, date: &str) -> Listed {
         Listed {
@@ -215,25 +234,26 @@ mod tests {
     #[test]
     fn a_text_is_known_by_its_token_or_its_key() {
         let (now, long_ago) = ("Tue, 24 Nov 2026 12:00:01 +0000", "Mon, 23 Nov 2026 12:00:01 +0000");
-        assert!(WANTED.is_it(&listed("see https://x/s/abcdefghijklmnop", long_ago)));
-        assert!(WANTED.is_it(&listed("Sent from a trial - code 123456.", now)));
-        assert!(WANTED.is_it(&listed("123456", "no date at all")));
-        assert!(!WANTED.is_it(&listed("code 123456", long_ago)), "another session's, from before");
+        let wanted = usual();
+        assert!(wanted.is_it(&listed("see https://x/s/abcdefghijklmnop", long_ago)));
+        assert!(wanted.is_it(&listed("Sent from a trial - code 123456.", now)));
+        assert!(wanted.is_it(&listed("123456", "no date at all")));
+        assert!(!wanted.is_it(&listed("code 123456", long_ago)), "another session's, from before");
         for other in ["code 1234567", "0123456", "12345 6", "", "abcdefghijklmno"] {
-            assert!(!WANTED.is_it(&listed(other, now)), "{other}");
+            assert!(!wanted.is_it(&listed(other, now)), "{other}");
         }
         let elsewhere = Listed { to: Some("+12015550124".to_owned()), ..listed("123456", now) };
-        assert!(!WANTED.is_it(&elsewhere));
+        assert!(!wanted.is_it(&elsewhere));
         let bare = Listed { to: None, date_created: None, ..listed("123456", now) };
-        assert!(WANTED.is_it(&bare));
-        assert!(!WANTED.is_it(&Listed { body: None, ..listed("", now) }));
+        assert!(wanted.is_it(&bare));
+        assert!(!wanted.is_it(&Listed { body: None, ..listed("", now) }));
     }
 
     #[test]
     fn a_key_that_the_wording_puts_beside_digits_is_found_there() {
-        let beside = Wanted { text: "code 72123456", ..WANTED };
+        let beside = Sought::in_the_words("code 72123456");
         assert!(beside.is_it(&listed("code 72123456", "")) && !beside.is_it(&listed("code 72123457", "")));
-        assert!(!WANTED.is_it(&listed("code 72123456", "")));
+        assert!(!usual().is_it(&listed("code 72123456", "")));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::{
     },
     group_id::GroupId,
     output::Format,
+    session_key::{SessionKey, Token},
     sms::segments::segments,
 };
 use serde::Serialize;
@@ -119,11 +120,16 @@ pub(super) async fn show(
 
 fn example(stored: &Stored, public_url: &str) -> anyhow::Result<Example> {
     let Options { template, link, key_length, .. } = &stored.options;
-    let key = &"123456789"[..usize::from(*key_length).min(9)];
-    let values = Values { key, token: "aB3dE5gH7jK9mN1p", group: stored.id };
+    let (key, token) = (SessionKey::example((*key_length).into()), Token::example());
+    let values = Values { key: &key, token: &token, group: stored.id };
     let text = Wording::parse(template, link.as_deref(), public_url)?.render(&values);
-    let cost = segments(&text);
-    Ok(Example { text, encoding: cost.encoding.to_string(), units: cost.units, segments: cost.segments })
+    let cost = segments(text.as_str());
+    Ok(Example {
+        text: text.as_str().to_owned(),
+        encoding: cost.encoding.to_string(),
+        units: cost.units,
+        segments: cost.segments,
+    })
 }
 
 fn rows(detail: &Detail) -> Vec<(&'static str, String)> {

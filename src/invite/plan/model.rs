@@ -1,8 +1,8 @@
 //! Every interleaving of what can happen to one invite, within small bounds: a breadth-first search of a model's states.
 //!
 //! What decides is the code itself: [`next_step`](super::next_step), [`after_try`](super::after_try) with both ends of its
-//! jitter, [`sessions::ended`](crate::sessions::ended), [`Standing::outcome`](crate::sessions::Standing::outcome) and what
-//! `Standing` says of itself are called with values built from the model's state. Mirrored by hand, and so to be kept like
+//! jitter, [`sessions::ledger_entry`](crate::sessions::ledger_entry), [`SessionRow::outcome`](crate::sessions::SessionRow::outcome) and what
+//! `SessionRow` says of itself are called with values built from the model's state. Mirrored by hand, and so to be kept like
 //! what they mirror: the statements (`sql.rs`), and the order of effects of `process.rs` and `pursue.rs` (`worker.rs`).
 //!
 //! A hand-written search, and not `stateright`: it is a page of code, needs no dependency, and tells which states can

@@ -7,9 +7,11 @@ use super::{
 use crate::{
     group::Group,
     group_id::GroupId,
-    pasted, phone,
+    invite::envelope::{Envelope, HeaderValue},
+    pasted,
+    phone::{self, PhoneNumber},
     refusal::{Code, Refusal},
-    sessions::Asked,
+    sessions::RequestRecord,
 };
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -66,11 +68,12 @@ fn digits_of(digits: &str) -> Option<GroupId> {
 }
 
 impl Request<'_> {
-    /// All fields but `groupid`. What could be read is in `asked` for the row, whatever is wrong with the rest.
-    pub fn fields(&self, group: &Group, asked: &mut Asked) -> Result<(), Refusal> {
-        let session_type = self.session_type().map(|number| asked.session_type = Some(number));
+    /// All fields but `groupid`; answers the number to text. What could be read is in the record, whatever is wrong with
+    /// the rest.
+    pub fn fields(&self, group: &Group, record: &mut RequestRecord) -> Result<PhoneNumber, Refusal> {
+        let session_type = self.session_type().map(|number| record.session_type = Some(number));
         let written = self.phone_as_written();
-        let params = self.params().map(|compact| asked.session_params = compact);
+        let params = self.params().map(|compact| record.session_params = compact);
         session_type?;
         let written = written?;
         params?;
@@ -80,8 +83,8 @@ impl Request<'_> {
             group.options.phone_check,
             &group.options.countries,
         )?;
-        asked.phone = Some(phone.into());
-        Ok(())
+        record.phone = Some(phone.clone());
+        Ok(phone)
     }
 
     fn session_type(&self) -> Result<i32, Refusal> {

@@ -1,11 +1,11 @@
 //! The search, and what has to hold in each state that it finds.
 
 use super::{
-    row::{Status, Told},
+    row::Told,
     worker::{Event, follow},
     world::{Config, MAX_ATTEMPTS, Next, State, Wrong},
 };
-use crate::config::WhenUnsure;
+use crate::{config::WhenUnsure, sessions::Status};
 use std::{
     collections::{BTreeSet, HashMap},
     fmt::Write,

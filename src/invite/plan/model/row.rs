@@ -2,76 +2,15 @@
 
 use super::clock::Time;
 use crate::{
+    group_id::GroupId,
+    phone::PhoneNumber,
     refusal::{Code, Refusal},
-    sessions::{Outcome, Standing},
+    session_key::{SessionKey, Token},
+    sessions::{Outcome, SessionRow, Status, TextState},
 };
 use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Status {
-    Sending,
-    Sent,
-    Unknown,
-    Rejected,
-    Failed,
-}
-
-impl Status {
-    pub fn of(name: &str) -> Self {
-        match name {
-            "sending" => Self::Sending,
-            "sent" => Self::Sent,
-            "unknown" => Self::Unknown,
-            "rejected" => Self::Rejected,
-            "failed" => Self::Failed,
-            other => unreachable!("{other}"),
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Sending => "sending",
-            Self::Sent => "sent",
-            Self::Unknown => "unknown",
-            Self::Rejected => "rejected",
-            Self::Failed => "failed",
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum TextState {
-    Begun,
-    Waiting,
-    Unknown,
-    Accepted,
-    Refused,
-}
-
-impl TextState {
-    pub fn of(name: &str) -> Self {
-        match name {
-            "begun" => Self::Begun,
-            "waiting" => Self::Waiting,
-            "unknown" => Self::Unknown,
-            "accepted" => Self::Accepted,
-            "refused" => Self::Refused,
-            other => unreachable!("{other}"),
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Begun => "begun",
-            Self::Waiting => "waiting",
-            Self::Unknown => "unknown",
-            Self::Accepted => "accepted",
-            Self::Refused => "refused",
-        }
-    }
-}
 
 /// The columns that decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -94,26 +33,25 @@ pub struct Row {
 
 impl Row {
     /// `statements::find`.
-    pub fn standing(&self, now: Time) -> Standing {
+    pub fn standing(&self, now: Time) -> SessionRow {
         // extract(epoch from … - now())
         let until = |at: Time| f64::from(at - now);
-        let text = |text: &str| Some(text.to_owned());
-        Standing {
+        SessionRow {
             id: Uuid::nil(),
-            group_id: 72,
-            status: self.status.name().to_owned(),
-            text_state: text(self.text_state.name()),
+            group_id: GroupId::new(72).unwrap(),
+            status: self.status,
+            text_state: Some(self.text_state),
             fence: self.fence.into(),
             ticket: Uuid::nil(),
             attempts: self.attempts.into(),
             looks: self.looks.into(),
             unsettled: self.unsettled,
             abandoned: self.abandoned.into(),
-            session_key: text("123456"),
-            token: text("abcdefghijklmnop"),
+            session_key: Some(SessionKey::example(6)),
+            token: Some(Token::example()),
             session_type: Some(1),
-            phone: text("+11110000000"),
-            invitation_text: text("code 123456"),
+            phone: PhoneNumber::from_e164("+11110000000"),
+            invitation_text: Some("code 123456".to_owned().into()),
             provider_message_id: self.sid.then(|| "SM1".to_owned()),
             created_at: OffsetDateTime::UNIX_EPOCH,
             expires_at: Some(OffsetDateTime::UNIX_EPOCH),

@@ -2,10 +2,10 @@
 
 use super::{
     clock::{MARGIN, TIMEOUT, Time},
-    row::{Row, Status, TextState, Why},
-    world::{Broken, Claim, Config, Ended, Seen, State, Wrong},
+    row::{Row, Why},
+    world::{Broken, Config, Entry, HeldClaim, Seen, State, Wrong},
 };
-use crate::sessions::{self, Fate};
+use crate::sessions::{self, ClaimResult, Status, TextState};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -64,7 +64,7 @@ pub fn insert_refused(state: &mut State, config: &Config, why: Why) -> bool {
 }
 
 /// `statements::claim`. The fence is random; here, as good a name is the number of the try.
-pub fn claim(state: &mut State, seen: Seen, write_by: Time, config: &Config) -> Option<Claim> {
+pub fn claim(state: &mut State, seen: Seen, write_by: Time, config: &Config) -> Option<HeldClaim> {
     let (now, switched_off) = (state.now, state.switched_off);
     let row = state.row.as_mut().expect("a row that was read");
     let fence = seen.attempts + 1;
@@ -99,19 +99,19 @@ pub fn claim(state: &mut State, seen: Seen, write_by: Time, config: &Config) -> 
         state.wrong = Some(Wrong::ClaimedWhileSwitchedOff);
     }
     let unsettled = seen.unsettled || seen.unsure_unless_looked;
-    Some(Claim { fence, attempts: seen.attempts + 1, unsettled, write_by, fresh: false })
+    Some(HeldClaim { fence, attempts: seen.attempts + 1, unsettled, write_by, fresh: false })
 }
 
-/// `sessions::ended`, the code itself.
-pub fn ended(fence: u8, fate: &Fate) -> Ended {
-    let ended = sessions::ended(Uuid::nil(), fence.into(), fate);
-    Ended {
+/// `sessions::ledger_entry`, the code itself.
+pub fn entry(fence: u8, result: &ClaimResult) -> Entry {
+    let entry = sessions::ledger_entry(Uuid::nil(), fence.into(), result);
+    Entry {
         fence,
-        status: Status::of(ended.status),
-        text_state: TextState::of(ended.text_state),
-        sid: ended.provider_message_id.is_some(),
-        why: ended.refusal.as_ref().map(Why::of),
-        rest: ended.rest.map(steps),
+        status: entry.status,
+        text_state: entry.text_state,
+        sid: entry.provider_message_id.is_some(),
+        why: entry.refusal.as_ref().map(Why::of),
+        rest: entry.rest.map(steps),
     }
 }
 
@@ -122,23 +122,23 @@ fn steps(span: Duration) -> Time {
 }
 
 /// `statements::Record`: answers whether it was this claim's row still.
-pub fn record(row: &mut Row, ended: Ended, now: Time, config: &Config) -> bool {
-    let fenced = row.fence == ended.fence || config.is(Broken::RecordIgnoresTheFence);
+pub fn record(row: &mut Row, entry: Entry, now: Time, config: &Config) -> bool {
+    let fenced = row.fence == entry.fence || config.is(Broken::RecordIgnoresTheFence);
     // where s.id = o.id and s.fence = o.fence and s.status = 'sending'
     if !(fenced && row.status == Status::Sending) {
         return false;
     }
     *row = Row {
         // set status = o.status, text_state = o.text_state, provider_message_id = o.provider_message_id, error = o.error,
-        status: ended.status,
-        text_state: ended.text_state,
-        sid: ended.sid,
-        error: ended.why,
+        status: entry.status,
+        text_state: entry.text_state,
+        sid: entry.sid,
+        error: entry.why,
         // lease_until = now() + make_interval(secs => o.rest),
-        lease_until: ended.rest.map(|rest| now.saturating_add(rest)),
+        lease_until: entry.rest.map(|rest| now.saturating_add(rest)),
         // unsure_from = case when o.text_state = 'unknown' and s.text_state = 'begun' then least(s.unsure_from, now())
         //               else s.unsure_from end,
-        unsure_from: match (ended.text_state, row.text_state) {
+        unsure_from: match (entry.text_state, row.text_state) {
             (TextState::Unknown, TextState::Begun) => row.unsure_from.min(now),
             _ => row.unsure_from,
         },

@@ -3,13 +3,13 @@
 use super::{
     super::{JITTER, Step, Switch, after_try_jittered, next_step},
     clock::{MARGIN, TIMEOUT, Time},
-    row::{Status, Told, Why},
+    row::{Told, Why},
     sql,
-    world::{Broken, Claim, Config, Ended, Held, MESSAGES, Next, Seen, State, Worker, Wrong},
+    world::{Broken, Config, Entry, Held, HeldClaim, MESSAGES, Next, Seen, State, Worker, Wrong},
 };
 use crate::{
     refusal::{Code, Refusal},
-    sessions::{Fate, Standing, too_late},
+    sessions::{ClaimResult, SessionRow, Status, too_late},
     sms::{Answer, Later},
 };
 
@@ -156,7 +156,7 @@ fn does(state: &State, i: usize, config: &Config, each: &mut impl FnMut(Event, S
         Next::Insert { write_by } => {
             if sql::insert(&mut after, config) {
                 let write_by = write_by - now;
-                let claim = Claim { fence: 0, attempts: 1, unsettled: false, write_by, fresh: true };
+                let claim = HeldClaim { fence: 0, attempts: 1, unsettled: false, write_by, fresh: true };
                 then(after, Next::Write(claim));
             } else {
                 repeat(&mut after, i, false, config);
@@ -214,11 +214,11 @@ fn does(state: &State, i: usize, config: &Config, each: &mut impl FnMut(Event, S
                     sql::accepted(row);
                     Next::Read
                 }
-                Next::Close(ended) => {
-                    sql::record(row, ended, now, config);
+                Next::Close(entry) => {
+                    sql::record(row, entry, now, config);
                     Next::Read
                 }
-                Next::Record(ended) => recorded(sql::record(row, ended, now, config), ended),
+                Next::Record(entry) => recorded(sql::record(row, entry, now, config), entry),
                 _ => unreachable!("{doing:?}"),
             };
             then(after, next);
@@ -238,7 +238,7 @@ fn repeat(state: &mut State, i: usize, inserted: bool, config: &Config) {
 }
 
 /// `pursue`, up to the next effect.
-fn decide(state: &mut State, row: &Standing, switch: Switch, config: &Config) -> Next {
+fn decide(state: &mut State, row: &SessionRow, switch: Switch, config: &Config) -> Next {
     let small = |n: i32| u8::try_from(n).unwrap_or(u8::MAX);
     let fence = u8::try_from(row.fence).unwrap_or(u8::MAX);
     let nothing = Seen {
@@ -259,7 +259,7 @@ fn decide(state: &mut State, row: &Standing, switch: Switch, config: &Config) ->
             Next::Reply(Told::of(&outcome))
         }
         Step::InHand(_) | Step::Wait(_) => Next::Copy,
-        Step::Close(fate) => Next::Close(sql::ended(fence, &fate)),
+        Step::Close(result) => Next::Close(sql::entry(fence, &result)),
         Step::Look => Next::Look(Seen { looks: small(row.looks), at: state.now, ..nothing }),
         Step::Send => Next::BeginClaim(Seen {
             attempts: small(row.attempts),
@@ -273,13 +273,13 @@ fn decide(state: &mut State, row: &Standing, switch: Switch, config: &Config) ->
 }
 
 /// `hand_over`, up to the socket.
-fn write(state: &State, claim: Claim, config: &Config, then: &mut impl FnMut(State, Next)) {
+fn write(state: &State, claim: HeldClaim, config: &Config, then: &mut impl FnMut(State, Next)) {
     if claim.fresh && state.is_late() {
         // Looked at once more, or before this worker stood still.
-        then(*state, Next::Record(sql::ended(claim.fence, &Fate::Refused(too_late()))));
+        then(*state, Next::Record(sql::entry(claim.fence, &ClaimResult::Refused(too_late()))));
     }
     if state.now <= claim.write_by || config.is(Broken::NoCheckBeforeTheWrite) {
-        let claim = Claim { write_by: 0, fresh: false, ..claim };
+        let claim = HeldClaim { write_by: 0, fresh: false, ..claim };
         let after = State { posts: state.posts + 1, ..*state };
         then(after, Next::Answer { claim, until: state.now + TIMEOUT });
     } else {
@@ -287,14 +287,14 @@ fn write(state: &State, claim: Claim, config: &Config, then: &mut impl FnMut(Sta
     }
 }
 
-fn after(answer: Answer, state: &State, claim: Claim, config: &Config, jitter: f64) -> Next {
+fn after(answer: Answer, state: &State, claim: HeldClaim, config: &Config, jitter: f64) -> Next {
     let until = |end: Option<Time>| end.map_or(config.ttl, |end| end.min(config.ttl)) - state.now;
-    let session = claim.session(until(state.deadline));
-    Next::Record(sql::ended(claim.fence, &after_try_jittered(answer, &session, &config.policy(), jitter)))
+    let claimed = claim.claim(until(state.deadline));
+    Next::Record(sql::entry(claim.fence, &after_try_jittered(answer, &claimed, &config.policy(), jitter)))
 }
 
 /// What the provider makes of a request in hand.
-fn answered(state: &State, i: usize, claim: Claim, config: &Config, each: &mut impl FnMut(Event, State)) {
+fn answered(state: &State, i: usize, claim: HeldClaim, config: &Config, each: &mut impl FnMut(Event, State)) {
     let words = [
         (true, Word::Accepted),
         (true, Word::Silence),
@@ -319,12 +319,12 @@ fn answered(state: &State, i: usize, claim: Claim, config: &Config, each: &mut i
 }
 
 /// `Sessions::record` and `hand_over`.
-fn recorded(took: bool, ended: Ended) -> Next {
-    match (took, ended.status, ended.why) {
+fn recorded(took: bool, entry: Entry) -> Next {
+    match (took, entry.status, entry.why) {
         (true, Status::Sending, _) => Next::Copy,
         (true, _, Some(why)) => Next::Reply(Told::Refused(why)),
         (true, _, None) => Next::Reply(Told::Sent),
-        (false, ..) if ended.sid => Next::Accept,
+        (false, ..) if entry.sid => Next::Accept,
         (false, ..) => Next::Read,
     }
 }

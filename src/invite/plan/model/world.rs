@@ -3,9 +3,12 @@
 use super::{
     super::Policy,
     clock::{MARGIN, TIMEOUT, Time},
-    row::{Row, Status, TextState, Told, Why},
+    row::{Row, Told, Why},
 };
-use crate::{config::WhenUnsure, sessions::Session};
+use crate::{
+    config::WhenUnsure,
+    sessions::{Claim, Status, TextState},
+};
 use std::time::Duration;
 
 pub const MAX_ATTEMPTS: u8 = 2;
@@ -75,9 +78,9 @@ pub struct Seen {
     pub at: Time,
 }
 
-/// `sessions::Session`.
+/// `sessions::Claim`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Claim {
+pub struct HeldClaim {
     pub fence: u8,
     pub attempts: u8,
     pub unsettled: bool,
@@ -86,16 +89,16 @@ pub struct Claim {
     pub fresh: bool,
 }
 
-impl Claim {
-    pub fn session(self, left: Time) -> Session {
+impl HeldClaim {
+    pub fn claim(self, left: Time) -> Claim {
         let left = Duration::from_secs(left.max(0).unsigned_abs().into());
-        Session::claimed(self.attempts.into(), self.unsettled, left)
+        Claim::claimed(self.attempts.into(), self.unsettled, left)
     }
 }
 
-/// `statements::Ended`.
+/// `statements::LedgerEntry`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ended {
+pub struct Entry {
     pub fence: u8,
     pub status: Status,
     pub text_state: TextState,
@@ -126,14 +129,14 @@ pub enum Next {
         seen: Seen,
         write_by: Time,
     },
-    Close(Ended),
-    Write(Claim),
+    Close(Entry),
+    Write(HeldClaim),
     /// The provider has its request until then.
     Answer {
-        claim: Claim,
+        claim: HeldClaim,
         until: Time,
     },
-    Record(Ended),
+    Record(Entry),
     Reply(Told),
     Copy,
     Ack,
@@ -232,7 +235,7 @@ impl State {
         self.deadline.is_some_and(|deadline| self.now >= deadline)
     }
 
-    /// What the row answers, as `Standing::outcome` reads it.
+    /// What the row answers, as `SessionRow::outcome` reads it.
     pub fn outcome(&self) -> Option<Told> {
         let row = self.row?;
         let sent = || (row.status != Status::Sending).then_some(Told::Sent);

@@ -2,7 +2,7 @@
 
 use crate::masked::debug_shows;
 use rand::{RngExt, distr::Alphanumeric};
-use std::fmt;
+use std::{fmt, ops::RangeInclusive};
 
 /// Draws that may collide before a key gets one digit more (contract, section 5).
 const DRAWS_AT_ONE_LENGTH: u32 = 8;
@@ -14,6 +14,9 @@ pub struct SessionKey(String);
 debug_shows!(SessionKey {});
 
 impl SessionKey {
+    /// Digits that a key may have; the table has the same rule.
+    const LENGTHS: RangeInclusive<usize> = 4..=12;
+
     /// An evenly distributed key from the operating system's CSPRNG-seeded generator.
     ///
     /// `draw` counts the keys that this session has drawn before: after every eighth, one digit more.
@@ -23,14 +26,19 @@ impl SessionKey {
         Self((0..digits).map(|_| char::from(b'0' + rng.random_range(0..10_u8))).collect())
     }
 
+    /// A key that somebody wrote: 4 to 12 digits, 0 to 9.
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = Self::LENGTHS.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+        fits.then(|| Self(text.to_owned()))
+    }
+
+    /// Of so many digits, 12 at most, for a template that is looked at before there is a session.
+    pub fn example(digits: usize) -> Self {
+        Self("123456789012".chars().take(digits).collect())
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-impl From<SessionKey> for String {
-    fn from(key: SessionKey) -> Self {
-        key.0
     }
 }
 
@@ -43,6 +51,17 @@ impl Token {
 
     pub fn draw() -> Self {
         Self(rand::rng().sample_iter(Alphanumeric).take(Self::LENGTH).map(char::from).collect())
+    }
+
+    /// A token that somebody wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = text.len() == Self::LENGTH && text.bytes().all(|b| b.is_ascii_alphanumeric());
+        fits.then(|| Self(text.to_owned()))
+    }
+
+    /// For a template that is looked at before there is a session.
+    pub fn example() -> Self {
+        Self("aB3dE5gH7jK9mN1p".to_owned())
     }
 
     pub fn as_str(&self) -> &str {
@@ -69,6 +88,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_drawn_can_be_read_and_nothing_else() {
+        for draw in [0, 8, 16] {
+            let key = SessionKey::draw(4, draw);
+            assert_eq!(SessionKey::parse(key.as_str()), Some(key));
+        }
+        for token in [Token::draw(), Token::example()] {
+            assert_eq!(Token::parse(token.as_str()), Some(token));
+        }
+        assert_eq!(SessionKey::parse(SessionKey::example(9).as_str()), Some(SessionKey::example(9)));
+        for bad in ["", "123", "12345a", "1234567890123", "\u{661}234"] {
+            assert_eq!(SessionKey::parse(bad), None, "{bad}");
+            assert_eq!(Token::parse(bad), None, "{bad}");
+        }
+        assert_eq!(Token::parse("aB3aB3aB3aB3aB3-"), None);
+    }
+
+    #[test]
     fn keys_are_digits_evenly_drawn() {
         let mut seen = [0_u32; 10];
         for _ in 0..5_000 {
@@ -81,8 +117,9 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_base62_and_hidden_from_debug() {
-        let token = Token::draw();
+    fn tokens_are_base62_and_like_keys_hidden_from_debug() {
+        let (key, token) = (SessionKey::draw(9, 0), Token::draw());
+        assert!(!format!("{key:?}").contains(key.as_str()));
         assert_eq!(token.as_str().len(), 16);
         assert!(token.as_str().bytes().all(|b| b.is_ascii_alphanumeric()));
         assert!(!format!("{token:?}").contains(token.as_str()));
