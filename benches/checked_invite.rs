@@ -16,7 +16,7 @@ use session_invite::{
     },
     group_id::GroupId,
     hmac_key::HmacKey,
-    invite::{Authenticator, Caller, Envelope, Request, process, request},
+    invite::{Authenticator, Caller, Envelope, Request, process},
     phone::{self, PhoneCheck},
     seal::SecretsKey,
     session_key::{SessionKey, Token},
@@ -99,11 +99,10 @@ fn envelope(body: Vec<u8>) -> Envelope {
 /// As `invite::process` goes, from the delivery to the row's values.
 fn checked(envelope: &Envelope) -> RequestRecord {
     let request = Request::parse(envelope).expect("a good shape");
-    let groupid = request::groupid(&request, envelope);
     let caller = authenticated(&request, envelope);
-    assert!(groupid.as_ref().is_ok_and(|named| *named == caller.group.id));
+    assert!(request.groupid.as_ref().is_ok_and(|named| *named == caller.group.id));
     let mut record = process::record(&AGE, envelope, &caller);
-    process::check(&AGE, envelope, &request, &caller, groupid, &mut record).expect("good fields");
+    process::check_fields(&AGE, envelope, &request, &caller, &mut record).expect("good fields");
     record
 }
 
@@ -146,13 +145,6 @@ mod stage {
     fn b_parse(bencher: Bencher) {
         let envelope = envelope(body(&GKEY));
         bencher.bench_local(|| Request::parse(black_box(&envelope)).is_ok());
-    }
-
-    #[divan::bench]
-    fn c_groupid(bencher: Bencher) {
-        let envelope = envelope(body(&GKEY));
-        let request = Request::parse(&envelope).expect("a good shape");
-        bencher.bench_local(|| request::groupid(black_box(&request), &envelope));
     }
 
     fn credential(bencher: Bencher, body: Vec<u8>) {

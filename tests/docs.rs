@@ -8,7 +8,7 @@ use session_invite::{
     cli::Cli,
     group::{Group, options::Options, template::Wording},
     group_id::GroupId,
-    invite::{Envelope, Reply, Request, request},
+    invite::{Envelope, Reply, Request},
     phone::PhoneNumber,
     queue::Names,
     refusal::{Code, Refusal},
@@ -119,7 +119,7 @@ fn check(body: &str) -> Result<(), Refusal> {
     let envelope = Envelope { body: body.as_bytes().to_vec(), ..Envelope::default() };
     let request = Request::parse(&envelope)?;
     request.credential(&envelope)?;
-    request::groupid(&request, &envelope)?;
+    request.groupid.clone()?;
     let mut record = RequestRecord::new(group().id, "gkey:12345".to_owned());
     request.fields(&group(), &mut record).map(drop)
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use session_invite::{
     group::{Group, options::Options, template::Wording},
     group_id::GroupId,
-    invite::{Envelope, Request, request},
+    invite::{Envelope, Request},
     phone::PhoneNumber,
     sessions::RequestRecord,
 };
@@ -36,7 +36,7 @@ fuzz_target!(|body: &[u8]| {
     if let Err(refusal) = request.credential(&envelope) {
         assert_eq!(refusal.status, 401, "{refusal:?}");
     }
-    if let Err(refusal) = request::groupid(&request, &envelope) {
+    if let Err(refusal) = &request.groupid {
         assert_eq!(refusal.field.as_deref(), Some("groupid"), "{refusal:?}");
     }
     let mut record = RequestRecord::new(GROUP.id, String::new());

@@ -18,6 +18,7 @@ use crate::{
 };
 use futures::future::try_join_all;
 use metrics_exporter_prometheus::PrometheusHandle;
+use sqlx::PgPool;
 use std::{sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -34,42 +35,20 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
     let (stop, give_up) = (shutdown::on_signal()?, CancellationToken::new());
     supervise::watch_runtime()?;
     let health = Health::default();
-    let metrics = super::start_metrics()?;
-    queue::metrics::show_in_flight();
-    health.has_metrics(metrics.clone());
-    keep_metrics_tidy(metrics);
-    let answering = health.clone().serve(config.http_addr, give_up.clone()).await;
-    if let Err(error) = answering {
-        let what = format!(
-            "{} cannot be listened on ({error}); set HTTP_ADDR to another address or port",
-            config.http_addr
-        );
-        // Several workers on one machine must not need a setting each.
-        anyhow::ensure!(!args.http.is_given(), "HTTP_ADDR: {what}");
-        tracing::warn!("no /healthz, /readyz and /metrics: {what}");
-    }
+    answer_operators(args, &config, &health, &give_up).await?;
     let opening = db::open(&config.database, "session-invite worker", db::Client::Worker, &health.database);
     let Some(opened) = stop.run_until_cancelled(opening).await.transpose()? else {
         return Ok(());
     };
     let pool = opened.keep_watching(give_up.clone());
-
-    let (secrets, links) = (config.secrets_key.clone(), config.public_url.base.clone());
-    let open = || Directory::open(pool.clone(), secrets.clone(), links.clone());
-    let directory = match persist(&kinds::READ_GROUPS, &stop, open).await {
-        Err(Trouble::Stopping) => return Ok(()),
-        opened => Arc::new(opened?),
-    };
-    let open = || OptOuts::open(pool.clone(), &secrets);
-    let optouts = match persist(&kinds::READ_OPTOUT_KEY, &stop, open).await {
-        Err(Trouble::Stopping) => return Ok(()),
-        opened => opened?,
+    let Some((directory, optouts)) = read_at_start(&config, &pool, &stop).await? else {
+        return Ok(());
     };
     directory.keep_following(stop.clone());
     let sms = Sms::new(&config.provider).map_err(anyhow::Error::msg)?;
+    let fingerprints = Fingerprints::new(optouts.key());
     let provider = &config.provider;
     let times = ClaimTimes::of(provider.timeout, provider.settle);
-    let fingerprints = Fingerprints::new(optouts.key());
     let invites = Arc::new(Context {
         authenticator: Authenticator::new(directory.clone(), give_up.clone()),
         sessions: Sessions::start(pool.clone(), times, fingerprints.clone(), give_up.clone()),
@@ -77,7 +56,6 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
         limits: Limits::start(pool.clone(), provider.per_second, stop.clone(), give_up.clone()),
         sms: sms.clone(),
         optouts,
-        suspects: Suspects::new(pool.clone(), give_up.clone()),
         policy: Policy {
             max_attempts: provider.max_attempts,
             settle: provider.settle,
@@ -89,36 +67,15 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
     let sweeping = sessions::sweep(pool.clone(), stop.clone());
     Events::new(pool.clone(), config.broker.clone(), health.events.clone()).start(stop.clone());
     sessions::retain(pool.clone(), config.retention, fingerprints, stop.clone());
-    let publisher = Publisher::start(Task::Replies, config.broker.clone(), give_up.clone());
-    let direct = DirectReplies::start(config.broker.clone(), give_up.clone());
-    health.tells_of(publisher.clone(), sms.clone());
-    let publishers = (publisher, direct);
-    let requests = consumer(&config, publishers.clone(), invites.clone(), health.consuming);
-    let dropped = Consumer {
-        source: Source::Dropped,
-        prefetch: DROPPED_PREFETCH,
-        gate: requests.gate.clone(),
-        queues_gone: requests.queues_gone.clone(),
-        ..consumer(&config, publishers, invites, health.dropped)
-    };
-
-    let in_time = async {
-        stop.cancelled().await;
-        // Whoever waits for a place has not begun, and goes back to the queue.
-        sms.close();
-        tokio::time::sleep(config.shutdown_grace).await;
-        tracing::warn!("the grace is over; what is still in hand goes back to the queue");
-        give_up.cancel();
-        // Time to hand it back.
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    };
-    let consuming = [requests, dropped].map(|consumer| consumer.start(stop.clone()).ended());
+    let suspects = Suspects::new(pool, give_up.clone());
+    let consuming = consumers(&config, &health, &invites, &suspects, &give_up)
+        .map(|consumer| consumer.start(stop.clone()).ended());
     tokio::select! {
         ended = try_join_all(consuming) => {
             give_up.cancel();
             ended?;
         }
-        () = in_time => {}
+        () = grace(&config, &sms, &stop, &give_up) => {}
     }
     give_up.cancel();
     // Its statement is finished, if it takes no longer than that.
@@ -127,26 +84,91 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn consumer(
+/// Counts, and answers `/healthz`, `/readyz` and `/metrics`.
+async fn answer_operators(
+    args: &WorkerArgs,
     config: &WorkerConfig,
-    (publisher, direct): (Publisher, DirectReplies),
-    invites: Arc<Context>,
-    consuming: Arc<Consuming>,
-) -> Consumer {
-    Consumer {
-        source: Source::Requests,
+    health: &Health,
+    give_up: &CancellationToken,
+) -> anyhow::Result<()> {
+    let metrics = super::start_metrics()?;
+    queue::metrics::show_in_flight();
+    health.has_metrics(metrics.clone());
+    keep_metrics_tidy(metrics);
+    if let Err(error) = health.clone().serve(config.http_addr, give_up.clone()).await {
+        let what = format!(
+            "{} cannot be listened on ({error}); set HTTP_ADDR to another address or port",
+            config.http_addr
+        );
+        // Several workers on one machine must not need a setting each.
+        anyhow::ensure!(!args.http.is_given(), "HTTP_ADDR: {what}");
+        tracing::warn!("no /healthz, /readyz and /metrics: {what}");
+    }
+    Ok(())
+}
+
+/// What has to be read before the first invite; `None` when a signal comes first.
+async fn read_at_start(
+    config: &WorkerConfig,
+    pool: &PgPool,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<(Arc<Directory>, OptOuts)>> {
+    let (secrets, links) = (&config.secrets_key, &config.public_url.base);
+    let open = || Directory::open(pool.clone(), secrets.clone(), links.clone());
+    let directory = match persist(&kinds::READ_GROUPS, stop, open).await {
+        Err(Trouble::Stopping) => return Ok(None),
+        opened => Arc::new(opened?),
+    };
+    let open = || OptOuts::open(pool.clone(), secrets);
+    match persist(&kinds::READ_OPTOUT_KEY, stop, open).await {
+        Err(Trouble::Stopping) => Ok(None),
+        opened => Ok(Some((directory, opened?))),
+    }
+}
+
+/// Of the requests, and of what the broker dropped. Both work a suspect alone in the whole process.
+fn consumers(
+    config: &WorkerConfig,
+    health: &Health,
+    invites: &Arc<Context>,
+    suspects: &Suspects,
+    give_up: &CancellationToken,
+) -> [Consumer; 2] {
+    let publisher = Publisher::start(Task::Replies, config.broker.clone(), give_up.clone());
+    let direct = DirectReplies::start(config.broker.clone(), give_up.clone());
+    health.tells_of(publisher.clone(), invites.sms.clone());
+    let (gate, queues_gone) = (Arc::default(), Arc::default());
+    let consumer = |source, prefetch, consuming: &Arc<Consuming>| Consumer {
+        source,
+        prefetch,
         config: config.broker.clone(),
         names: Names::new(&config.broker.queue_prefix),
-        prefetch: config.prefetch,
         reply_to_allow: config.reply_to_allow.clone(),
-        publisher,
-        direct,
-        invites,
+        publisher: publisher.clone(),
+        direct: direct.clone(),
+        invites: invites.clone(),
+        suspects: suspects.clone(),
         in_hand: TaskTracker::new(),
-        gate: Arc::default(),
-        queues_gone: Arc::default(),
-        consuming,
-    }
+        gate: Arc::clone(&gate),
+        queues_gone: Arc::clone(&queues_gone),
+        consuming: consuming.clone(),
+    };
+    [
+        consumer(Source::Requests, config.prefetch, &health.consuming),
+        consumer(Source::Dropped, DROPPED_PREFETCH, &health.dropped),
+    ]
+}
+
+/// Ends when the time is over that work in hand has to end after a signal.
+async fn grace(config: &WorkerConfig, sms: &Sms, stop: &CancellationToken, give_up: &CancellationToken) {
+    stop.cancelled().await;
+    // An invite that waits for a place has not begun, and goes back to the queue.
+    sms.close();
+    tokio::time::sleep(config.shutdown_grace).await;
+    tracing::warn!("the grace is over; what is still in hand goes back to the queue");
+    give_up.cancel();
+    // Time to hand it back.
+    tokio::time::sleep(Duration::from_secs(1)).await;
 }
 
 /// What was recorded is gathered now and then, so that it does not pile up where nobody reads /metrics.

@@ -2,7 +2,7 @@
 
 use super::{Gateway, problem::Problem, query};
 use crate::{
-    invite::{Caller, Envelope, Request, door::Shaped, envelope::HeaderValue},
+    invite::{Caller, Envelope, Request, envelope::HeaderValue},
     trouble::Trouble,
 };
 use axum::http::{HeaderMap, HeaderName, Uri, header::AUTHORIZATION};
@@ -32,9 +32,9 @@ fn text(bytes: &[u8]) -> HeaderValue {
 }
 
 /// Credential and group, in the worker's order of checks.
-pub async fn admit(gateway: &Gateway, shaped: &Shaped<'_>, envelope: &Envelope) -> Result<Caller, Problem> {
+pub async fn admit(gateway: &Gateway, request: &Request<'_>, envelope: &Envelope) -> Result<Caller, Problem> {
     let authenticator = &gateway.services()?.authenticator;
-    match in_time(shaped.admit(envelope, authenticator)).await? {
+    match in_time(request.authenticate(envelope, authenticator)).await? {
         Ok(admitted) => Ok(admitted?),
         Err(trouble) => Err(failed(&trouble)),
     }
@@ -44,11 +44,11 @@ pub async fn admit(gateway: &Gateway, shaped: &Shaped<'_>, envelope: &Envelope) 
 pub async fn agent(gateway: &Gateway, headers: &HeaderMap, uri: &Uri) -> Result<Caller, Problem> {
     let named = query::value(uri.query(), "groupid");
     let envelope = envelope(headers, named.clone().ok().flatten());
-    let shaped = Shaped::of(Request::default(), &envelope);
-    let caller = admit(gateway, &shaped, &envelope).await?;
+    let request = Request::without_body(&envelope);
+    let caller = admit(gateway, &request, &envelope).await?;
     caller.enabled()?;
     named?;
-    shaped.groupid?;
+    request.groupid?;
     Ok(caller)
 }
 

@@ -12,8 +12,7 @@ use super::{
 use crate::{
     failpoint,
     invite::{
-        Envelope,
-        door::Shaped,
+        Envelope, Request,
         envelope::{HeaderValue as Value, has_control},
         reply::SentBody,
     },
@@ -102,8 +101,8 @@ async fn admit(
     let mut envelope = caller::envelope(headers, groupid.clone().ok().flatten());
     envelope.content_type = content_type(headers)?;
     envelope.body = body?.0;
-    let shaped = Shaped::parse(&envelope)?;
-    caller::admit(gateway, &shaped, &envelope).await?;
+    let request = Request::parse(&envelope)?;
+    caller::admit(gateway, &request, &envelope).await?;
     groupid?;
     Ok(envelope)
 }

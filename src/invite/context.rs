@@ -8,7 +8,6 @@ use crate::{
     optouts::OptOuts,
     sessions::Sessions,
     sms::Sms,
-    suspects::Suspects,
 };
 use std::sync::Arc;
 
@@ -19,7 +18,6 @@ pub struct Context {
     pub groups: Arc<Directory>,
     pub sessions: Sessions,
     pub sms: Sms,
-    pub suspects: Suspects,
     pub optouts: OptOuts,
     pub limits: Limits,
     pub policy: Policy,

@@ -4,10 +4,10 @@ use crate::masked::debug_shows;
 use crate::{
     refusal::{Code, Refusal},
     traceparent::TraceParent,
+    trouble::Trouble,
 };
 use sha2::{Digest, Sha256};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -45,12 +45,6 @@ pub struct Envelope {
     pub received: Option<Instant>,
     /// A session's id and ticket: the message says that it is a copy of ours, from a retry queue. The row decides.
     pub ticket: Option<(Uuid, Uuid)>,
-    /// Deliveries before this one, by the broker's count.
-    pub deliveries: i64,
-    /// Times that it was worked alone, with this one, by our own count; 0 for a message that is no suspect.
-    pub tries: i32,
-    /// When it was first worked on, as far as that is known.
-    pub first_at: Option<OffsetDateTime>,
     /// The broker dropped it from the requests because its `expiration` had run out.
     pub expired_in_queue: bool,
     /// Cancelled once the broker takes the message back, as when its connection is lost: it will come again, so what
@@ -68,6 +62,13 @@ impl Envelope {
     /// Whether a worker may have had it before: the broker marks no redelivery on the queue of what it dropped.
     pub fn came_before(&self) -> bool {
         self.redelivered || self.expired_in_queue
+    }
+
+    /// # Errors
+    ///
+    /// [`Trouble::Stopping`] once the broker has taken the message back.
+    pub fn ensure_held(&self) -> Result<(), Trouble> {
+        if self.withdrawn.is_cancelled() { Err(Trouble::Stopping) } else { Ok(()) }
     }
 
     pub fn headers<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a HeaderValue> + 'a {

@@ -1,9 +1,11 @@
 //! An invite: the request as it arrived, its way to an outcome, and the answer to it.
 
+mod attempt;
 pub mod authenticate;
 pub mod context;
 pub mod door;
 pub mod envelope;
+mod extent;
 pub mod metrics;
 pub mod plan;
 pub mod process;
@@ -16,23 +18,8 @@ pub mod verdict;
 pub use authenticate::{Authenticator, Caller, group_disabled};
 pub use context::Context;
 pub use envelope::Envelope;
+pub use extent::Extent;
 pub use process::process;
 pub use reply::Reply;
 pub use request::Request;
 pub use verdict::Verdict;
-
-use crate::sessions::Resume;
-
-/// How far an invite has come.
-#[derive(Debug, PartialEq)]
-pub enum Progress {
-    Answered(Reply),
-    /// Nothing can be done for it now: a copy of its message comes again.
-    Later(Resume),
-}
-
-impl From<Reply> for Progress {
-    fn from(reply: Reply) -> Self {
-        Self::Answered(reply)
-    }
-}

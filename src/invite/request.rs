@@ -4,16 +4,17 @@
 mod fields;
 mod shape;
 
-pub use fields::groupid;
 pub use shape::object;
 
 use super::envelope::{Envelope, HeaderValue};
 use crate::masked::debug_shows;
 use crate::{
     credential::{self, Credential, Source, SourceKind, SourceValue},
+    group_id::GroupId,
     refusal::{Code, Refusal},
 };
 use serde_json::value::RawValue;
+use shape::RawFields;
 use std::borrow::Cow;
 
 /// A body may have 64 KiB (contract, section 2).
@@ -22,28 +23,14 @@ pub const LARGEST_BODY: usize = 64 * 1024;
 /// A content coding is repeated to its sender up to this many characters.
 const LONGEST_CODING: usize = 32;
 
-/// A JSON object, its known fields found, and not yet looked at.
-#[derive(Default)]
+/// A request of the right shape, of which nothing is proven yet.
 pub struct Request<'a> {
-    groupid: Option<&'a RawValue>,
-    sessiontype: Option<&'a RawValue>,
-    sms_phone: Option<&'a RawValue>,
-    session_params: Option<Params<'a>>,
-    authorization: Option<&'a RawValue>,
-    gssnid: Option<&'a RawValue>,
+    raw: RawFields<'a>,
+    /// The group that it names. That it names none is told to whoever proved to be a sender.
+    pub groupid: Result<GroupId, Refusal>,
 }
 
-debug_shows!(Request<'_> {  });
-
-/// `sessionParams`, its names known to differ.
-enum Params<'a> {
-    Object(Vec<(Cow<'a, str>, &'a RawValue)>),
-    Null,
-    /// No object.
-    Other,
-}
-
-debug_shows!(Params<'_> {  });
+debug_shows!(Request<'_> { groupid });
 
 impl<'a> Request<'a> {
     /// The shape: size, content type, UTF-8, JSON, an object, no field repeated.
@@ -66,12 +53,23 @@ impl<'a> Request<'a> {
         let text = std::str::from_utf8(&envelope.body).map_err(|error| {
             malformed(format!("the body is not UTF-8 from byte {} on", error.valid_up_to()))
         })?;
-        shape::parse(text).map_err(|what| malformed(format!("the body is not a request: {what}")))
+        let raw = shape::parse(text)
+            .map_err(|what| malformed(format!("the body is not a request: {what}")))?;
+        Ok(Self::of(raw, envelope))
+    }
+
+    /// A request that says nothing but what its headers say.
+    pub fn without_body(envelope: &'a Envelope) -> Self {
+        Self::of(RawFields::default(), envelope)
+    }
+
+    fn of(raw: RawFields<'a>, envelope: &Envelope) -> Self {
+        Self { groupid: fields::groupid(raw.groupid, envelope), raw }
     }
 
     /// The one credential, from the body or the headers.
     pub fn credential(&self, envelope: &Envelope) -> Result<Credential, Refusal> {
-        let body = [(SourceKind::Authorization, self.authorization), (SourceKind::Gssnid, self.gssnid)];
+        let body = [(SourceKind::Authorization, self.raw.authorization), (SourceKind::Gssnid, self.raw.gssnid)];
         let body = body.map(|(kind, raw)| (kind, raw.filter(|raw| raw.get() != "null").map(text)));
         let body = body.iter().filter_map(|(kind, text)| {
             let value = text.as_ref()?.as_deref().map_or(SourceValue::NotText, SourceValue::Text);

@@ -17,6 +17,7 @@ use crate::{
     config::{BrokerConfig, ReplyToAllow},
     invite::Context,
     seldom::Seldom,
+    suspects::Suspects,
     supervise::{Kept, Pulse, Task, aside_in, keep_up_unless, part_of},
 };
 use futures::StreamExt;
@@ -94,6 +95,7 @@ pub struct Consumer {
     pub publisher: Publisher,
     pub direct: DirectReplies,
     pub invites: Arc<Context>,
+    pub suspects: Suspects,
     pub in_hand: TaskTracker,
     /// Held by each invite in hand; by a suspect alone.
     pub gate: Arc<RwLock<()>>,

@@ -23,10 +23,15 @@ const DELIVERY_COUNT: &str = "x-delivery-count";
 /// From its third delivery on, a message may be what ended the workers that had it before.
 const SUSPECT_FROM: i64 = 2;
 
-/// Whether the message was delivered twice before, or more often. The header alone does not say so: a publisher can
-/// write it too, but not on a message that the broker delivers again.
+/// Whether the message was delivered twice before, or more often.
 pub fn is_suspect(delivery: &Delivery) -> bool {
-    delivery.redelivered && delivery_count(&delivery.properties) >= SUSPECT_FROM
+    deliveries_before(delivery) >= SUSPECT_FROM
+}
+
+/// Deliveries before this one. The broker's header alone does not count: a publisher can write it too, but not on a message
+/// that the broker delivers again.
+pub fn deliveries_before(delivery: &Delivery) -> i64 {
+    if delivery.redelivered { delivery_count(&delivery.properties) } else { 0 }
 }
 
 /// The broker's count of the deliveries before this one.
@@ -58,8 +63,7 @@ pub fn text(headers: &FieldTable, name: &str) -> Option<String> {
 /// Takes the body out of the delivery; the rest is copied as far as it is read.
 pub fn envelope(delivery: &mut Delivery) -> Envelope {
     let body = std::mem::take(&mut delivery.data);
-    let deliveries = if delivery.redelivered { delivery_count(&delivery.properties) } else { 0 };
-    Envelope { redelivered: delivery.redelivered, deliveries, ..read(&delivery.properties, body) }
+    Envelope { redelivered: delivery.redelivered, ..read(&delivery.properties, body) }
 }
 
 /// The envelope of a message that was not delivered before.

@@ -7,6 +7,7 @@ use super::{
     direct::Sender,
     metrics::{self, Discarded},
     publish::{Name, Outgoing, Published},
+    work::Message,
     reply_to::{Form, form, may_reply_to},
 };
 use crate::{
@@ -19,7 +20,6 @@ use crate::{
 };
 use lapin::{
     BasicProperties,
-    message::Delivery,
     types::{AMQPValue, FieldTable},
 };
 use serde_json::json;
@@ -94,15 +94,15 @@ impl Consumer {
     /// ticket; neither a credential nor an expiration.
     pub(super) async fn hand_on(
         &self,
-        delivery: &Delivery,
-        envelope: &Envelope,
+        message: &Message,
         resume: Resume,
     ) -> Result<(), Trouble> {
+        let Message { delivery, envelope, .. } = message;
         let mut headers = FieldTable::default();
         let texts = [
             (SESSION, resume.session.to_string()),
             (TICKET, resume.ticket.to_string()),
-            (FIRST_AT, first_at(delivery, envelope)),
+            (FIRST_AT, first_at(message)),
         ];
         for (name, value) in texts {
             put(&mut headers, name, &value);
@@ -131,11 +131,11 @@ impl Consumer {
 
     pub(super) async fn set_aside(
         &self,
-        delivery: &Delivery,
-        envelope: &Envelope,
+        message: &Message,
         (reply, sender): (Reply, Sender),
         mut reason: String,
     ) -> Result<(), Trouble> {
+        let Message { delivery, envelope, tried } = message;
         tracing::error!(reason, "an invite could not be finished; it is set aside");
         // In the dead-letter queue nothing may expire.
         let mut properties = kept(&delivery.properties);
@@ -148,15 +148,16 @@ impl Consumer {
         }
         let queue = self.names.requests.clone();
         let body = envelope.body.clone();
-        let message = Outgoing { queue, body, properties, mandatory: true, name: Name::Header };
+        let copy = Outgoing { queue, body, properties, mandatory: true, name: Name::Header };
+        let tries = tried.map_or(0, |tried| tried.tries.into());
         let dead = Dead {
             kind: "request",
             reason: &reason,
             code: reply.code.unwrap_or_default(),
-            attempts: (envelope.deliveries + 1).max(envelope.tries.into()),
-            first_at: first_at(delivery, envelope),
+            attempts: (delivery::deliveries_before(delivery) + 1).max(tries),
+            first_at: first_at(message),
         };
-        self.publish_dead(message, dead).await?;
+        self.publish_dead(copy, dead).await?;
         self.answer(envelope, reply, sender).await
     }
 
@@ -257,9 +258,9 @@ fn size(headers: &FieldTable) -> usize {
 }
 
 /// When the invite was first worked on: a copy of ours says it, our count of a suspect's tries, or else it is now.
-fn first_at(delivery: &Delivery, envelope: &Envelope) -> String {
-    let said = delivery.properties.headers().as_ref().filter(|_| envelope.ticket.is_some());
-    let counted = envelope.first_at.and_then(|at| at.format(&Rfc3339).ok());
+fn first_at(message: &Message) -> String {
+    let said = message.delivery.properties.headers().as_ref().filter(|_| message.envelope.ticket.is_some());
+    let counted = message.tried.and_then(|tried| tried.first_at.format(&Rfc3339).ok());
     said.and_then(|headers| delivery::text(headers, FIRST_AT)).or(counted).unwrap_or_else(now)
 }
 

@@ -11,13 +11,13 @@ use super::{
 use crate::{
     failpoint,
     invite::{
-        Envelope, Progress, Reply, Verdict,
+        Envelope, Extent, Reply, Verdict,
         door::is_from_authenticated,
         metrics::{Stage, took},
         process,
-        verdict::verdict,
     },
     refusal::{Code, Refusal},
+    suspects::Tried,
     trouble::Trouble,
 };
 use futures::FutureExt;
@@ -27,20 +27,29 @@ use tracing::{Instrument, Span};
 
 /// How often a request that comes again and again is worked alone before it is set aside (contract, section 8).
 const TRIES_AT_MOST: i32 = 20;
+/// A request that no worker got as far as its row is set aside after so many deliveries (contract, section 8).
+const DELIVERIES_WITHOUT_A_ROW: i64 = 20;
+
+/// A message, and what is known of the deliveries before this one.
+pub(super) struct Message {
+    pub delivery: Delivery,
+    pub envelope: Envelope,
+    /// How often it was worked alone, with this time; `None` for a message that is no suspect.
+    pub tried: Option<Tried>,
+}
 
 /// A message in hand. Dropped unsettled, whatever the reason, it goes back to the queue.
-struct InHand {
-    delivery: Delivery,
-    envelope: Envelope,
+struct HeldMessage {
+    message: Message,
     acks: Acks,
     settled: bool,
     _counted: InFlight,
 }
 
-impl Drop for InHand {
+impl Drop for HeldMessage {
     fn drop(&mut self) {
         if !self.settled {
-            self.acks.give_back(self.delivery.delivery_tag);
+            self.acks.give_back(self.message.delivery.delivery_tag);
         }
     }
 }
@@ -51,10 +60,10 @@ impl Consumer {
         delivery: Delivery,
         hold: &Hold,
     ) -> impl Future<Output = ()> + use<> {
-        let (consumer, mut invite, span) = self.begin(delivery, hold);
+        let (consumer, mut held, span) = self.begin(delivery, hold);
         async move {
             let _together = consumer.gate.read().await;
-            consumer.work(&mut invite).await;
+            consumer.work(&mut held).await;
         }
         .instrument(span)
     }
@@ -65,15 +74,15 @@ impl Consumer {
         delivery: Delivery,
         hold: &Hold,
     ) -> impl Future<Output = ()> + use<> {
-        let (consumer, mut invite, span) = self.begin(delivery, hold);
+        let (consumer, mut held, span) = self.begin(delivery, hold);
         async move {
             let _alone = consumer.gate.write().await;
-            consumer.work(&mut invite).await;
+            consumer.work(&mut held).await;
         }
         .instrument(span)
     }
 
-    fn begin(self: &Arc<Self>, mut delivery: Delivery, hold: &Hold) -> (Arc<Self>, Box<InHand>, Span) {
+    fn begin(self: &Arc<Self>, mut delivery: Delivery, hold: &Hold) -> (Arc<Self>, Box<HeldMessage>, Span) {
         let mut envelope = delivery::envelope(&mut delivery);
         envelope.received = Some(Instant::now());
         envelope.withdrawn = hold.lost.clone();
@@ -82,42 +91,30 @@ impl Consumer {
         let span = tracing::info_span!("invite", message_id = ?envelope.message_id, trace);
         // From here on, whatever it waits for.
         let counted = InFlight::begin(&self.consuming, delivery.redelivered);
-        let invite =
-            InHand { delivery, envelope, acks: hold.acks.clone(), settled: false, _counted: counted };
-        (self.clone(), Box::new(invite), span)
+        let message = Message { delivery, envelope, tried: None };
+        let held = HeldMessage { message, acks: hold.acks.clone(), settled: false, _counted: counted };
+        (self.clone(), Box::new(held), span)
     }
 
-    async fn work(&self, invite: &mut InHand) {
-        let InHand { delivery, envelope, acks, settled: is_settled, .. } = invite;
-        let unfit = (self.source == Source::Dropped).then(|| self.why_dropped(delivery, envelope)).flatten();
-        let result = match unfit {
-            Some(trouble) => Err(trouble),
-            None => AssertUnwindSafe(self.try_it(delivery, envelope))
-                .catch_unwind()
-                .await
-                .unwrap_or_else(|panic| Err(Trouble::Defect(format!("a panic: {}", said(&*panic))))),
-        };
-        let verdict = verdict(result);
+    async fn work(&self, held: &mut HeldMessage) {
+        let HeldMessage { message, acks, settled: is_settled, .. } = held;
+        let decided = AssertUnwindSafe(self.decide(message)).catch_unwind().await;
+        let panicked = |panic: Box<dyn Any + Send>| Trouble::Defect(format!("a panic: {}", said(&*panic)));
+        let verdict = decided.map_err(panicked).flatten().unwrap_or_else(Verdict::from);
         let sender = match &verdict {
             Verdict::Answer(reply) if reply.is_to_authenticated() => Sender::Authenticated,
-            Verdict::SetAside { .. } => Box::pin(self.sender(envelope)).await,
+            Verdict::SetAside { .. } => Box::pin(self.sender(message)).await,
             _ => Sender::Stranger,
         };
-        let verdict = match verdict {
-            // Anybody can publish to the queue of what the broker dropped.
-            Verdict::SetAside { .. }
-                if self.source == Source::Dropped
-                    && sender == Sender::Stranger
-                    && !may_leave_a_dead_letter() =>
-            {
-                let message = "the broker dropped this message, and it is not kept";
-                Verdict::Answer(Reply::refused(&Refusal::new(Code::InternalError, message)))
-            }
-            verdict => verdict,
+        let verdict = if self.is_discarded(&verdict, sender) {
+            let refusal = "the broker dropped this message, and it is not kept";
+            Verdict::Answer(Reply::refused(&Refusal::new(Code::InternalError, refusal)))
+        } else {
+            verdict
         };
         let decided = Instant::now();
         // Only such a row waits for its acknowledgement.
-        let waits = envelope.is_anonymous()
+        let waits = message.envelope.is_anonymous()
             && match &verdict {
                 Verdict::Answer(reply) => reply.has_row,
                 Verdict::Later(_) => true,
@@ -125,10 +122,10 @@ impl Consumer {
             };
         let settled = match verdict {
             Verdict::Return => Err(Trouble::Stopping),
-            Verdict::Answer(reply) => self.answer(envelope, reply, sender).await,
-            Verdict::Later(resume) => Box::pin(self.hand_on(delivery, envelope, resume)).await,
+            Verdict::Answer(reply) => self.answer(&message.envelope, reply, sender).await,
+            Verdict::Later(resume) => Box::pin(self.hand_on(message, resume)).await,
             Verdict::SetAside { reply, reason } => {
-                Box::pin(self.set_aside(delivery, envelope, (reply, sender), reason)).await
+                Box::pin(self.set_aside(message, (reply, sender), reason)).await
             }
         };
         took(Stage::Reply, decided);
@@ -137,37 +134,58 @@ impl Consumer {
         }
         failpoint::hit("replied");
         // After the confirmed reply. On a lost connection the message comes again, and finds its row.
-        let (tag, anonymous) = (delivery.delivery_tag, waits.then(|| envelope.sha256()));
+        let tag = message.delivery.delivery_tag;
+        let anonymous = waits.then(|| message.envelope.sha256());
         *is_settled = true;
-        if envelope.tries > 0 {
+        if message.tried.is_some() {
             acks.done_now(tag, anonymous).await;
-            self.invites.suspects.settled(&envelope.sha256()).await;
+            self.suspects.settled(&message.envelope.sha256()).await;
         } else {
             acks.done(tag, anonymous);
         }
     }
 
-    /// A message that came often before is counted before it is worked on: it may be what ends the process.
-    async fn try_it(&self, delivery: &Delivery, envelope: &mut Envelope) -> Result<Progress, Trouble> {
-        if delivery::is_suspect(delivery) {
-            let tried = self.invites.suspects.begin(&envelope.sha256()).await?;
-            envelope.tries = tried.tries;
-            envelope.first_at = Some(tried.first_at);
-            if tried.tries > TRIES_AT_MOST {
-                let what = format!("it was worked {TRIES_AT_MOST} times, and never to an end");
-                return Err(Trouble::Defect(what));
-            }
+    async fn decide(&self, message: &mut Message) -> Result<Verdict, Trouble> {
+        if self.source == Source::Dropped {
+            self.expect_expired(message)?;
         }
-        failpoint::hit_by("delivered", envelope.message_id.as_deref());
-        process(&self.invites, envelope).await
+        let extent = self.extent(message).await?;
+        failpoint::hit_by("delivered", message.envelope.message_id.as_deref());
+        process(&self.invites, &message.envelope, extent).await
+    }
+
+    /// A message that came often before is counted before it is worked on: it may be what ends the process.
+    async fn extent(&self, message: &mut Message) -> Result<Extent, Trouble> {
+        if !delivery::is_suspect(&message.delivery) {
+            return Ok(Extent::Whole);
+        }
+        let tried = self.suspects.begin(&message.envelope.sha256()).await?;
+        message.tried = Some(tried);
+        if tried.tries > TRIES_AT_MOST {
+            let what = format!("it was worked {TRIES_AT_MOST} times, and never to an end");
+            return Err(Trouble::Defect(what));
+        }
+        Ok(match delivery::deliveries_before(&message.delivery) {
+            deliveries @ DELIVERIES_WITHOUT_A_ROW.. => Extent::ExistingRow { deliveries },
+            _ => Extent::RowOnly,
+        })
+    }
+
+    /// Whether it is not kept: anybody can publish to the queue of what the broker dropped.
+    fn is_discarded(&self, verdict: &Verdict, sender: Sender) -> bool {
+        matches!(verdict, Verdict::SetAside { .. })
+            && self.source == Source::Dropped
+            && sender == Sender::Stranger
+            && !may_leave_a_dead_letter()
     }
 
     /// Whose request it is that is set aside: nothing of its outcome says so.
-    async fn sender(&self, envelope: &Envelope) -> Sender {
-        if envelope.tries > TRIES_AT_MOST {
+    async fn sender(&self, message: &Message) -> Sender {
+        if message.tried.is_some_and(|tried| tried.tries > TRIES_AT_MOST) {
             return Sender::Unknown;
         }
-        let asked = AssertUnwindSafe(is_from_authenticated(&self.invites, envelope)).catch_unwind().await;
+        let asked =
+            AssertUnwindSafe(is_from_authenticated(&self.invites, &message.envelope)).catch_unwind().await;
         match asked {
             // A stopping worker gives the message back, or sets it aside.
             Ok(Ok(true) | Err(_)) => Sender::Authenticated,
@@ -177,13 +195,15 @@ impl Consumer {
 
     /// Marks what expired in the queue of requests, to be answered so; anything else is nothing to work on. Only here
     /// does the broker's `x-death` count: a publisher can write that header too.
-    fn why_dropped(&self, delivery: &Delivery, envelope: &mut Envelope) -> Option<Trouble> {
-        let death = delivery::last_death(delivery);
-        envelope.expired_in_queue =
-            death.as_ref().is_some_and(|death| death.is_expiry_in(&self.names.requests));
+    fn expect_expired(&self, message: &mut Message) -> Result<(), Trouble> {
+        let death = delivery::last_death(&message.delivery);
+        if death.as_ref().is_some_and(|death| death.is_expiry_in(&self.names.requests)) {
+            message.envelope.expired_in_queue = true;
+            return Ok(());
+        }
         let why = death
             .map_or("nothing says why".to_owned(), |death| format!("{} in {}", death.reason, death.queue));
-        (!envelope.expired_in_queue).then(|| Trouble::Defect(format!("the broker dropped it: {why}")))
+        Err(Trouble::Defect(format!("the broker dropped it: {why}")))
     }
 }
 

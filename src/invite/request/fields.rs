@@ -2,12 +2,13 @@
 
 use super::{
     super::envelope::{Envelope, HeaderValue},
-    Params, Request, text,
+    Request,
+    shape::{Params, RawFields},
+    text,
 };
 use crate::{
     group::Group,
     group_id::GroupId,
-    invite::envelope::{Envelope, HeaderValue},
     pasted,
     phone::{self, PhoneNumber},
     refusal::{Code, Refusal},
@@ -31,9 +32,9 @@ fn invalid(field: &str, rule: &str) -> Refusal {
 }
 
 /// The group that the request names, in its body, its header, or both alike.
-pub fn groupid(request: &Request<'_>, envelope: &Envelope) -> Result<GroupId, Refusal> {
+pub fn groupid(written: Option<&RawValue>, envelope: &Envelope) -> Result<GroupId, Refusal> {
     let rule = || invalid("groupid", GROUP_RULE);
-    let body = match given(request.groupid) {
+    let body = match given(written) {
         None => None,
         Some(raw) => Some(match text(raw) {
             Some(digits) => digits_of(&digits).ok_or_else(|| not_digits(&digits))?,
@@ -71,9 +72,9 @@ impl Request<'_> {
     /// All fields but `groupid`; answers the number to text. What could be read is in the record, whatever is wrong with
     /// the rest.
     pub fn fields(&self, group: &Group, record: &mut RequestRecord) -> Result<PhoneNumber, Refusal> {
-        let session_type = self.session_type().map(|number| record.session_type = Some(number));
-        let written = self.phone_as_written();
-        let params = self.params().map(|compact| record.session_params = compact);
+        let session_type = self.raw.session_type().map(|number| record.session_type = Some(number));
+        let written = self.raw.phone_as_written();
+        let params = self.raw.params().map(|compact| record.session_params = compact);
         session_type?;
         let written = written?;
         params?;
@@ -86,7 +87,9 @@ impl Request<'_> {
         record.phone = Some(phone.clone());
         Ok(phone)
     }
+}
 
+impl RawFields<'_> {
     fn session_type(&self) -> Result<i32, Refusal> {
         let raw = whole(given(self.sessiontype).ok_or_else(|| missing("sessiontype"))?.get());
         match raw.parse::<i32>() {

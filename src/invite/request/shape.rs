@@ -1,8 +1,7 @@
 //! The shape of a body: one JSON object without repeated names, here and in `sessionParams`. Values stay raw, so
 //! that a number out of range or a wrong type is a fault of its field and not of the whole.
 
-use super::{Params, Request};
-use crate::json::Name;
+use crate::{json::Name, masked::debug_shows};
 use serde::{
     Deserialize,
     de::{self, DeserializeSeed, IgnoredAny, MapAccess, Visitor},
@@ -13,12 +12,35 @@ use std::{borrow::Cow, collections::HashSet, fmt};
 /// Some programs put it before all that they write in UTF-8. RFC 8259, section 8.1, lets a reader ignore it.
 const BYTE_ORDER_MARK: char = '\u{FEFF}';
 
+/// A request's JSON object: its known fields found, and not yet looked at.
+#[derive(Default)]
+pub struct RawFields<'a> {
+    pub groupid: Option<&'a RawValue>,
+    pub sessiontype: Option<&'a RawValue>,
+    pub sms_phone: Option<&'a RawValue>,
+    pub session_params: Option<Params<'a>>,
+    pub authorization: Option<&'a RawValue>,
+    pub gssnid: Option<&'a RawValue>,
+}
+
+debug_shows!(RawFields<'_> {});
+
+/// `sessionParams`, its names known to differ.
+pub enum Params<'a> {
+    Object(Vec<(Cow<'a, str>, &'a RawValue)>),
+    Null,
+    /// No object.
+    Other,
+}
+
+debug_shows!(Params<'_> {});
+
 fn reader(text: &str) -> serde_json::Deserializer<serde_json::de::StrRead<'_>> {
     serde_json::Deserializer::from_str(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text))
 }
 
 /// Says what is wrong in words that hold nothing of the body but a position.
-pub fn parse(text: &str) -> Result<Request<'_>, String> {
+pub fn parse(text: &str) -> Result<RawFields<'_>, String> {
     let mut reader = reader(text);
     let request = Object.deserialize(&mut reader).map_err(|error| describe(&error))?;
     reader.end().map_err(|error| describe(&error))?;
@@ -73,21 +95,21 @@ impl<'a> Names<'a> {
 struct Object;
 
 impl<'de> DeserializeSeed<'de> for Object {
-    type Value = Request<'de>;
+    type Value = RawFields<'de>;
     fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
 impl<'de> Visitor<'de> for Object {
-    type Value = Request<'de>;
+    type Value = RawFields<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let (mut names, mut request) = (Names::default(), Request::default());
+        let (mut names, mut request) = (Names::default(), RawFields::default());
         while let Some(Name(name)) = map.next_key()? {
             let repeated = match name.as_ref() {
                 "groupid" => request.groupid.replace(map.next_value()?).is_some(),

@@ -3,7 +3,7 @@
 use crate::{
     config::ReplyToAllow,
     group_id::GroupId,
-    invite::{Envelope, Request, request},
+    invite::{Envelope, Request},
     queue::{
         Names,
         delivery::{self, FIRST_AT, ROUTING, SESSION, TICKET},
@@ -294,7 +294,7 @@ impl Letter {
 
 /// How to find the row of a request: the group and the message id that it names.
 pub fn named(envelope: &Envelope) -> (Option<GroupId>, Option<&str>) {
-    let group = Request::parse(envelope).ok().and_then(|parsed| request::groupid(&parsed, envelope).ok());
+    let group = Request::parse(envelope).ok().and_then(|request| request.groupid.ok());
     (group, envelope.idempotency_key().ok().flatten())
 }
 

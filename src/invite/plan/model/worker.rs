@@ -3,7 +3,7 @@
 use super::{
     super::{JITTER, Step, Switch, after_try_jittered, next_step},
     clock::{MARGIN, TIMEOUT, Time},
-    row::{Told, Why},
+    row::{Row, Told, Why},
     sql,
     world::{Broken, Config, Entry, Held, HeldClaim, MESSAGES, Next, Seen, State, Worker, Wrong},
 };
@@ -133,26 +133,7 @@ fn does(state: &State, i: usize, config: &Config, each: &mut impl FnMut(Event, S
     let (mut after, now) = (*state, state.now);
     match doing {
         Next::Nothing | Next::Answer { .. } => {}
-        Next::Open => {
-            if state.switched_off {
-                // `switched_off` of process.rs: `refuse_new`, or what the id stands for.
-                let mut after = after;
-                let inserted = sql::insert_refused(&mut after, config, Why::SwitchedOff);
-                let next = if inserted { Next::Reply(Told::Refused(Why::SwitchedOff)) } else { Next::Read };
-                repeat(&mut after, i, inserted, config);
-                then(after, next);
-            }
-            if state.is_late() {
-                // `refuse_new`, or what the id stands for.
-                let inserted = sql::insert_refused(&mut after, config, Why::of(&too_late()));
-                let next = if inserted { Next::Reply(Told::Refused(Why::Expired)) } else { Next::Read };
-                repeat(&mut after, i, inserted, config);
-                then(after, next);
-            }
-            // In time; or so it was when that was looked at.
-            let write_by = if state.row.is_some() { 0 } else { now + MARGIN };
-            then(*state, Next::Insert { write_by });
-        }
+        Next::Open => opens(state, i, config, &mut then),
         Next::Insert { write_by } => {
             if sql::insert(&mut after, config) {
                 let write_by = write_by - now;
@@ -205,25 +186,40 @@ fn does(state: &State, i: usize, config: &Config, each: &mut impl FnMut(Event, S
         }
         Next::Missed(_) | Next::Accept | Next::Close(_) | Next::Record(_) => {
             let Some(row) = after.row.as_mut() else { unreachable!("a row is never deleted") };
-            let next = match doing {
-                Next::Missed(seen) => {
-                    sql::missed(row, seen, now, config);
-                    Next::Read
-                }
-                Next::Accept => {
-                    sql::accepted(row);
-                    Next::Read
-                }
-                Next::Close(entry) => {
-                    sql::record(row, entry, now, config);
-                    Next::Read
-                }
-                Next::Record(entry) => recorded(sql::record(row, entry, now, config), entry),
-                _ => unreachable!("{doing:?}"),
-            };
+            let next = updates(row, doing, now, config);
             then(after, next);
         }
     }
+}
+
+/// `process`, up to `Sessions::open`.
+fn opens(state: &State, i: usize, config: &Config, then: &mut impl FnMut(State, Next)) {
+    let refusals = [(state.switched_off, Why::SwitchedOff), (state.is_late(), Why::of(&too_late()))];
+    for (_, why) in refusals.into_iter().filter(|(applies, _)| *applies) {
+        // `refuse_new`, or what the id stands for.
+        let mut after = *state;
+        let inserted = sql::insert_refused(&mut after, config, why);
+        let next = if inserted { Next::Reply(Told::Refused(why)) } else { Next::Read };
+        repeat(&mut after, i, inserted, config);
+        then(after, next);
+    }
+    // In time; or so it was when that was looked at.
+    let write_by = if state.row.is_some() { 0 } else { state.now + MARGIN };
+    then(*state, Next::Insert { write_by });
+}
+
+/// A statement on the row that is there, and what its worker does after it.
+fn updates(row: &mut Row, doing: Next, now: Time, config: &Config) -> Next {
+    match doing {
+        Next::Missed(seen) => sql::missed(row, seen, now, config),
+        Next::Accept => sql::accepted(row),
+        Next::Close(entry) => {
+            sql::record(row, entry, now, config);
+        }
+        Next::Record(entry) => return recorded(sql::record(row, entry, now, config), entry),
+        _ => unreachable!("{doing:?}"),
+    }
+    Next::Read
 }
 
 /// `Sessions::repeat`, when a row stands for the id. A row that is younger than the delivery answers for it, as one does for
