@@ -53,8 +53,8 @@ impl<'a> Request<'a> {
         let text = std::str::from_utf8(&envelope.body).map_err(|error| {
             malformed(format!("the body is not UTF-8 from byte {} on", error.valid_up_to()))
         })?;
-        let raw = shape::parse(text)
-            .map_err(|what| malformed(format!("the body is not a request: {what}")))?;
+        let raw =
+            shape::parse(text).map_err(|what| malformed(format!("the body is not a request: {what}")))?;
         Ok(Self::of(raw, envelope))
     }
 
@@ -69,7 +69,8 @@ impl<'a> Request<'a> {
 
     /// The one credential, from the body or the headers.
     pub fn credential(&self, envelope: &Envelope) -> Result<Credential, Refusal> {
-        let body = [(SourceKind::Authorization, self.raw.authorization), (SourceKind::Gssnid, self.raw.gssnid)];
+        let body =
+            [(SourceKind::Authorization, self.raw.authorization), (SourceKind::Gssnid, self.raw.gssnid)];
         let body = body.map(|(kind, raw)| (kind, raw.filter(|raw| raw.get() != "null").map(text)));
         let body = body.iter().filter_map(|(kind, text)| {
             let value = text.as_ref()?.as_deref().map_or(SourceValue::NotText, SourceValue::Text);

@@ -17,8 +17,8 @@ use crate::{
     config::{BrokerConfig, ReplyToAllow},
     invite::Context,
     seldom::Seldom,
-    suspects::Suspects,
     supervise::{Kept, Pulse, Task, aside_in, keep_up_unless, part_of},
+    suspects::Suspects,
 };
 use futures::StreamExt;
 use lapin::{

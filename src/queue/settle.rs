@@ -7,8 +7,8 @@ use super::{
     direct::Sender,
     metrics::{self, Discarded},
     publish::{Name, Outgoing, Published},
-    work::Message,
     reply_to::{Form, form, may_reply_to},
+    work::Message,
 };
 use crate::{
     failpoint,
@@ -92,11 +92,7 @@ impl Consumer {
 
     /// Publishes a copy that comes back when the invite's time has come. It carries what its reply needs, and the row's
     /// ticket; neither a credential nor an expiration.
-    pub(super) async fn hand_on(
-        &self,
-        message: &Message,
-        resume: Resume,
-    ) -> Result<(), Trouble> {
+    pub(super) async fn hand_on(&self, message: &Message, resume: Resume) -> Result<(), Trouble> {
         let Message { delivery, envelope, .. } = message;
         let mut headers = FieldTable::default();
         let texts = [
