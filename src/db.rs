@@ -24,3 +24,5 @@ pub use schema::{MIGRATIONS, Schema, migrate};
 pub use sqlstate::Action;
 pub use transaction::{begin, begin_with};
 pub use watch::Watch;
+
+pub use sqlx::{Error, PgPool as Pool};

@@ -10,7 +10,16 @@
 //! - [`gateway`]: the HTTP request, by way of the queue; look-ups, and what visitors open.
 //!
 //! Around it: [`config`] (the only reader of the environment), [`commands`] (one file each), [`sandbox`] (a provider to
-//! develop against). Dependencies point one way: `invite` knows no AMQP client, `sessions` no HTTP client.
+//! develop against).
+//!
+//! Dependencies point one way, from the left to the right, and `tests/arrows.rs` holds them to it:
+//!
+//! ```text
+//! main → cli → commands → gateway, doctor → health → queue → invite → sessions, limits
+//!      → group, optouts, sms, suspects → credential, db, http → supervise, config → leaves
+//! ```
+//!
+//! The leaves know no other module: a group's id, a phone number, a refusal, a trace context, a text, waiting, metrics.
 
 // Tests spawn as they like.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]

@@ -3,7 +3,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use session_invite::{credential::{Credential, Source, SourceKind, SourceValue, WebsiteSession, collect}, group_id::GroupId};
+use session_invite::{
+    credential::{Credential, Source, SourceKind, SourceValue, WebsiteSession, collect},
+    group_id::GroupId,
+};
 
 fuzz_target!(|value: &str| {
     let bearer = format!("Bearer GSSNID {value}");

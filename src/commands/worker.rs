@@ -9,7 +9,7 @@ use crate::{
     limits::Limits,
     optouts::OptOuts,
     queue::{self, Consumer, Consuming, DirectReplies, Events, Names, Publisher, Source},
-    sessions::{self, ClaimTimes, Fingerprints, Sessions},
+    sessions::{self, ClaimTimes, Fingerprints, Outbox, Sessions},
     shutdown,
     sms::Sms,
     supervise::{self, Task, keep_up},
@@ -65,7 +65,7 @@ pub async fn run(args: &WorkerArgs) -> anyhow::Result<()> {
         public_url: config.public_url.clone(),
     });
     let sweeping = sessions::sweep(pool.clone(), stop.clone());
-    Events::new(pool.clone(), config.broker.clone(), health.events.clone()).start(stop.clone());
+    Events::new(Outbox::new(pool.clone()), config.broker.clone(), health.events.clone()).start(stop.clone());
     sessions::retain(pool.clone(), config.retention, fingerprints, stop.clone());
     let suspects = Suspects::new(pool, give_up.clone());
     let consuming = consumers(&config, &health, &invites, &suspects, &give_up)

@@ -8,6 +8,7 @@ use super::{
     query, routes,
 };
 use crate::{
+    db,
     invite::{Caller, reply::to_the_second, request},
     limits::NoTurn,
     pasted,
@@ -255,7 +256,7 @@ fn not_found() -> Problem {
 async fn guess<T>(
     gateway: &Gateway,
     caller: &Caller,
-    asking: impl Future<Output = Result<T, sqlx::Error>>,
+    asking: impl Future<Output = Result<T, db::Error>>,
     is_wrong: impl Fn(&T) -> bool,
 ) -> Result<T, Problem> {
     let Services { guesses, .. } = gateway.services()?;

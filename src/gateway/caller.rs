@@ -2,6 +2,7 @@
 
 use super::{Gateway, problem::Problem, query};
 use crate::{
+    db::{self, Passing},
     invite::{Caller, Envelope, Request, envelope::HeaderValue},
     trouble::Trouble,
 };
@@ -75,8 +76,7 @@ fn failed(trouble: &Trouble) -> Problem {
 }
 
 /// The answer of a statement, or what its error means for the request.
-pub fn answered<T>(result: Result<T, sqlx::Error>) -> Result<T, Problem> {
-    use crate::db::Passing;
+pub fn answered<T>(result: Result<T, db::Error>) -> Result<T, Problem> {
     result.map_err(|error| {
         if error.passes() {
             return Problem::unavailable("the database does not answer");

@@ -11,14 +11,9 @@ use super::{
 };
 use crate::{
     failpoint,
-    invite::{
-        Envelope, Request,
-        envelope::{HeaderValue as Value, has_control},
-        reply::SentBody,
-    },
-    queue::{AskError, Name, Outgoing},
+    invite::{Envelope, Request, envelope::has_control, reply::SentBody},
+    queue::{AskError, Outgoing},
     refusal::{Code, Refusal},
-    traceparent::TraceParent,
 };
 use axum::{
     Extension,
@@ -26,16 +21,8 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
-use lapin::{
-    BasicProperties,
-    types::{AMQPValue, FieldTable},
-};
 use serde::Deserialize;
-use std::{
-    borrow::Cow,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{borrow::Cow, sync::Arc};
 use uuid::Uuid;
 
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -111,13 +98,7 @@ async fn admit(
 async fn ask(gateway: &Gateway, id: Uuid, envelope: Envelope) -> Result<Response, Problem> {
     let asking = gateway.asking()?;
     failpoint::hit_by("asked", envelope.message_id.as_deref());
-    let message = Outgoing {
-        queue: gateway.names.requests.clone(),
-        properties: properties(&envelope),
-        body: envelope.body,
-        mandatory: true,
-        name: Name::Header,
-    };
+    let message = Outgoing::request(&gateway.names, envelope);
     let replied = tokio::select! {
         biased;
         replied = asking.ask(id, message, gateway.config.http.timeout) => replied,
@@ -148,36 +129,6 @@ fn answer(reply: Vec<u8>) -> Result<Response, Problem> {
             tracing::error!(%error, "a worker's reply cannot be read");
             Err(Problem::internal())
         }
-    }
-}
-
-/// What the door has looked at, in AMQP's terms. Credentials that differ were refused there, so one of each header stands
-/// for all.
-fn properties(envelope: &Envelope) -> BasicProperties {
-    let mut headers = FieldTable::default();
-    for (name, written) in
-        [("authorization", "Authorization"), ("x-gssnid", "X-GSSNID"), ("groupid", "groupid")]
-    {
-        let given = envelope.headers(name).find_map(|value| match value {
-            Value::Text(text) if !text.trim().is_empty() || name == "groupid" => Some(text),
-            _ => None,
-        });
-        if let Some(text) = given {
-            headers.insert(written.into(), AMQPValue::LongString(text.as_str().into()));
-        }
-    }
-    if let Some(trace) = envelope.traceparent().map(TraceParent::child) {
-        headers.insert("traceparent".into(), AMQPValue::LongString(trace.to_string().into()));
-    }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let properties = BasicProperties::default()
-        .with_delivery_mode(2)
-        .with_content_type("application/json".into())
-        .with_timestamp(now)
-        .with_headers(headers);
-    match &envelope.message_id {
-        Some(id) => properties.with_message_id(id.as_str().into()),
-        None => properties,
     }
 }
 

@@ -11,7 +11,6 @@ use crate::{
     queue::{Asking, Names},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use sqlx::PgPool;
 use std::{
     sync::{Arc, OnceLock, atomic::AtomicUsize},
     time::Duration,
@@ -44,7 +43,7 @@ pub struct Gateway {
 /// What needs the database.
 #[derive(Debug)]
 pub struct Services {
-    pub pool: PgPool,
+    pub pool: db::Pool,
     pub directory: Arc<Directory>,
     pub authenticator: Authenticator,
     pub guesses: Guesses,

@@ -10,8 +10,9 @@ use super::{
 use crate::{
     backoff::Backoff,
     config::BrokerConfig,
-    db::{self, Passing, kinds},
+    db::{self, Passing},
     invite::reply::to_the_second,
+    sessions::{EVENTS_IN_A_BATCH, Event, Outbox},
     supervise::{Pulse, Task, keep_up},
 };
 use futures::future::try_join_all;
@@ -20,14 +21,10 @@ use lapin::{
     options::{BasicPublishOptions, ConfirmSelectOptions},
 };
 use serde::Serialize;
-use sqlx::{PgPool, Postgres, Transaction};
 use std::{sync::Arc, time::Duration};
-use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Events in one transaction.
-const BATCH: i64 = 500;
 /// How often the outbox is looked at while it is empty.
 const EVERY: Duration = Duration::from_millis(200);
 /// How long a connection and its channel may take.
@@ -36,22 +33,6 @@ const OPENS_WITHIN: Duration = Duration::from_secs(15);
 const CONFIRMS_WITHIN: Duration = Duration::from_secs(10);
 /// An idle connection to the broker is closed after so long.
 const IDLE_AT_MOST: Duration = Duration::from_mins(5);
-/// The advisory lock of whoever publishes: `events` in ASCII.
-const LOCK: i64 = 0x65_76_65_6e_74_73;
-
-/// What became of a session.
-struct Event {
-    id: i64,
-    uid: Uuid,
-    session_id: Uuid,
-    group_id: i64,
-    /// The invite's.
-    message_id: Option<String>,
-    session_key: Option<String>,
-    name: String,
-    at: OffsetDateTime,
-}
-
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Body<'a> {
@@ -66,7 +47,7 @@ struct Body<'a> {
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("{}", .0.summary())]
-    Database(#[from] sqlx::Error),
+    Database(#[from] db::Error),
     #[error(transparent)]
     Broker(#[from] Unusable),
     #[error("the broker did not confirm")]
@@ -76,7 +57,7 @@ enum Failure {
 /// Publishes what comes into the outbox.
 #[derive(Debug)]
 pub struct Events {
-    pool: PgPool,
+    outbox: Outbox,
     config: BrokerConfig,
     names: Names,
     /// Why the broker takes none.
@@ -86,7 +67,7 @@ pub struct Events {
 /// What a step has come to.
 enum Step {
     /// So many were published; none if there are none.
-    Published(i64),
+    Published(usize),
     /// Another worker is at it.
     Elsewhere,
 }
@@ -100,9 +81,9 @@ struct Line {
 
 impl Events {
     /// `problem` says meanwhile why the broker takes no events.
-    pub fn new(pool: PgPool, config: BrokerConfig, problem: Arc<Cause>) -> Self {
+    pub fn new(outbox: Outbox, config: BrokerConfig, problem: Arc<Cause>) -> Self {
         let names = Names::new(&config.queue_prefix);
-        Self { pool, config, names, problem }
+        Self { outbox, config, names, problem }
     }
 
     /// Publishes until `stop`. What fails is done again later: the outbox keeps it, and invites never wait for it.
@@ -128,7 +109,7 @@ impl Events {
                         }
                     }
                     backoff.reset();
-                    if !matches!(step, Step::Published(BATCH..)) {
+                    if !matches!(step, Step::Published(EVENTS_IN_A_BATCH..)) {
                         let pause = EVERY.mul_f64(rand::random_range(0.8..1.2));
                         stop.run_until_cancelled(tokio::time::sleep(pause)).await;
                     }
@@ -156,9 +137,7 @@ impl Events {
 
     /// Publishes one batch, if there is one and nobody else is at it.
     async fn step(&self, line: &mut Option<Line>) -> Result<Step, Failure> {
-        let there = db::answered(Box::pin(self.is_anything_there())).await;
-        kinds::LOOK_FOR_EVENTS.note(&there);
-        if !there? {
+        if self.outbox.is_empty().await? {
             if line.as_ref().is_some_and(|line| line.used.elapsed() > IDLE_AT_MOST) {
                 *line = None;
             }
@@ -168,36 +147,14 @@ impl Events {
             Some(open) => line.insert(open),
             None => line.insert(self.open().await?),
         };
-        let taken = db::answered(Box::pin(self.take())).await;
-        if taken.is_err() {
-            // Success is what ends with the delete.
-            kinds::PUBLISH_EVENTS.note(&taken);
-        }
-        let Some((transaction, events)) = taken? else { return Ok(Step::Elsewhere) };
-        self.publish(&open.channel, &events).await?;
+        let Some(batch) = self.outbox.take().await? else { return Ok(Step::Elsewhere) };
+        self.publish(&open.channel, batch.events()).await?;
         open.used = tokio::time::Instant::now();
-        let ids: Vec<i64> = events.iter().map(|event| event.id).collect();
-        let deleted = db::answered(Box::pin(delete(transaction, &ids))).await;
-        kinds::PUBLISH_EVENTS.note(&deleted);
-        deleted?;
+        let events = batch.delete().await?;
         for event in &events {
             metrics::event_published(&event.name);
         }
-        Ok(Step::Published(i64::try_from(ids.len()).unwrap_or(BATCH)))
-    }
-
-    /// The first events and the transaction whose lock keeps others from them; `None` if another worker has it.
-    async fn take(&self) -> Result<Option<(Transaction<'static, Postgres>, Vec<Event>)>, sqlx::Error> {
-        let mut transaction = db::begin(&self.pool).await?;
-        if !is_mine(&mut transaction).await? {
-            return Ok(None);
-        }
-        let events = first(&mut transaction).await?;
-        Ok(Some((transaction, events)))
-    }
-
-    async fn is_anything_there(&self) -> Result<bool, sqlx::Error> {
-        sqlx::query_scalar!(r#"select exists (select from events) as "there!""#).fetch_one(&self.pool).await
+        Ok(Step::Published(events.len()))
     }
 
     /// The client never ends what it is asked for on a connection that is lost.
@@ -260,28 +217,4 @@ fn body(event: &Event) -> Vec<u8> {
     };
     // A struct of strings and numbers always serializes.
     serde_json::to_vec(&body).unwrap_or_default()
-}
-
-/// Takes the lock until the transaction ends.
-async fn is_mine(transaction: &mut Transaction<'_, Postgres>) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock($1) as "mine!""#, LOCK)
-        .fetch_one(&mut **transaction)
-        .await
-}
-
-async fn delete(mut transaction: Transaction<'_, Postgres>, ids: &[i64]) -> Result<(), sqlx::Error> {
-    sqlx::query!("delete from events where id = any($1)", ids).execute(&mut *transaction).await?;
-    transaction.commit().await
-}
-
-async fn first(transaction: &mut Transaction<'_, Postgres>) -> Result<Vec<Event>, sqlx::Error> {
-    sqlx::query_as!(
-        Event,
-        "select e.id, e.uid, e.session_id, e.group_id, e.session_key, e.event as name, e.at,
-                (select s.message_id from sessions s where s.id = e.session_id) as message_id
-           from events e order by e.id limit $1",
-        BATCH
-    )
-    .fetch_all(&mut **transaction)
-    .await
 }

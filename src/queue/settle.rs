@@ -5,6 +5,7 @@ use super::{
     consume::Consumer,
     delivery::{self, FIRST_AT, ROUTING, SESSION, TICKET},
     direct::Sender,
+    message::Message,
     metrics::{self, Discarded},
     publish::{Name, Outgoing, Published},
     reply_to::{Form, form, may_reply_to},

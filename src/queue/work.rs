@@ -5,19 +5,19 @@ use super::{
     consume::{Consumer, Hold, Source},
     delivery,
     direct::Sender,
+    message::Message,
     metrics::InFlight,
     settle::may_leave_a_dead_letter,
 };
 use crate::{
     failpoint,
     invite::{
-        Envelope, Extent, Reply, Verdict,
+        Extent, Reply, Verdict,
         door::is_from_authenticated,
         metrics::{Stage, took},
         process,
     },
     refusal::{Code, Refusal},
-    suspects::Tried,
     trouble::Trouble,
 };
 use futures::FutureExt;
@@ -29,14 +29,6 @@ use tracing::{Instrument, Span};
 const TRIES_AT_MOST: i32 = 20;
 /// A request that no worker got as far as its row is set aside after so many deliveries (contract, section 8).
 const DELIVERIES_WITHOUT_A_ROW: i64 = 20;
-
-/// A message, and what is known of the deliveries before this one.
-pub(super) struct Message {
-    pub delivery: Delivery,
-    pub envelope: Envelope,
-    /// How often it was worked alone, with this time; `None` for a message that is no suspect.
-    pub tried: Option<Tried>,
-}
 
 /// A message in hand. Dropped unsettled, whatever the reason, it goes back to the queue.
 struct HeldMessage {

@@ -1,8 +1,8 @@
 //! A claim on a session's text: the right to hand it over once, and to say what came of it (docs/DELIVERY.md).
 
 use super::{
-    InsertedRow, NewSession, Outcome, RequestRecord, Resume, SentSession, SessionRow, Sessions, Status,
-    TextState, Word, receipts,
+    InsertedRow, NewSession, Outcome, Permission, Recipient, RequestRecord, Resume, SentSession, SessionRow,
+    Sessions, Status, TextState, Word, receipts,
     row::TextParts,
     statements::{self, ClaimTimes, LedgerEntry},
 };
@@ -10,7 +10,6 @@ use crate::{
     db::{kinds, persist},
     group_id::GroupId,
     masked::debug_shows,
-    optouts::Hashes,
     phone::PhoneNumber,
     refusal::Refusal,
     session_key::SessionKey,
@@ -68,23 +67,6 @@ pub enum ClaimResult {
         rest: Duration,
         again: Duration,
     },
-}
-
-/// Whose text it is: who it comes from, and what stands for its number among the opt-outs.
-#[derive(Debug, Clone, Copy)]
-pub struct Recipient<'a> {
-    pub sender: &'a str,
-    pub hashes: Hashes,
-}
-
-/// Whether a text may be handed over once more, as the database has it now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Permission {
-    Granted,
-    /// The operator has switched its group off.
-    SwitchedOff,
-    /// The number wants no texts from this sender.
-    OptedOut,
 }
 
 /// How the invite goes on once the result of a claim is recorded.

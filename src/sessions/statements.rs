@@ -2,7 +2,7 @@
 
 use super::{
     batch::Statement,
-    claim::{Permission, Recipient},
+    permission::{Permission, Recipient},
     row::SessionRow,
     status::{Status, TextState},
 };

@@ -23,7 +23,7 @@ async fn metrics_count_invites_by_outcome_and_texts_by_answer() {
         (r#"session_invite_replies_total{status="sent",code=""} "#, 1.0),
         (r#"session_invite_replies_total{status="rejected",code="phone_invalid"} "#, 1.0),
         (r#"session_invite_sms_attempts_total{result="accepted"} "#, 1.0),
-        ("session_invite_text_duration_seconds_count ", 1.0),
+        ("session_invite_sms_attempt_duration_seconds_count ", 1.0),
     ] {
         assert!((value(&metrics, line) - count).abs() < f64::EPSILON, "{line}\n{metrics}");
     }
