@@ -9,7 +9,6 @@ use super::{
     metrics::{self, Discarded},
     publish::{Name, Outgoing, Published},
     reply_to::{Form, form, may_reply_to},
-    work::Message,
 };
 use crate::{
     failpoint,
