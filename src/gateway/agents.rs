@@ -14,7 +14,7 @@ use crate::{
     pasted,
     refusal::{Code, Refusal},
     session_key::SessionKey,
-    sessions::{self, Ending, Live, Status},
+    sessions::{self, Ending, LiveSession, Status},
 };
 use axum::{
     Json,
@@ -88,8 +88,8 @@ pub struct KeyBody {
     session_key: String,
 }
 
-impl From<Live> for SessionBody {
-    fn from(live: Live) -> Self {
+impl From<LiveSession> for SessionBody {
+    fn from(live: LiveSession) -> Self {
         let status = match live.status {
             Status::Ended => LiveStatus::Ended,
             // Joined while its text is still under way, which is recorded in its own time.

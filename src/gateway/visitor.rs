@@ -12,7 +12,7 @@ use crate::{
     group_id::GroupId,
     pasted,
     session_key::{SessionKey, Token},
-    sessions::{self, Visited},
+    sessions::{self, VisitedSession},
 };
 use axum::{
     extract::{Path, State},
@@ -65,12 +65,12 @@ pub fn written_token(text: &str) -> Option<Token> {
     Token::parse(token)
 }
 
-async fn find(gateway: &Gateway, token: &Token) -> Result<Option<Visited>, Problem> {
+async fn find(gateway: &Gateway, token: &Token) -> Result<Option<VisitedSession>, Problem> {
     let pool = &gateway.services()?.pool;
     answered(in_time(sessions::visit(pool, token)).await?)
 }
 
-fn visit(gateway: &Gateway, visited: &Visited, token: &Token) -> Response {
+fn visit(gateway: &Gateway, visited: &VisitedSession, token: &Token) -> Response {
     let directory = gateway.services().ok().map(|services| services.directory.snapshot());
     let id = GroupId::new(visited.group_id);
     let group = directory.as_ref().zip(id).and_then(|(directory, id)| directory.group(id));

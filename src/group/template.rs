@@ -35,13 +35,13 @@ enum Part {
 
 /// Which template an error is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Which {
+pub enum TemplateKind {
     Text,
     Link,
     JoinUrl,
 }
 
-impl Which {
+impl TemplateKind {
     /// The placeholders that the template may hold, as its errors list them.
     const fn known(self) -> &'static str {
         match self {
@@ -61,7 +61,7 @@ impl Which {
     }
 }
 
-impl fmt::Display for Which {
+impl fmt::Display for TemplateKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Text => "--template",
@@ -75,15 +75,15 @@ impl fmt::Display for Which {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     #[error("{which} has an unknown placeholder {{{name}}}; it may hold {}, and {{{{ or }}}} for a brace", which.known())]
-    Unknown { which: Which, name: String },
+    Unknown { which: TemplateKind, name: String },
     #[error("{which} has a brace without its partner; write {{{{ or }}}} for a brace itself, or one of {}", which.known())]
-    Unclosed { which: Which },
+    Unclosed { which: TemplateKind },
     #[error("{which} has a control character; only a line break may be in it")]
-    Control { which: Which },
+    Control { which: TemplateKind },
     #[error(
         "{which} must be an absolute http:// or https:// URL without spaces, such as https://example.com/j/{{token}}"
     )]
-    NotAUrl { which: Which },
+    NotAUrl { which: TemplateKind },
     #[error(
         "the text would hold neither the key nor the token: put {{link}}, {{key}} or {{token}} into --template"
     )]
@@ -125,16 +125,16 @@ impl Wording {
     ///
     /// A placeholder that is unknown or not closed, a control character, or a link that is no URL.
     pub fn parse(text: &str, link: Option<&str>, public_url: &str) -> Result<Self, TemplateError> {
-        let text = Template::parse(Which::Text, text)?;
+        let text = Template::parse(TemplateKind::Text, text)?;
         let link = match link {
-            Some(link) => Template::parse(Which::Link, link)?,
+            Some(link) => Template::parse(TemplateKind::Link, link)?,
             None => Template(vec![
                 Part::Literal(format!("{}/s/", public_url.trim_end_matches('/'))),
                 Part::Placeholder(Placeholder::Token),
             ]),
         };
         let wording = Self { text, link };
-        wording.link.is_url(Which::Link)?;
+        wording.link.is_url(TemplateKind::Link)?;
         Ok(wording)
     }
 
@@ -167,8 +167,8 @@ impl JoinUrl {
     ///
     /// A placeholder that is unknown or not closed, a control character, or what is no URL.
     pub fn parse(template: &str) -> Result<Self, TemplateError> {
-        let template = Template::parse(Which::JoinUrl, template)?;
-        template.is_url(Which::JoinUrl)?;
+        let template = Template::parse(TemplateKind::JoinUrl, template)?;
+        template.is_url(TemplateKind::JoinUrl)?;
         Ok(Self(template))
     }
 
@@ -181,13 +181,13 @@ impl JoinUrl {
 }
 
 impl Template {
-    fn is_url(&self, which: Which) -> Result<(), TemplateError> {
+    fn is_url(&self, which: TemplateKind) -> Result<(), TemplateError> {
         let mut longest = String::new();
         with_longest(|values| self.render(&mut longest, values, None));
         if is_web_url(&longest) { Ok(()) } else { Err(TemplateError::NotAUrl { which }) }
     }
 
-    fn parse(which: Which, source: &str) -> Result<Self, TemplateError> {
+    fn parse(which: TemplateKind, source: &str) -> Result<Self, TemplateError> {
         if source.chars().any(|c| c.is_control() && c != '\n') {
             return Err(TemplateError::Control { which });
         }
@@ -300,16 +300,20 @@ mod tests {
     fn what_cannot_be_sent_is_refused() {
         let unknown = |which, name: &str| TemplateError::Unknown { which, name: name.into() };
         for (text, link, expected) in [
-            ("{code}", None, unknown(Which::Text, "code")),
-            ("{}", None, unknown(Which::Text, "")),
-            ("{link}", Some("https://e.com/{link}"), unknown(Which::Link, "link")),
-            ("{key", None, TemplateError::Unclosed { which: Which::Text }),
-            ("key} {key}", None, TemplateError::Unclosed { which: Which::Text }),
-            ("{key}\u{0}", None, TemplateError::Control { which: Which::Text }),
-            ("{key}\r\n", None, TemplateError::Control { which: Which::Text }),
-            ("{link}", Some("ftp://e.com/{token}"), TemplateError::NotAUrl { which: Which::Link }),
-            ("{link}", Some("/s/{token}"), TemplateError::NotAUrl { which: Which::Link }),
-            ("{link}", Some("https://e.com/a b/{token}"), TemplateError::NotAUrl { which: Which::Link }),
+            ("{code}", None, unknown(TemplateKind::Text, "code")),
+            ("{}", None, unknown(TemplateKind::Text, "")),
+            ("{link}", Some("https://e.com/{link}"), unknown(TemplateKind::Link, "link")),
+            ("{key", None, TemplateError::Unclosed { which: TemplateKind::Text }),
+            ("key} {key}", None, TemplateError::Unclosed { which: TemplateKind::Text }),
+            ("{key}\u{0}", None, TemplateError::Control { which: TemplateKind::Text }),
+            ("{key}\r\n", None, TemplateError::Control { which: TemplateKind::Text }),
+            ("{link}", Some("ftp://e.com/{token}"), TemplateError::NotAUrl { which: TemplateKind::Link }),
+            ("{link}", Some("/s/{token}"), TemplateError::NotAUrl { which: TemplateKind::Link }),
+            (
+                "{link}",
+                Some("https://e.com/a b/{token}"),
+                TemplateError::NotAUrl { which: TemplateKind::Link },
+            ),
             ("Hello {group}", None, TemplateError::NoKeyOrToken),
             ("{link}", Some("https://e.com/{group}"), TemplateError::NoKeyOrToken),
             ("", None, TemplateError::NoKeyOrToken),

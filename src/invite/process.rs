@@ -48,9 +48,9 @@ async fn run(ctx: &Context, envelope: &Envelope, extent: Extent) -> Result<Verdi
     extent.ensure_new_row()?;
     let caller = authenticate(ctx, envelope, &request).await?;
     let invite = check(ctx, envelope, &request, caller).await?; // from here on, every answer leaves a row
-    let begun = begin(ctx, envelope, extent, invite).await?; // the row, before the text
-    let begun = confirm(ctx, envelope, extent, begun).await?; // it may have taken long
-    hand_over(ctx, envelope, begun).await // the text, its record, the reply
+    let ready = begin(ctx, envelope, extent, invite).await?; // the row, before the text
+    let ready = confirm(ctx, envelope, extent, ready).await?; // the database may have been slow
+    hand_over(ctx, envelope, ready).await // the text, its record, the reply
 }
 
 /// Why an invite leaves its way before a text is handed over.
@@ -227,7 +227,7 @@ async fn repeat(ctx: &Context, record: &RequestRecord, duplicate: Duplicate) -> 
 }
 
 /// A session whose row is there, with the place at the provider to hand its text over from.
-struct Begun {
+struct ReadyClaim {
     group: Arc<Group>,
     place: Place,
     claim: Claim,
@@ -239,7 +239,7 @@ async fn begin(
     envelope: &Envelope,
     extent: Extent,
     mut invite: Invite,
-) -> Result<Begun, Exit> {
+) -> Result<ReadyClaim, Exit> {
     loop {
         let slot = wait_for_slot(ctx, envelope, extent, &invite).await?;
         // A place before the row: what is begun is sent at once.
@@ -250,7 +250,7 @@ async fn begin(
             invite.permits.used();
             ctx.limits.texting(invite.group.id, &invite.phone);
             failpoint::hit("begun");
-            return Ok(Begun { group: invite.group, place, claim });
+            return Ok(ReadyClaim { group: invite.group, place, claim });
         }
         // While it waits for another's outcome, it takes nobody's place.
         drop(place);
@@ -327,35 +327,40 @@ async fn ensure_free_again(ctx: &Context, record: &RequestRecord) -> Result<(), 
 
 /// Whether the text may still go out: the database may have been slow. Where it may not, it is surely not handed over, and
 /// whoever finds the row begins where this worker ends.
-async fn confirm(ctx: &Context, envelope: &Envelope, extent: Extent, begun: Begun) -> Result<Begun, Exit> {
+async fn confirm(
+    ctx: &Context,
+    envelope: &Envelope,
+    extent: Extent,
+    ready: ReadyClaim,
+) -> Result<ReadyClaim, Exit> {
     let not_handed_over = ClaimResult::Waiting { after: Duration::ZERO };
     if !extent.is_whole() {
         // It was worked alone up to here, and ended no process. A copy waits for the provider, so that nobody waits for it.
-        return Err(match ctx.sessions.record(begun.claim, not_handed_over).await? {
+        return Err(match ctx.sessions.record(ready.claim, not_handed_over).await? {
             Continuation::Later(resume) => Exit::Verdict(Verdict::Later(resume)),
             Continuation::Outcome(_) | Continuation::Lost => Exit::Trouble(Trouble::Stopping),
         });
     }
     if let Err(taken_back) = envelope.ensure_held() {
         // Another worker has the message by now, and may have had it before the row was there.
-        ctx.sessions.record(begun.claim, not_handed_over).await?;
+        ctx.sessions.record(ready.claim, not_handed_over).await?;
         return Err(taken_back.into());
     }
     if is_too_old(ctx, envelope) {
-        let id = begun.claim.id;
-        return Err(match ctx.sessions.record(begun.claim, ClaimResult::Refused(too_late())).await? {
+        let id = ready.claim.id;
+        return Err(match ctx.sessions.record(ready.claim, ClaimResult::Refused(too_late())).await? {
             Continuation::Outcome(outcome) => Exit::answer(&outcome),
             Continuation::Later(_) | Continuation::Lost => {
                 Exit::Pursue(Box::new(ctx.sessions.again(id).await?))
             }
         });
     }
-    Ok(begun)
+    Ok(ready)
 }
 
 /// The first try. When another worker has claimed the row meanwhile, the row says how the invite goes on.
-async fn hand_over(ctx: &Context, envelope: &Envelope, begun: Begun) -> Result<Verdict, Exit> {
-    let Begun { group, place, claim } = begun;
+async fn hand_over(ctx: &Context, envelope: &Envelope, ready: ReadyClaim) -> Result<Verdict, Exit> {
+    let ReadyClaim { group, place, claim } = ready;
     let id = claim.id;
     match try_once(ctx, envelope, place, claim, &group).await? {
         Some(verdict) => Ok(verdict),

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 /// A live session as an agent sees it.
 #[derive(Clone, PartialEq)]
-pub struct Live {
+pub struct LiveSession {
     pub id: Uuid,
     pub group_id: i64,
     pub session_key: SessionKey,
@@ -28,25 +28,29 @@ pub struct Live {
     pub joined_at: Option<OffsetDateTime>,
 }
 
-debug_shows!(Live { id, group_id, status });
+debug_shows!(LiveSession { id, group_id, status });
 
 /// What became of the wish to end a session.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ending {
-    Ended(Live),
+    Ended(LiveSession),
     /// Its text is being handed over this moment: nothing can be said of it yet. Worth asking again soon.
     NotSettled,
     NotLive,
 }
 
 /// The live session that holds the key in its group.
-pub async fn look_up(pool: &PgPool, group: GroupId, key: &SessionKey) -> Result<Option<Live>, sqlx::Error> {
+pub async fn look_up(
+    pool: &PgPool,
+    group: GroupId,
+    key: &SessionKey,
+) -> Result<Option<LiveSession>, sqlx::Error> {
     repeat(&kinds::LOOK_UP, Patience::Brief, || find(pool, group, key)).await
 }
 
-async fn find(pool: &PgPool, group: GroupId, key: &SessionKey) -> Result<Option<Live>, sqlx::Error> {
+async fn find(pool: &PgPool, group: GroupId, key: &SessionKey) -> Result<Option<LiveSession>, sqlx::Error> {
     sqlx::query_as!(
-        Live,
+        LiveSession,
         r#"
         select id, group_id, session_key as "session_key!: SessionKey", status as "status: Status",
                session_type, session_params, created_at, expires_at, joined_at
@@ -66,13 +70,21 @@ async fn find(pool: &PgPool, group: GroupId, key: &SessionKey) -> Result<Option<
 /// ends, at the latest after the group's `--session-max`.
 ///
 /// One whose text is being handed over keeps `sending` until that is recorded, and is joined by `joined_at` until then.
-pub async fn join(pool: &PgPool, group: GroupId, key: &SessionKey) -> Result<Option<Live>, sqlx::Error> {
+pub async fn join(
+    pool: &PgPool,
+    group: GroupId,
+    key: &SessionKey,
+) -> Result<Option<LiveSession>, sqlx::Error> {
     repeat(&kinds::JOIN, Patience::Brief, || mark_joined(pool, group, key)).await
 }
 
-async fn mark_joined(pool: &PgPool, group: GroupId, key: &SessionKey) -> Result<Option<Live>, sqlx::Error> {
+async fn mark_joined(
+    pool: &PgPool,
+    group: GroupId,
+    key: &SessionKey,
+) -> Result<Option<LiveSession>, sqlx::Error> {
     sqlx::query_as!(
-        Live,
+        LiveSession,
         r#"
         with found as materialized (
             select id, joined_at from sessions
@@ -116,7 +128,7 @@ pub async fn end(pool: &PgPool, group: GroupId, key: &SessionKey) -> Result<Endi
 
 async fn mark_ended(pool: &PgPool, group: GroupId, key: &SessionKey) -> Result<Ending, sqlx::Error> {
     let ended = sqlx::query_as!(
-        Live,
+        LiveSession,
         r#"
         with found as materialized (
             select id from sessions

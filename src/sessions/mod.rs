@@ -20,7 +20,7 @@ mod status;
 mod sweep;
 mod visitors;
 
-pub use agents::{Ending, Live, end, join, look_up};
+pub use agents::{Ending, LiveSession, end, join, look_up};
 #[cfg(test)]
 pub(crate) use claim::ledger_entry;
 pub use claim::{Claim, ClaimResult, Continuation};
@@ -36,7 +36,7 @@ pub use row::{Outcome, Resume, SentSession, SessionRow, TextParts};
 pub use statements::ClaimTimes;
 pub use status::{Status, TextState};
 pub use sweep::sweep;
-pub use visitors::{Visited, visit};
+pub use visitors::{VisitedSession, visit};
 
 use crate::{
     db::{Passing, kinds, persist},

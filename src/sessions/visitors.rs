@@ -9,23 +9,23 @@ use sqlx::PgPool;
 
 /// A session as its visitor sees it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Visited {
+pub struct VisitedSession {
     pub group_id: i64,
     pub session_key: SessionKey,
     /// Whether an agent can join it, or has.
     pub is_live: bool,
 }
 
-debug_shows!(Visited { group_id, is_live });
+debug_shows!(VisitedSession { group_id, is_live });
 
 /// The session whose link this is, for as long as it holds its key.
-pub async fn visit(pool: &PgPool, token: &Token) -> Result<Option<Visited>, sqlx::Error> {
+pub async fn visit(pool: &PgPool, token: &Token) -> Result<Option<VisitedSession>, sqlx::Error> {
     repeat(&kinds::VISIT, Patience::Brief, || find(pool, token)).await
 }
 
-async fn find(pool: &PgPool, token: &Token) -> Result<Option<Visited>, sqlx::Error> {
+async fn find(pool: &PgPool, token: &Token) -> Result<Option<VisitedSession>, sqlx::Error> {
     sqlx::query_as!(
-        Visited,
+        VisitedSession,
         r#"
         select group_id, session_key as "session_key!: SessionKey",
                coalesce(status = 'joined' or (status in ('sending', 'sent', 'delivered', 'undelivered', 'unknown')
