@@ -19,7 +19,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 # not compile the dependencies again. For the `touch` see above.
 FROM sources AS tests
 ENTRYPOINT ["sh", "-c", "find . -name '*.rs' -not -path './target/*' -exec touch {} + && exec \"$@\"", "tests"]
-CMD ["cargo", "test", "--locked"]
+CMD ["cargo", "test", "--locked", "--workspace"]
 
 # glibc and certificates, no shell, and not root (65532).
 FROM gcr.io/distroless/cc-debian12:nonroot AS runtime

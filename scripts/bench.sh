@@ -1,4 +1,4 @@
-# `./dev bench`: the release build under load, on whatever servers are there; tests/bench is the driver.
+# `./dev bench`: the release build under load, on whatever servers are there; crates/bench is the driver.
 
 # All arguments but --services and --series are the driver's. Standard output is its report's alone.
 command_bench() {
@@ -22,9 +22,9 @@ command_bench() {
     done
     need_build_tools
     say "Building the release and its benchmark (minutes, the first time)" >&2
-    driver=$(driver bench --release)
+    driver=$(driver bench release)
     build_release
-    BENCH_RUN_DIR=none check_driver "$driver" "${driver_args[@]}"
+    check_driver "$driver" "${driver_args[@]}"
     begin_run
     find_services >&2
     name=bench-$(random_word)
@@ -36,7 +36,6 @@ command_bench() {
     run_driver bench "$driver" "${driver_args[@]}"
 }
 
-# After the driver, whose build leaves a program with the features of the tests' dependencies.
 build_release() {
     if [[ -n ${SESSION_INVITE_BIN-} ]]; then
         build_program

@@ -15,7 +15,7 @@ command_check() {
         need_package shellcheck shellcheck
     fi
     try_check "format" check_format
-    try_check "clippy" cargo clippy --locked --all-targets --quiet -- -D warnings
+    try_check "clippy" cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
     try_check "docs" check_docs
     try_check "committed queries" check_queries
     try_check "dependencies" check_dependencies
@@ -47,7 +47,7 @@ try_check() {
 # The crate of the fuzzing targets is no member of a workspace: what builds them is nightly (docs/FUZZING.md).
 check_format() { cargo fmt --all --check && cargo fmt --manifest-path fuzz/Cargo.toml --check; }
 
-check_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet; }
+check_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet; }
 
 check_dependencies() {
     if ! cargo deny --version >/dev/null 2>&1; then
@@ -117,13 +117,13 @@ check_compose() {
 run_tests() {
     # Doc tests come first, and with arguments, which choose tests, they are not asked for: nextest runs none.
     if (($# == 0)); then
-        cargo test --locked --doc --quiet
+        cargo test --locked --workspace --doc --quiet
     fi
     if cargo nextest --version >/dev/null 2>&1; then
-        cargo nextest run --locked "$@"
+        cargo nextest run --locked --workspace "$@"
         return
     fi
     (($#)) || set -- --no-fail-fast --lib --bins --tests
     # As many at a time as in .config/nextest.toml.
-    RUST_TEST_THREADS=${RUST_TEST_THREADS:-6} cargo test --locked "$@"
+    RUST_TEST_THREADS=${RUST_TEST_THREADS:-6} cargo test --locked --workspace "$@"
 }

@@ -1,12 +1,14 @@
-# The soak and the benchmark are programs of their own, which no test runner starts: each is built, told where the servers
-# are, and ended before anything else.
+# The soak and the benchmark are programs of their own (crates/soak, crates/bench): each is built, told where the servers are,
+# and ended before anything else.
 
-# driver NAME CARGO-OPTIONS…: builds it, and prints its path.
+# driver NAME debug|release: builds it, and prints its path. The program is built along with it, if it is wanted at all: so both
+# have their dependencies with the same features, and cargo compiles those once.
 driver() {
-    local name=$1 messages
-    shift
-    messages=$(cargo test --locked --quiet --no-run "$@" --test "$name" --message-format=json) || fail "the $name did not build"
-    grep -oE "\"executable\":\"[^\"]*/$name-[0-9a-f]+\"" <<<"$messages" | cut -d'"' -f4
+    local -a options=(--package "$1")
+    [[ -n ${SESSION_INVITE_BIN-} ]] || options+=(--package session-invite)
+    [[ $2 == debug ]] || options+=(--release)
+    cargo build --locked --quiet "${options[@]}" || fail "the $1 did not build"
+    realpath "${CARGO_TARGET_DIR:-target}/$2/$1"
 }
 
 # check_driver PATH OPTIONS…: help and wrong options come before anything is started, and end it.

@@ -1,4 +1,4 @@
-# `./dev soak`: private servers, which the soak's driver (tests/soak) ends and starts again by scripts/soak-service.
+# `./dev soak`: private servers, which the soak's driver (crates/soak) ends and starts again by scripts/soak-service.
 
 # All arguments but --series are the driver's.
 command_soak() {
@@ -17,8 +17,8 @@ command_soak() {
     done
     need_build_tools
     build_program
-    driver=$(driver soak)
-    SOAK_RUN_DIR=none check_driver "$driver" "${driver_args[@]}"
+    driver=$(driver soak debug)
+    check_driver "$driver" "${driver_args[@]}"
     begin_run
     SERVICES=private
     find_services

@@ -9,8 +9,8 @@
 //! - [`sms`]: the provider.
 //! - [`gateway`]: the HTTP request, by way of the queue; look-ups, and what visitors open.
 //!
-//! Around it: [`config`] (the only reader of the environment), [`commands`] (one file each), [`sandbox`] (a provider to
-//! develop against).
+//! Around it: [`config`] (the only reader of the environment), [`commands`] (one file each). What the provider defines is a
+//! crate of its own (`crates/sms-provider`), and so is the sandbox, which stands in for the provider (`crates/sms-sandbox`).
 //!
 //! Dependencies point one way, from the left to the right, and `tests/arrows.rs` holds them to it:
 //!
@@ -50,7 +50,6 @@ pub mod phone;
 pub mod queue;
 pub mod rate_limit;
 pub mod refusal;
-pub mod sandbox;
 pub mod seal;
 mod seldom;
 pub mod session_key;
@@ -61,8 +60,5 @@ pub mod sms_text;
 pub mod supervise;
 pub mod suspects;
 pub mod telemetry;
-#[cfg(test)]
-#[path = "../tests/it/support/services.rs"]
-mod test_services;
 pub mod traceparent;
 pub mod trouble;

@@ -8,7 +8,6 @@ use session_invite::{
         sessions, sms_sandbox, tokens, topology, worker,
     },
     config::{DotEnv, Faults, take_libpq_variables},
-    sandbox::BadSetting,
     telemetry,
 };
 use std::{num::NonZero, process::ExitCode};
@@ -46,7 +45,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            let wrong_usage = error.is::<Faults>() || error.is::<BadSetting>();
+            let wrong_usage = error.is::<Faults>() || sms_sandbox::is_wrong_usage(&error);
             // Wrong usage, or what was asked for failed.
             ExitCode::from(if wrong_usage { 2 } else { 1 })
         }

@@ -20,7 +20,7 @@ const FLOORS: &[&[&str]] = &[
     &["health"],
     &["queue"],
     &["invite"],
-    &["sessions", "limits", "sandbox"],
+    &["sessions", "limits"],
     &["group", "optouts", "sms", "suspects"],
     &["credential", "db", "http", "shutdown", "telemetry"],
     &["supervise", "config"],
@@ -63,7 +63,7 @@ const WORDS: &[(&str, &[&str])] = &[
 ];
 
 /// Modules whose files still need each other. Take out what is untangled; put nothing in.
-const TANGLED: &[&str] = &["invite::request", "sandbox", "sessions"];
+const TANGLED: &[&str] = &["invite::request", "sessions"];
 
 /// A path of modules, such as `["invite", "plan"]`.
 type ModulePath = Vec<String>;

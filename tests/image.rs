@@ -10,7 +10,7 @@ use std::{
 const READ_BY_THE_BUILD: [&str; 6] =
     ["Cargo.toml", "Cargo.lock", ".cargo/config.toml", ".sqlx", "migrations", "benches"];
 /// Programs that `./dev` starts on the machine itself.
-const NOT_IN_AN_IMAGE: [&str; 3] = ["tests/soak", "tests/bench", "tests/browser"];
+const NOT_IN_AN_IMAGE: [&str; 3] = ["crates/soak", "crates/bench", "tests/browser"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -86,7 +86,7 @@ fn named(source: &Path) -> BTreeSet<PathBuf> {
 #[test]
 fn what_the_build_and_the_tests_read_is_in_the_images_context() {
     let ignore = read(".dockerignore");
-    let code = ["src", "tests", "benches"].map(Path::new);
+    let code = ["src", "tests", "benches", "crates"].map(Path::new);
     let sources: Vec<PathBuf> = code.into_iter().flat_map(files).collect();
     let mut needed: BTreeSet<PathBuf> =
         READ_BY_THE_BUILD.iter().flat_map(|path| files(Path::new(path))).collect();
@@ -106,6 +106,7 @@ fn a_file_that_a_source_names_is_found() {
     for (source, file) in [
         ("src/gateway/openapi/schemas.rs", "docs/schemas/request.schema.json"),
         ("src/gateway/visitor.rs", "src/gateway/visitor.html"),
+        ("crates/sms-sandbox/src/control.rs", "crates/sms-sandbox/src/inbox.html"),
         ("tests/docs.rs", "README.md"),
         ("tests/docs.rs", "docs/schemas/reply.schema.json"),
     ] {

@@ -3,7 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use session_invite::{gateway::fuzzing, optouts::keyword, sms::signature::is_signed};
+use session_invite::{gateway::fuzzing, optouts::keyword};
+use sms_provider::signature::is_signed;
 
 fuzz_target!(|body: &[u8]| {
     let _ = is_signed(

@@ -7,10 +7,9 @@ use anyhow::Context as _;
 use secrecy::SecretString;
 use serde::{Deserialize as _, Serialize};
 use serde_json::{Map, Value};
+use sms_sandbox::{Account, BadSetting, Deliver, Faults, Settings};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-
-use crate::sandbox::{self, Account, Deliver, Faults, Settings};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -154,7 +153,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             _ = terminate.recv() => {}
         }
     };
-    sandbox::serve(listener, settings, shutdown).await.context("the sandbox ended")
+    sms_sandbox::serve(listener, settings, shutdown).await.context("the sandbox ended")
+}
+
+/// Whether the error is a fault's setting that is out of range.
+pub fn is_wrong_usage(error: &anyhow::Error) -> bool {
+    error.is::<BadSetting>()
 }
 
 fn announce(address: SocketAddr) -> io::Result<()> {

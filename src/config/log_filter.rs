@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn the_list_of_crates_is_cargos() {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let tree = "tree --offline --locked -e normal,no-proc-macro --target x86_64-unknown-linux-gnu --prefix none --format {lib}";
+        let tree = "tree --package session-invite --offline --locked -e normal,no-proc-macro --target x86_64-unknown-linux-gnu --prefix none --format {lib}";
         let asked = std::process::Command::new(cargo)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .args(tree.split(' '))

@@ -10,7 +10,6 @@ use crate::{
     optouts::{Inbound, Keyword, keyword},
     refusal::{Code, Refusal},
     sessions::{self, Heard, Word},
-    sms::signature::is_signed,
 };
 use axum::{
     Extension,
@@ -19,6 +18,7 @@ use axum::{
     response::IntoResponse,
 };
 use percent_encoding::percent_decode;
+use sms_provider::signature::is_signed;
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 

@@ -17,7 +17,7 @@ const PUBLIC_URL: &str = "https://invite.example";
 
 /// Runs a test in a new database on the server of `DATABASE_URL`.
 pub(crate) async fn with_database<F: Future<Output = ()>>(test: impl FnOnce(PgPool) -> F) {
-    let server = crate::test_services::url("DATABASE_URL");
+    let server = test_support::services::url("DATABASE_URL");
     let name = format!("session_invite_test_{}", uuid::Uuid::new_v4().simple());
     let mut admin = PgConnection::connect(&server).await.unwrap();
     sqlx::raw_sql(AssertSqlSafe(format!("create database {name}"))).execute(&mut admin).await.unwrap();

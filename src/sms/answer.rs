@@ -4,6 +4,7 @@
 use crate::refusal::{Code, MENDED_AFTER, Refusal};
 use serde::Deserialize;
 use serde_json::Value;
+use sms_provider::codes::{self, ErrorCode};
 use std::time::Duration;
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
@@ -32,7 +33,7 @@ pub enum Later {
     Throttled,
     /// The operator's account: wrong credentials, no funds, suspended. Nothing that the sender can mend.
     Account {
-        provider_code: Option<i64>,
+        provider_code: Option<ErrorCode>,
     },
 }
 
@@ -48,7 +49,7 @@ struct Fault {
 
 impl Fault {
     /// A number, or a string of digits. Any other value is read as a missing code.
-    fn code(&self) -> Option<i64> {
+    fn code(&self) -> Option<ErrorCode> {
         match self.code.as_ref()? {
             Value::Number(number) => number.as_i64(),
             Value::String(text) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
@@ -72,31 +73,27 @@ pub fn read(status: u16, retry_after: Option<&str>, body: &[u8]) -> Answer {
     let retry_after = retry_after.and_then(seconds);
     let refused = |by: Code, message: &str| Answer::Refused(Refusal::new(by, message).provider_code(code));
     let not_taken = || refused(Code::ProviderRejected, "the provider refused the text");
-    match (code, status) {
+    match (code.and_then(class), status) {
         // Whatever its code: a server may fail after it took the text, a proxy may give up on a request that went
         // through (408), and a redirect says nothing of the text.
-        (_, 500.. | 300..400 | 408) | (Some(20_500 | 20_503), _) => perhaps(status, code),
-        (Some(20_429 | 21_611 | 30_001 | 30_022 | 63_017), _) => {
-            Answer::Later { retry_after, why: Later::Throttled }
-        }
-        (Some(63_038), _) => refused(
+        (_, 500.. | 300..400 | 408) | (Some(Class::Unsure), _) => perhaps(status, code),
+        (Some(Class::Throttled), _) => Answer::Later { retry_after, why: Later::Throttled },
+        (Some(Class::DailyLimit), _) => refused(
             Code::ProviderUnavailable,
             "the provider's daily limit is reached; it takes no more texts today",
         ),
-        (Some(21_211 | 21_614 | 21_217 | 30_005 | 30_006), _) => {
-            number("is not one that can take a text", code)
-        }
-        (Some(21_610), _) => Answer::Refused(
+        (Some(Class::Number), _) => number("is not one that can take a text", code),
+        (Some(Class::OptedOut), _) => Answer::Refused(
             Refusal::new(Code::OptedOut, "the number has opted out of texts")
                 .provider_code(code)
                 .field("smsPhone"),
         ),
-        (Some(21_408 | 21_608 | 21_612 | 21_635 | 30_004), _) => Answer::Refused(
+        (Some(Class::NotAllowed), _) => Answer::Refused(
             Refusal::new(Code::PhoneNotAllowed, "the provider does not text this number")
                 .provider_code(code)
                 .field("smsPhone"),
         ),
-        (Some(21_212 | 21_606 | 21_659 | 21_661), _) => Answer::Refused(
+        (Some(Class::Sender), _) => Answer::Refused(
             Refusal::new(
                 Code::ProviderMisconfigured,
                 "the provider refuses the group's sender; the operator must mend it",
@@ -105,21 +102,83 @@ pub fn read(status: u16, retry_after: Option<&str>, body: &[u8]) -> Answer {
             .retry_after(retry_after.unwrap_or_default().max(MENDED_AFTER)),
         ),
         // Before the status: the text is at fault, also where the provider answers 401 or 403.
-        (Some(21_602 | 21_604 | 21_617 | 30_007), _) => not_taken(),
-        (Some(20_003 | 20_403 | 20_404 | 10_001 | 30_002 | 30_018 | 30_032 | 30_033 | 30_034), _)
-        | (_, 401 | 403) => Answer::Later { retry_after, why: Later::Account { provider_code: code } },
+        (Some(Class::Text), _) => not_taken(),
+        (Some(Class::Account), _) | (_, 401 | 403) => {
+            Answer::Later { retry_after, why: Later::Account { provider_code: code } }
+        }
         (_, 429) => Answer::Later { retry_after, why: Later::Throttled },
         (_, 400..=499) => not_taken(),
         _ => perhaps(status, code),
     }
 }
 
-fn perhaps(status: u16, code: Option<i64>) -> Answer {
+/// What a code of the provider's is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// The number cannot take a text.
+    Number,
+    OptedOut,
+    /// The number may not be texted from this account or this sender.
+    NotAllowed,
+    /// The text or the request.
+    Text,
+    /// The operator's account.
+    Account,
+    /// The group's sender.
+    Sender,
+    Throttled,
+    DailyLimit,
+    /// The text may have been accepted.
+    Unsure,
+}
+
+/// `None` for a code that has no class here: then the status decides.
+fn class(code: ErrorCode) -> Option<Class> {
+    Some(match code {
+        codes::TO_INVALID
+        | codes::TO_NOT_MOBILE
+        | codes::NUMBER_INVALID
+        | codes::HANDSET_UNKNOWN
+        | codes::CARRIER_UNREACHABLE => Class::Number,
+        codes::TO_UNSUBSCRIBED => Class::OptedOut,
+        codes::REGION_NOT_ENABLED
+        | codes::TO_NOT_VERIFIED
+        | codes::TO_NOT_REACHABLE_FROM
+        | codes::TO_IS_LANDLINE
+        | codes::MESSAGE_BLOCKED => Class::NotAllowed,
+        codes::BODY_MISSING | codes::TO_MISSING | codes::BODY_TOO_LONG | codes::MESSAGE_FILTERED => {
+            Class::Text
+        }
+        codes::AUTHENTICATION_FAILED
+        | codes::FORBIDDEN
+        | codes::NOT_FOUND
+        | codes::ACCOUNT_NOT_ACTIVE
+        | codes::ACCOUNT_SUSPENDED
+        | codes::SENDER_NOT_REGISTERED
+        | codes::TOLL_FREE_NOT_VERIFIED
+        | codes::CAMPAIGN_SUSPENDED
+        | codes::NUMBER_NOT_REGISTERED => Class::Account,
+        codes::FROM_INVALID
+        | codes::FROM_CANNOT_SEND
+        | codes::FROM_NOT_OF_ACCOUNT
+        | codes::FROM_NOT_SMS_CAPABLE => Class::Sender,
+        codes::TOO_MANY_REQUESTS
+        | codes::FROM_QUEUE_FULL
+        | codes::QUEUE_OVERFLOW
+        | codes::CAMPAIGN_RATE_EXCEEDED
+        | codes::RATE_EXCEEDED => Class::Throttled,
+        codes::DAILY_LIMIT_EXCEEDED => Class::DailyLimit,
+        codes::INTERNAL_SERVER_ERROR | codes::SERVICE_UNAVAILABLE => Class::Unsure,
+        _ => return None,
+    })
+}
+
+fn perhaps(status: u16, code: Option<ErrorCode>) -> Answer {
     let code = code.map(|code| format!(", code {code}")).unwrap_or_default();
     Answer::PerhapsSent { why: format!("the provider answered {status}{code}") }
 }
 
-fn number(what: &str, code: Option<i64>) -> Answer {
+fn number(what: &str, code: Option<ErrorCode>) -> Answer {
     let message = format!("the provider says that the number {what}");
     Answer::Refused(Refusal::new(Code::PhoneInvalid, message).provider_code(code).field("smsPhone"))
 }

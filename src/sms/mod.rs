@@ -4,8 +4,6 @@ mod answer;
 mod client;
 mod lines;
 mod list;
-pub mod segments;
-pub mod signature;
 mod written;
 
 pub use answer::{Answer, Later};

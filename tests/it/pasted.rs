@@ -6,7 +6,7 @@ use crate::support::{
 };
 use lapin::types::AMQPValue;
 use serde_json::{Value, json};
-use session_invite::sms::signature::sign;
+use sms_provider::signature::sign;
 use std::{io::Write, process::Stdio};
 
 const INBOUND: &str = "/webhooks/twilio/inbound";

@@ -133,7 +133,7 @@ async fn only_the_provider_is_believed() {
         (format!("http://127.0.0.1:1{path}"), &token),
         (format!("http://{}{path}", gateway.address), &"other".into()),
     ] {
-        let signature = session_invite::sms::signature::sign(token, &url, &form);
+        let signature = sms_provider::signature::sign(token, &url, &form);
         webhook_signed(&gateway, &path, &form, &signature).await.problem(403, "signature_invalid");
     }
     let unsigned = gateway.request("POST", &path).header("Content-Type", "application/x-www-form-urlencoded");
@@ -182,8 +182,7 @@ async fn a_path_before_it_and_a_proxy_do_no_harm_to_the_signature() {
     let path = status_path(&session);
     let form = [("MessageSid", session["provider_message_id"].as_str().unwrap()), ("MessageStatus", "sent")];
     let url = format!("http://{}/invites{path}", gateway.address);
-    let signature =
-        session_invite::sms::signature::sign(&world.provider.auth_token.clone().into(), &url, &form);
+    let signature = sms_provider::signature::sign(&world.provider.auth_token.clone().into(), &url, &form);
     assert_eq!(webhook_signed(&gateway, &path, &form, &signature).await.status, 204);
     assert!(gateway.process.stop().success());
 }

@@ -12,9 +12,9 @@ use crate::{
     group_id::GroupId,
     output::Format,
     session_key::{SessionKey, Token},
-    sms::segments::segments,
 };
 use serde::Serialize;
+use sms_provider::segments::segments;
 use sqlx::PgPool;
 use std::time::Duration;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};

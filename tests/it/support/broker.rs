@@ -1,6 +1,6 @@
 //! The broker, as an upstream system sees it: publishing requests, and taking replies.
 
-use super::{DEADLINE, Message, Reply, block_on, services, until, until_within};
+use super::{DEADLINE, Message, Reply, block_on, until, until_within};
 use futures::StreamExt;
 use lapin::{
     Channel, Connection, ConnectionProperties, ExchangeKind,
@@ -16,6 +16,7 @@ use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
+use test_support::services;
 
 /// The queues in which nothing may be left when a test ends.
 const EMPTY_AT_THE_END: [&str; 8] =

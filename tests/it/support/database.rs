@@ -1,8 +1,9 @@
 //! A database for one test, on the server of `DATABASE_URL`.
 
-use super::{block_on, services};
+use super::block_on;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, postgres::PgPoolOptions};
 use std::time::Duration;
+use test_support::services;
 
 /// Dropped with its value, whoever is still connected.
 pub struct Database {

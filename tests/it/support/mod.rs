@@ -2,14 +2,11 @@
 
 mod broker;
 mod command;
-mod credentials;
 mod database;
 mod gateway;
 mod message;
 mod phone_home;
 mod provider;
-mod raw;
-mod services;
 mod tls;
 mod tunnel;
 mod worker;
@@ -17,14 +14,16 @@ mod world;
 
 pub use broker::{Broker, command as broker_command, connect as connect_broker, server as broker_server};
 pub use command::{Ran, program, run};
-pub use credentials::{claims, gjwt, gkey, gkey_until, now};
 pub use database::server as database_server;
 pub use gateway::{Answer, Gateway, Http, SMS_INVITE, invite as http_invite, send, try_send};
 pub use message::{Message, Reply};
 pub use phone_home::{
     at_home, at_home_quietly, at_home_under, receipt, status_path, webhook, webhook_request, webhook_signed,
 };
-pub use raw::{nested, publish_raw, publish_undecodable};
+pub use test_support::{
+    credentials::{claims, gjwt, gkey, gkey_until, now},
+    raw_amqp::{nested, publish_raw, publish_undecodable},
+};
 pub use tls::TlsFront;
 pub use tunnel::Tunnel;
 pub use worker::Worker;

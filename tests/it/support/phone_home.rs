@@ -2,7 +2,7 @@
 
 use super::{Answer, Gateway, Setup, World, send};
 use serde_json::Value;
-use session_invite::sms::signature::sign;
+use sms_provider::signature::sign;
 use std::net::TcpListener;
 
 /// A world whose links and callbacks lead to the gateway that is started in it.

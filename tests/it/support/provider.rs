@@ -1,7 +1,7 @@
 //! The sandbox, in this process, on a thread and a port of its own.
 
 use serde_json::{Value, json};
-use session_invite::sandbox::{Account, Settings, serve};
+use sms_sandbox::{Account, Settings, serve};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub const ACCOUNT: &str = "AC00000000000000000000000000000001";

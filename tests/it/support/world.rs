@@ -2,7 +2,6 @@
 
 use super::{
     Broker, Message, Ran, Reply, broker, command,
-    credentials::{self, gkey},
     database::Database,
     provider::{ACCOUNT, Provider},
     worker::{Log, Worker},
@@ -13,6 +12,7 @@ use std::{
     sync::Mutex,
     time::{Duration, Instant},
 };
+use test_support::credentials::{self, gkey};
 use uuid::Uuid;
 
 /// The group that every world begins with.
