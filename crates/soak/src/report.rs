@@ -109,10 +109,7 @@ impl Findings {
             account.texts,
             format!("{posts} posts, {lists} looks at its list"),
         );
-        let faults: Vec<String> = (self.provider["faults"].as_object().into_iter().flatten())
-            .filter_map(|(name, count)| Some(format!("{} {name}", count.as_u64().filter(|n| *n > 0)?)))
-            .collect();
-        table.row("  faults of the provider", "", faults.join(", "));
+        table.row("  faults of the provider", "", self.faults_of_the_provider());
         for wrong in Wrong::ALL {
             table.row(wrong.name(), account.count(wrong), "");
         }
@@ -153,6 +150,13 @@ impl Findings {
         table.row("peak memory", format!("{} MiB", self.peak / 1_024), "of one worker");
         table.row("errors in the logs", self.errors.len(), "");
         table.0
+    }
+
+    fn faults_of_the_provider(&self) -> String {
+        let faults = self.provider["faults"].as_object().into_iter().flatten();
+        let counts =
+            faults.filter_map(|(name, count)| Some(format!("{} {name}", count.as_u64().filter(|n| *n > 0)?)));
+        counts.collect::<Vec<_>>().join(", ")
     }
 
     /// All anomalies with what is known of their invites, the timeline, and the errors. No credential is among it.

@@ -17,7 +17,7 @@ use crate::{
     workers::{Place, Places},
 };
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
@@ -37,16 +37,7 @@ const EMPTY_AT_THE_END: [&str; 8] =
 
 pub async fn run(options: Options, surroundings: Surroundings, workers: &Places) -> ExitCode {
     let seed = options.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
-    println!(
-        "seed {seed}: {} invites, {} s, {} workers",
-        options.invites(),
-        options.seconds,
-        options.workers
-    );
-    let logs = surroundings.reports.join(format!("soak-{seed}"));
-    let _ = std::fs::remove_dir_all(&logs);
-    std::fs::create_dir_all(&logs).expect("a directory for the logs");
-
+    let logs = announce(seed, &options, &surroundings);
     let provider = Provider::start(seed, &options).await;
     let secrets = setup::secrets();
     let addresses = setup::addresses();
@@ -102,18 +93,7 @@ pub async fn run(options: Options, surroundings: Surroundings, workers: &Places)
     // What was taken from the queues is in the book in a moment.
     sleep(Duration::from_millis(300)).await;
 
-    let loose = book.loose();
-    trouble.extend(loose.complaints.iter().map(|(what, count)| format!("{what} ({count} times)")));
-    let rows = servers::rows(&surroundings.database).await;
-    let evidence = Evidence {
-        invites,
-        entries: book.entries(),
-        strays: loose.strays,
-        dead: loose.dead,
-        texts: provider.inbox().await,
-        rows: rows.expect("the sessions can be read"),
-        events: loose.events,
-    };
+    let evidence = evidence(invites, &book, &surroundings, &provider, &mut trouble).await;
     let findings = Findings {
         seed,
         account: account(&evidence),
@@ -129,6 +109,42 @@ pub async fn run(options: Options, surroundings: Surroundings, workers: &Places)
         provider: provider.stats().await,
     };
     verdict(&findings, &evidence, &options, &surroundings.run, &logs)
+}
+
+/// Says what is to come, and makes an empty directory for the logs.
+fn announce(seed: u64, options: &Options, surroundings: &Surroundings) -> PathBuf {
+    println!(
+        "seed {seed}: {} invites, {} s, {} workers",
+        options.invites(),
+        options.seconds,
+        options.workers
+    );
+    let logs = surroundings.reports.join(format!("soak-{seed}"));
+    let _ = std::fs::remove_dir_all(&logs);
+    std::fs::create_dir_all(&logs).expect("a directory for the logs");
+    logs
+}
+
+/// What publishers, provider and database know at the end. Complaints go to `trouble`.
+async fn evidence(
+    invites: Vec<Invite>,
+    book: &Book,
+    surroundings: &Surroundings,
+    provider: &Provider,
+    trouble: &mut Vec<String>,
+) -> Evidence {
+    let loose = book.loose();
+    trouble.extend(loose.complaints.iter().map(|(what, count)| format!("{what} ({count} times)")));
+    let rows = servers::rows(&surroundings.database).await;
+    Evidence {
+        invites,
+        entries: book.entries(),
+        strays: loose.strays,
+        dead: loose.dead,
+        texts: provider.inbox().await,
+        rows: rows.expect("the sessions can be read"),
+        events: loose.events,
+    }
 }
 
 fn verdict(findings: &Findings, evidence: &Evidence, options: &Options, run: &Path, logs: &Path) -> ExitCode {
