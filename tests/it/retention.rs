@@ -49,10 +49,10 @@ async fn old_sessions_are_blanked_and_then_deleted_while_open_and_young_ones_sta
     let worker = world.start_worker().await;
     let metrics = until("the worker has counted what it forgot", || async {
         let metrics = worker.ask("/metrics").await.text().await.expect("text");
-        metrics.contains("sessions_retired_total{how=\"blanked\"} 2").then_some(metrics)
+        metrics.contains("sessions_retired_total{action=\"blanked\"} 2").then_some(metrics)
     })
     .await;
-    assert!(metrics.contains("sessions_retired_total{how=\"deleted\"} 2"), "{metrics}");
+    assert!(metrics.contains("sessions_retired_total{action=\"deleted\"} 2"), "{metrics}");
 
     let after = all(&world).await;
     let names: Vec<_> = after.iter().map(|(name, _)| name.as_str()).collect();
