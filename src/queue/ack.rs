@@ -3,7 +3,6 @@
 //! AMQP's `multiple` acknowledges all up to a tag. It is used up to the last tag below which everything is settled, and
 //! never further.
 
-use super::connection::ANSWERS_WITHIN;
 use crate::{
     failpoint,
     supervise::{Pulse, Task, part_of},
@@ -26,6 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How long one that is settled waits for those before it, until it is acknowledged by itself.
 const HELD_AT_MOST: Duration = Duration::from_millis(20);
+/// How long the broker may take to accept an acknowledgement. RabbitMQ is busy for many seconds with a message whose headers
+/// are nested 26,000 deep. `watch` finds a dead connection sooner.
+const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 /// Settled deliveries that are looked at together at most.
 const TOGETHER: usize = 1_024;
 
@@ -185,7 +187,7 @@ impl Teller {
 
     /// The client never ends what it is asked for once its connection is gone.
     async fn on_line(&self, asked: impl Future<Output = lapin::Result<()>>) -> Option<()> {
-        let answered = self.lost.run_until_cancelled(tokio::time::timeout(ANSWERS_WITHIN, asked)).await;
+        let answered = self.lost.run_until_cancelled(tokio::time::timeout(TAKEN_WITHIN, asked)).await;
         answered?.ok()?.inspect_err(|error| tracing::debug!(%error, "an acknowledgement was lost")).ok()
     }
 

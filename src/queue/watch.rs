@@ -19,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const FRESH: Duration = Duration::from_secs(9);
 /// How long the broker may take to carry a refused message on.
 const CARRIED_ON: Duration = Duration::from_mins(1);
+/// Questions in a row that may find messages waiting while the broker is busy with refused ones: headers that are nested
+/// 26,000 deep take RabbitMQ many seconds.
+const IDLE_WHILE_BUSY: u32 = 15;
 /// Those that are refused within such a time are counted together.
 const TOGETHER: Duration = Duration::from_secs(1);
 
@@ -123,7 +126,8 @@ impl Consuming {
 
 /// Asks the broker now and then about the queue, on a channel of its own, until the line must be taken for dead: no
 /// answer, no queue, no consumer, or messages that wait while none is in hand and none comes.
-/// Those are counted by the question, and `idle_at_most` of them in a row are borne.
+/// Those are counted by the question, and `idle_at_most` of them in a row are borne; more while the broker is busy with
+/// what was refused.
 pub async fn watch(
     connection: &Connection,
     queue: &str,
@@ -152,7 +156,8 @@ pub async fn watch(
         let waits = others > 0 && deliveries == before && nothing_in_hand;
         before = deliveries;
         idle = if waits || answer.consumer_count() == 0 { idle + 1 } else { 0 };
-        if idle >= idle_at_most {
+        let is_busy = consuming.refused_lately() > 0;
+        if idle >= if is_busy { idle_at_most.max(IDLE_WHILE_BUSY) } else { idle_at_most } {
             return Unusable::lost("messages wait in the queue, and none comes");
         }
         if idle == 0 {
