@@ -29,7 +29,7 @@ impl CredentialKind {
     }
 }
 
-/// Whoever a credential proved to be asking, and the group that it is good for.
+/// The sender that a credential proves, and the group that it is good for.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Requester {
     pub group: GroupId,

@@ -67,9 +67,9 @@ pub async fn persist<T, E: Passing, F: Future<Output = Result<T, E>>>(
 /// How long a request waits for a database that is away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
-    /// Only a lost connection is made up for: whoever asked can ask again.
+    /// Repeats only after a lost connection: the client can send its request again.
     Brief,
-    /// Whatever passes is waited for: nobody will ask again.
+    /// Waits for every fault that passes: the request is not sent again.
     Long,
 }
 

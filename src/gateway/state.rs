@@ -102,7 +102,7 @@ impl Gateway {
         self.troubles.get().cloned().into_iter().chain(self.proxies.problem())
     }
 
-    /// The address as whoever asked knows it: that of `PUBLIC_URL`, whatever proxies made of it.
+    /// The address as the client knows it: under `PUBLIC_URL`, however proxies rewrote it.
     pub fn public_address(&self, asked: &AsAsked) -> String {
         let asked = asked.0.as_str();
         let without = asked.strip_prefix(&self.prefix).filter(|rest| rest.starts_with('/'));

@@ -76,7 +76,7 @@ pub async fn serve<A, F>(
                     converse(answering, stream, peer, arrival, stop).await;
                 });
             }
-            // Whoever hung up before being taken costs nobody else anything.
+            // A client that hung up before it was accepted costs no other client anything.
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 if !told {

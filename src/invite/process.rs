@@ -148,7 +148,7 @@ async fn check(
 /// What the row says of the request and its sender. The benchmark goes through here too, and through [`check_fields`].
 #[doc(hidden)]
 pub fn record(age: &AgeLimits, envelope: &Envelope, caller: &Caller) -> RequestRecord {
-    // Text in PostgreSQL holds no U+0000; other control characters would trouble whoever reads the table.
+    // Text in PostgreSQL holds no U+0000; other control characters would garble the table in a terminal.
     let plain = |id: &str| {
         if has_control(id) { id.replace(char::is_control, "\u{fffd}") } else { id.to_owned() }
     };
@@ -326,7 +326,7 @@ async fn ensure_free_again(ctx: &Context, record: &RequestRecord) -> Result<(), 
 }
 
 /// Whether the text may still go out: the database may have been slow. Where it may not, it is surely not handed over, and
-/// whoever finds the row begins where this worker ends.
+/// the next worker that finds the row begins where this one ends.
 async fn confirm(
     ctx: &Context,
     envelope: &Envelope,

@@ -26,7 +26,7 @@ const LONGEST_CODING: usize = 32;
 /// A request of the right shape, of which nothing is proven yet.
 pub struct Request<'a> {
     raw: RawFields<'a>,
-    /// The group that it names. That it names none is told to whoever proved to be a sender.
+    /// The group that it names, or the refusal, which only an authenticated sender gets.
     pub groupid: Result<GroupId, Refusal>,
 }
 

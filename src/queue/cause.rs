@@ -1,4 +1,4 @@
-//! Why something cannot be done, for whoever asks for it.
+//! Why something cannot be done, kept for the callers that are refused meanwhile.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
