@@ -11,12 +11,8 @@ impl Cause {
         self.lock().clone()
     }
 
-    pub(super) fn clear(&self) {
-        *self.lock() = None;
-    }
-
-    pub(super) fn is(&self, why: String) {
-        *self.lock() = Some(why);
+    pub(super) fn set(&self, why: Option<String>) {
+        *self.lock() = why;
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<String>> {

@@ -103,7 +103,7 @@ impl Events {
                 Ok(step) => {
                     // Whoever leaves it to another learns nothing of the broker.
                     if let Step::Published(_) = step {
-                        self.problem.clear();
+                        self.problem.set(None);
                         if !std::mem::take(&mut told).is_empty() {
                             tracing::info!("events are published again");
                         }
@@ -119,7 +119,7 @@ impl Events {
                     let why = error.to_string();
                     // What the database refuses is told by its own part of readiness.
                     if !matches!(error, Failure::Database(_)) {
-                        self.problem.is(why.clone());
+                        self.problem.set(Some(why.clone()));
                     }
                     if told != why {
                         tracing::warn!(%error, "events cannot be published; trying again until it works");

@@ -2,6 +2,7 @@
 //! acknowledgements still flow. One task owns the channel, and outlives any connection.
 
 use super::{
+    cause::Cause,
     connection::{Unusable, connect, is_blame},
     delivery,
     metrics::{self, ConnectionUse},
@@ -24,7 +25,7 @@ use lapin::{
 use std::{
     collections::{HashSet, VecDeque},
     sync::{
-        Arc, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -156,13 +157,13 @@ pub struct Publisher {
 struct State {
     publishing: AtomicBool,
     /// Why it is not there.
-    why_not: std::sync::Mutex<Option<String>>,
+    why_not: Cause,
 }
 
 impl State {
     fn is(&self, publishing: bool, why_not: Option<String>) {
         self.publishing.store(publishing, Ordering::Relaxed);
-        *self.why_not.lock().unwrap_or_else(PoisonError::into_inner) = why_not;
+        self.why_not.set(why_not);
     }
 }
 
@@ -212,7 +213,7 @@ impl Publisher {
 
     /// Why nothing can be published, in words for an operator; `None` while it can, or while that is not known yet.
     pub fn problem(&self) -> Option<String> {
-        self.state.why_not.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.why_not.get()
     }
 
     /// Waits for the broker's confirm, however long the broker is away. The message may be published more than

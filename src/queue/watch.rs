@@ -1,6 +1,6 @@
 //! Whether a consumer still consumes: connected is not enough.
 
-use super::connection::Unusable;
+use super::{cause::Cause, connection::Unusable};
 use lapin::{Connection, options::QueueDeclareOptions, types::FieldTable};
 use std::{
     collections::VecDeque,
@@ -36,7 +36,7 @@ pub struct Consuming {
     /// When messages were refused, and how many; those of the last minute.
     refused: Mutex<VecDeque<(Instant, u64)>>,
     /// Why nothing can come, as it was last known.
-    why_not: Mutex<Option<String>>,
+    why_not: Cause,
 }
 
 impl Default for Consuming {
@@ -48,7 +48,7 @@ impl Default for Consuming {
             deliveries: zero(),
             in_hand: zero(),
             refused: Mutex::default(),
-            why_not: Mutex::default(),
+            why_not: Cause::default(),
         }
     }
 }
@@ -62,15 +62,11 @@ impl Consuming {
 
     /// Why no message can come, in words for an operator; `None` while they can, or while that is not known yet.
     pub fn problem(&self) -> Option<String> {
-        if self.is_fresh() { None } else { self.lock().clone() }
+        if self.is_fresh() { None } else { self.why_not.get() }
     }
 
     pub(super) fn cannot(&self, why: Option<String>) {
-        *self.lock() = why;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<String>> {
-        self.why_not.lock().unwrap_or_else(PoisonError::into_inner)
+        self.why_not.set(why);
     }
 
     /// The broker has answered on the line.
