@@ -25,7 +25,7 @@ CMD ["cargo", "test", "--locked", "--workspace"]
 FROM gcr.io/distroless/cc-debian12:nonroot AS runtime
 COPY --from=builder /usr/local/bin/session-invite /usr/local/bin/session-invite
 EXPOSE 8080 8081 9464
-# Asks /readyz at HTTP_ADDR: right for the worker. There is no curl in here, so the program asks itself.
+# Requests /readyz at HTTP_ADDR, which is right for the worker. The image has no curl, so the program makes the request.
 HEALTHCHECK --interval=5s --timeout=5s --start-period=20s --retries=6 \
     CMD ["/usr/local/bin/session-invite", "ready"]
 ENTRYPOINT ["/usr/local/bin/session-invite"]

@@ -1,26 +1,14 @@
-//! A request → a checked invite, on one core: what a worker computes for an invite before its row, in nanoseconds.
+//! From a request to a checked invite: what a worker computes for an invite before its row, in nanoseconds on one core.
 //!
-//! `cargo bench --bench checked_invite`. `whole` goes through the functions that `invite::process` calls, in its order;
-//! `stage` has them one by one, and `machine` one that is known anywhere, to compare machines by.
+//! Run it with `cargo bench --bench checked_invite`. `whole` calls the functions of `invite::process` in its order.
+//! `stage` has them one by one. `machine` is a well-known function, by which machines can be compared.
 
 use divan::{Bencher, black_box};
 use futures::FutureExt as _;
-use session_invite::{
-    config::AgeLimits,
-    credential::{GjwtToken, GkeyToken, gjwt, gkey},
-    group::{
-        Group, JwtSecret,
-        directory::Directory,
-        options::Options,
-        template::{DEFAULT_TEXT, Values, Wording},
-    },
-    group_id::GroupId,
-    hmac_key::HmacKey,
-    invite::{Authenticator, Caller, Envelope, Request, process},
-    phone::{self, PhoneCheck},
-    seal::SecretsKey,
-    session_key::{SessionKey, Token},
-    sessions::RequestRecord,
+use session_invite::internals::{
+    AgeLimits, ApiKey, Authenticator, Caller, DEFAULT_TEXT, Directory, Envelope, GjwtToken, GkeyToken, Group,
+    GroupId, GroupOptions, HmacKey, JwtSecret, LastUse, PhoneCheck, Request, RequestRecord, SecretsKey,
+    SessionKey, TemplateValues, Token, Wording, gjwt, gkey, phone, process,
 };
 use sha2::{Digest as _, Sha256};
 use std::{
@@ -41,7 +29,7 @@ static GJWT: LazyLock<String> = LazyLock::new(|| {
 });
 
 fn main() {
-    // One run of a stage is too short for the clock.
+    // The clock is too coarse for one run of a stage.
     divan::Divan::default().sample_size(100).sample_count(1_000).config_with_args().main();
 }
 
@@ -50,12 +38,12 @@ fn now() -> i64 {
     since.as_secs().try_into().expect("a clock before the year 292,277,026,596")
 }
 
-/// Knows one group, in memory. Its pool is never asked, as everything that is measured is good.
+/// An authenticator with one group in memory. Its pool is never used, since all measured requests are valid.
 fn authenticator() -> Authenticator {
     static RUNTIME: LazyLock<tokio::runtime::Runtime> =
         LazyLock::new(|| tokio::runtime::Builder::new_current_thread().build().expect("a runtime"));
     let _entered = RUNTIME.enter();
-    let pool = sqlx::PgPool::connect_lazy("postgres://nobody@127.0.0.1:1/none").expect("a URL");
+    let pool = sqlx::PgPool::connect_lazy("postgres://unused@127.0.0.1:1/unused").expect("a URL");
     let secrets = SecretsKey::parse(&format!("{}A", "k".repeat(42))).expect("32 bytes in base64");
     let directory = Directory::of(vec![group()], pool.clone(), secrets);
     Authenticator::new(Arc::new(directory), tokio_util::sync::CancellationToken::new())
@@ -65,16 +53,21 @@ fn group() -> Group {
     Group {
         id: GROUP,
         enabled: true,
-        options: Options::default(),
+        paused_at: None,
+        options: GroupOptions::default(),
         wording: Wording::check(DEFAULT_TEXT, None, "https://invite.example").expect("a template"),
         join: None,
-        api_keys: vec![HmacKey::from_secret(API_KEY)],
-        jwt_secrets: vec![JwtSecret { kid: None, key: HmacKey::from_secret(JWT_SECRET) }],
+        api_keys: vec![ApiKey { key: HmacKey::from_secret(API_KEY), last_use: LastUse::default() }],
+        jwt_secrets: vec![JwtSecret {
+            kid: None,
+            key: HmacKey::from_secret(JWT_SECRET),
+            last_use: LastUse::default(),
+        }],
         keys_missing: false,
     }
 }
 
-/// The yardstick's body.
+/// A body with all fields of the usual request.
 fn body(authorization: &str) -> Vec<u8> {
     format!(
         r#"{{"authorization":"{authorization}","groupid":72,"sessiontype":1,"smsPhone":"+14152000001","sessionParams":{{"camera":"back","resolution":"352x288"}}}}"#
@@ -82,7 +75,7 @@ fn body(authorization: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// What the delivery of a yardstick's message becomes: its body moves, its properties are copied.
+/// The envelope of a delivery with this body. The body moves, and the properties are copied.
 fn envelope(body: Vec<u8>) -> Envelope {
     let id = black_box("01930a5e-8f6b-7c3d-9e1f-2a3b4c5d6e7f");
     Envelope {
@@ -96,7 +89,7 @@ fn envelope(body: Vec<u8>) -> Envelope {
     }
 }
 
-/// As `invite::process` goes, from the delivery to the row's values.
+/// The steps of `invite::process`, from the delivery to the row's values.
 fn checked(envelope: &Envelope) -> RequestRecord {
     let request = Request::parse(envelope).expect("a good shape");
     let caller = authenticated(&request, envelope);
@@ -117,7 +110,7 @@ mod whole {
     use super::*;
 
     fn run(bencher: Bencher, body: &[u8]) {
-        // The client library makes the body: its copy is not ours to count.
+        // The client library allocates the body, so its copy does not count.
         bencher.with_inputs(|| body.to_vec()).bench_local_values(|body| checked(&envelope(body)));
     }
 
@@ -217,7 +210,7 @@ mod stage {
     fn i_text(bencher: Bencher) {
         let group = group();
         let (key, token) = (SessionKey::example(6), Token::example());
-        let values = Values { key: &key, token: &token, group: GROUP };
+        let values = TemplateValues { key: &key, token: &token, group: GROUP };
         bencher.bench_local(|| group.wording.render(black_box(&values)));
     }
 }
@@ -235,7 +228,7 @@ mod credential {
     fn gkey_hmac(bencher: Bencher) {
         let token = GkeyToken::parse(&GKEY["Bearer GKEY ".len()..]).expect("a token");
         let (key, now) = (HmacKey::from_secret(API_KEY), now());
-        bencher.bench_local(|| black_box(&token).verify(token.account(|_| None), [&key], now).is_ok());
+        bencher.bench_local(|| black_box(&token).verify(token.group_user(|_| None), [&key], now).is_ok());
     }
 
     #[divan::bench]

@@ -1,28 +1,35 @@
-//! The database: connecting, what an error from it means, and whether what a process needs of it can be done.
+//! The database: connecting, what its errors mean, and whether a process can do there what it needs.
 
 mod client;
+mod cluster;
 mod error;
-pub mod kinds;
-mod leave;
+pub(crate) mod kinds;
+pub(crate) mod metrics;
+mod node_states;
+mod nodes;
 mod open;
 mod persist;
 mod probe;
-mod reach;
+mod reading;
+mod retire;
 mod schema;
 mod sqlstate;
 mod transaction;
 mod watch;
 
-pub use client::Client;
-pub use error::{Passing, Unusable, action, may_hide_a_commit};
-pub use leave::{answered, leaving};
-pub use open::{Opened, connect, has_schema, open};
-pub use persist::{Patience, persist, repeat};
-pub use probe::{HELD_FOR, Locks, Obstacle, obstacles};
-pub use reach::{pings, why_no_connection};
-pub use schema::{MIGRATIONS, Schema, migrate};
-pub use sqlstate::Action;
-pub use transaction::{begin, begin_with};
-pub use watch::Watch;
+pub(crate) use client::DatabaseClient;
+pub(crate) use cluster::TIMELINE;
+pub(crate) use error::{StatementError, UnusableDatabase, action};
+pub(crate) use node_states::{CLOCK_WARNING, NodeLook, several_writers};
+pub(crate) use nodes::pings;
+pub(crate) use open::{connect, has_schema, look_at_nodes, open};
+pub(crate) use persist::{Patience, persist, repeat};
+pub(crate) use probe::{Locks, Obstacle, lock_holders, obstacles};
+pub(crate) use reading::{AWAY_AFTER, NotRead, PAGE_LIMIT, SharedReading, read_within};
+pub(crate) use retire::{retirements, with_time_limit};
+pub(crate) use schema::{MIGRATIONS, Schema, migrate};
+pub(crate) use sqlstate::ErrorAction;
+pub(crate) use transaction::{begin, begin_with};
+pub(crate) use watch::Watch;
 
-pub use sqlx::{Error, PgPool as Pool};
+pub(crate) use sqlx::{Error, PgConnection as Connection, PgPool as Pool};

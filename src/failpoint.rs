@@ -1,51 +1,57 @@
-//! Places where a test lets the process die, between two effects of an invite. In release builds there are none.
+//! Points where a test ends the process or a task, between two effects. Release builds have none.
 //!
-//! `SESSION_INVITE_FAILPOINT=begun:die` makes the process end at the first invite that comes to the point `begun`, as
-//! `kill -9` would; `begun:stop` stops it there as SIGSTOP does; `begun:die:3` waits for the third invite, and
-//! `begun:die:=x` meets each one with the message id `x`.
+//! `SESSION_INVITE_FAILPOINT=begun:die` ends the process at the first invite that reaches the point `begun`, as `kill -9`
+//! would. `begun:stop` stops the process there, as SIGSTOP does. `begun:die:3` waits for the third invite, and
+//! `begun:die:=x` for every invite with the message id `x`.
 //!
-//! `task/sweep:panic:2` meets the task of that name (`supervise::Task`) at its second step; its start is the first. It
-//! panics, or with `return` ends, with `hang` never goes on, and with `block` keeps its thread as well. `task/*` means each
-//! task, once. `SESSION_INVITE_MINUTE=1s` shortens the minute after which a task without a step is a problem.
+//! `task/sweep:panic:2` makes the task of that name (`supervise::Task`) panic at its second step; its start is the first. With
+//! `return` the task ends, with `hang` it never continues, and with `block` it also blocks its thread. `task/*` means every
+//! task, once each. `SESSION_INVITE_MINUTE=1s` shortens the minute after which a task without a step is a problem.
 
-/// Dies here, if this is what the environment says.
+/// Ends or stops the process here, if the environment names this point.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "nothing may be left of it")]
-pub fn hit(_: &'static str) {}
+#[expect(clippy::inline_always, reason = "release builds must contain nothing of it")]
+pub(crate) fn hit(_: &'static str) {}
 
 /// The same, for the invite with this message id.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "nothing may be left of it")]
-pub fn hit_by(_: &'static str, _: Option<&str>) {}
+#[expect(clippy::inline_always, reason = "release builds must contain nothing of it")]
+pub(crate) fn hit_by(_: &'static str, _: Option<&str>) {}
 
 #[cfg(debug_assertions)]
-pub use armed::{hit, hit_by};
+pub(crate) use armed::{hit, hit_by};
 #[cfg(debug_assertions)]
-pub use tasks::{Fate, instead_of};
+pub(crate) use tasks::shortened;
 
-/// What a test lets a task meet: nothing.
-#[cfg(not(debug_assertions))]
+/// The failpoint of one task: at each step, a test may end the task. Release builds do nothing.
 #[derive(Debug, Default)]
-pub struct Fate;
+pub(crate) struct TaskFailpoint {
+    #[cfg(debug_assertions)]
+    action: std::sync::atomic::AtomicU8,
+}
 
 #[cfg(not(debug_assertions))]
-impl Fate {
+impl TaskFailpoint {
     #[inline(always)]
-    #[expect(clippy::inline_always, clippy::unused_self, reason = "nothing may be left of it")]
-    pub fn meet(&self, _: &'static str) {}
+    #[expect(
+        clippy::inline_always,
+        clippy::unused_self,
+        reason = "release builds must contain nothing of it"
+    )]
+    pub(crate) fn step(&self, _: &'static str) {}
 
-    /// The life of a task, and always its result.
+    /// Runs the task to its end.
     #[expect(clippy::unused_self, reason = "as in debug builds")]
-    pub async fn of<T>(&self, life: impl Future<Output = T>) -> Option<T> {
-        Some(life.await)
+    pub(crate) async fn run<T>(&self, task: impl Future<Output = T>) -> Option<T> {
+        Some(task.await)
     }
 }
 
-/// A time that tests shorten.
+/// A time that tests shorten by `SESSION_INVITE_MINUTE`.
 #[cfg(not(debug_assertions))]
-pub fn instead_of(minute: std::time::Duration) -> std::time::Duration {
+pub(crate) fn shortened(minute: std::time::Duration) -> std::time::Duration {
     minute
 }
 
@@ -60,7 +66,7 @@ mod armed {
         time::Duration,
     };
 
-    /// The environment's one other reader: it is for tests alone, and not there in release builds.
+    /// Besides `config`, only this module reads the environment: for tests alone, and never in release builds.
     static ARMED: LazyLock<Option<Failpoint>> = LazyLock::new(|| {
         let text = std::env::var("SESSION_INVITE_FAILPOINT").ok()?;
         let mut parts = text.split(':');
@@ -77,30 +83,30 @@ mod armed {
         message_id: Option<String>,
     }
 
-    /// Dies or stops here, if this is what the environment says.
-    pub fn hit(name: &'static str) {
+    /// Ends or stops the process here, if the environment names this point.
+    pub(crate) fn hit(name: &'static str) {
         hit_by(name, None);
     }
 
     /// The same, for the invite with this message id.
-    pub fn hit_by(name: &'static str, message_id: Option<&str>) {
+    pub(crate) fn hit_by(name: &'static str, message_id: Option<&str>) {
         let Some(armed) = ARMED.as_ref().filter(|armed| armed.name == name) else { return };
-        let meets = match &armed.message_id {
+        let is_due = match &armed.message_id {
             Some(wanted) => message_id == Some(wanted.as_str()),
             None => armed.left.fetch_sub(1, Ordering::SeqCst) == 1,
         };
-        if !meets {
+        if !is_due {
             return;
         }
         match armed.action.as_str() {
             "panic" => panic!("the failpoint {name}"),
             "stop" => {
-                // A system call: an image without procps has no program `kill`.
+                // By a system call: an image without procps has no program `kill`.
                 kill_process(getpid(), Signal::STOP).expect("a process may stop itself");
-                // The signal is on its way to all threads; this one takes no further step before it is there.
+                // The signal may reach this thread late: it does nothing until then.
                 std::thread::sleep(Duration::from_millis(200));
             }
-            // Nothing is cleaned up, and no other task takes another step.
+            // Without any clean-up, and without another step of any task.
             _ => std::process::abort(),
         }
     }
@@ -108,31 +114,29 @@ mod armed {
 
 #[cfg(debug_assertions)]
 mod tasks {
+    use super::TaskFailpoint;
     use std::{
         collections::HashMap,
         future::{Future, poll_fn},
         pin::pin,
-        sync::{
-            LazyLock, Mutex, PoisonError,
-            atomic::{AtomicU8, Ordering},
-        },
+        sync::{LazyLock, Mutex, PoisonError, atomic::Ordering},
         task::Poll,
         time::Duration,
     };
 
-    static ARMED: LazyLock<Option<Armed>> = LazyLock::new(|| {
+    static ARMED: LazyLock<Option<ArmedTask>> = LazyLock::new(|| {
         let text = std::env::var("SESSION_INVITE_FAILPOINT").ok()?;
         let mut parts = text.strip_prefix("task/")?.split(':').map(str::to_owned);
         let (task, action) = (parts.next()?, parts.next()?);
         let step = parts.next().map_or(1, |step| step.parse().expect("the number of a step"));
-        Some(Armed { task, action, step, steps: Mutex::default() })
+        Some(ArmedTask { task, action, step, steps: Mutex::default() })
     });
 
-    struct Armed {
+    struct ArmedTask {
         task: String,
         action: String,
         step: u32,
-        /// Steps that each task has made, over all its lives.
+        /// Steps of each task, over all its runs.
         steps: Mutex<HashMap<&'static str, u32>>,
     }
 
@@ -140,13 +144,9 @@ mod tasks {
     const RETURNS: u8 = 1;
     const HANGS: u8 = 2;
 
-    /// What a test lets a task meet.
-    #[derive(Debug, Default)]
-    pub struct Fate(AtomicU8);
-
-    impl Fate {
-        /// The task makes a step.
-        pub fn meet(&self, task: &'static str) {
+    impl TaskFailpoint {
+        /// The task begins a step.
+        pub(crate) fn step(&self, task: &'static str) {
             let Some(armed) = ARMED.as_ref().filter(|armed| [task, "*"].contains(&armed.task.as_str()))
             else {
                 return;
@@ -160,24 +160,24 @@ mod tasks {
             match armed.action.as_str() {
                 _ if made != armed.step => {}
                 "panic" => panic!("the failpoint of the task {task}"),
-                "return" => self.0.store(RETURNS, Ordering::Relaxed),
-                "hang" => self.0.store(HANGS, Ordering::Relaxed),
+                "return" => self.action.store(RETURNS, Ordering::Relaxed),
+                "hang" => self.action.store(HANGS, Ordering::Relaxed),
                 _ => std::thread::sleep(Duration::from_hours(1)),
             }
         }
 
-        /// The life of a task; nothing when it is made to end.
-        pub async fn of<T>(&self, life: impl Future<Output = T>) -> Option<T> {
-            let mut life = pin!(life);
+        /// Runs the task to its end. `None` if the failpoint ended it.
+        pub(crate) async fn run<T>(&self, task: impl Future<Output = T>) -> Option<T> {
+            let mut task = pin!(task);
             poll_fn(|context| {
-                if self.0.load(Ordering::Relaxed) == HANGS {
+                if self.action.load(Ordering::Relaxed) == HANGS {
                     return Poll::Pending;
                 }
-                let polled = life.as_mut().poll(context).map(Some);
-                match self.0.swap(NOTHING, Ordering::Relaxed) {
+                let polled = task.as_mut().poll(context).map(Some);
+                match self.action.swap(NOTHING, Ordering::Relaxed) {
                     RETURNS => Poll::Ready(None),
                     HANGS => {
-                        self.0.store(HANGS, Ordering::Relaxed);
+                        self.action.store(HANGS, Ordering::Relaxed);
                         Poll::Pending
                     }
                     _ => polled,
@@ -187,8 +187,8 @@ mod tasks {
         }
     }
 
-    /// A time that tests shorten.
-    pub fn instead_of(minute: Duration) -> Duration {
+    /// A time that tests shorten by `SESSION_INVITE_MINUTE`.
+    pub(crate) fn shortened(minute: Duration) -> Duration {
         let shorter = std::env::var("SESSION_INVITE_MINUTE").ok();
         shorter.map_or(minute, |text| humantime::parse_duration(&text).expect("a time"))
     }

@@ -9,8 +9,8 @@ use subtle::{Choice, ConstantTimeEq};
 /// The length of an HMAC-SHA256 in unpadded base64url.
 pub(crate) const SIGNATURE_CHARS: usize = 43;
 
-/// An HMAC-SHA256 key, with the state after its two padding blocks computed once: a group's snapshot holds it, and each
-/// signature then costs two compressions fewer.
+/// An HMAC-SHA256 key. The state after its two padding blocks is computed once, so that each signature costs two compressions
+/// less. The snapshot of the groups keeps it.
 #[derive(Clone)]
 pub struct HmacKey(Hmac<Sha256>);
 
@@ -20,12 +20,12 @@ impl HmacKey {
         Self(Hmac::new_from_slice(secret).expect("HMAC takes a key of any length"))
     }
 
-    /// The signature of the parts, joined with nothing between, in unpadded base64url.
+    /// The signature of the parts, joined without separators, in unpadded base64url.
     pub(crate) fn sign(&self, parts: &[&[u8]]) -> String {
         URL_SAFE_NO_PAD.encode(self.mac(parts))
     }
 
-    /// Compares encoded signatures: one whose last character is not canonical is then simply a wrong one.
+    /// Compares the encoded signatures, so that one whose last character is not canonical is wrong too.
     fn signed(&self, parts: &[&[u8]], signature: &[u8]) -> Choice {
         let mut encoded = [0; SIGNATURE_CHARS];
         URL_SAFE_NO_PAD
@@ -49,8 +49,8 @@ impl fmt::Debug for HmacKey {
     }
 }
 
-/// Whether any of the keys made the signature. Every key is tried, and without a key a decoy is, so that the time
-/// tells neither which key it was nor whether there was one.
+/// Whether any of the keys made the signature. All keys are tried, and a decoy if there is no key, so that the time shows
+/// neither which key it was nor whether there was one.
 pub(crate) fn any_signed<'k>(
     keys: impl IntoIterator<Item = &'k HmacKey>,
     parts: &[&[u8]],
@@ -65,7 +65,7 @@ pub(crate) fn any_signed<'k>(
         tried = true;
     }
     if !tried {
-        // The decoy's verdict never counts: its secret is public.
+        // The decoy's result never counts: its secret is public.
         black_box(DECOY.signed(parts, signature).unwrap_u8());
     }
     matched.into()

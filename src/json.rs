@@ -1,29 +1,170 @@
-//! What the readers of JSON share.
+//! JSON objects whose member names all differ, so that no two readers can see different values in one object.
 
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, Visitor},
+    de::{Error, MapAccess, Visitor},
 };
-use std::{borrow::Cow, fmt};
+use serde_json::value::RawValue;
+use std::{borrow::Cow, collections::HashSet, fmt, marker::PhantomData};
 
-/// A JSON string as a name: borrowed where it can be.
-pub struct Name<'a>(pub Cow<'a, str>);
+/// What a reader makes of the members of an object.
+pub(crate) trait Members<'de>: Default {
+    /// Takes one member: its name, and its value from `map`. Returns whether the name is new.
+    fn add<A: MapAccess<'de>>(&mut self, name: Cow<'de, str>, map: &mut A) -> Result<bool, A::Error>;
+}
 
-impl<'de> Deserialize<'de> for Name<'de> {
+/// Reads `json` as one object. Only those values are decoded that `M` decodes.
+///
+/// # Errors
+///
+/// Of the category `Data` for a value that is not an object, and for a repeated name: "a field is repeated". Of another
+/// category for text that is not JSON.
+pub(crate) fn read_object<'de, M: Members<'de>>(json: &'de str) -> Result<M, serde_json::Error> {
+    let mut reader = serde_json::Deserializer::from_str(json);
+    let members = Deserializer::deserialize_map(&mut reader, ObjectVisitor(PhantomData))?;
+    reader.end()?;
+    Ok(members)
+}
+
+/// The text of a JSON string, borrowed where it has no escapes. `None` for another value, or for a lone surrogate.
+pub(crate) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
+    let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') {
+        serde_json::from_str(raw.get()).ok().map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(inner))
+    }
+}
+
+struct ObjectVisitor<M>(PhantomData<M>);
+
+impl<'de, M: Members<'de>> Visitor<'de> for ObjectVisitor<M> {
+    type Value = M;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<M, A::Error> {
+        let mut members = M::default();
+        while let Some(MemberName(name)) = map.next_key()? {
+            if !members.add(name, &mut map)? {
+                return Err(A::Error::custom("a field is repeated"));
+            }
+        }
+        Ok(members)
+    }
+}
+
+/// Every member in the object's order, with its value as it was written.
+#[derive(Default)]
+pub(crate) struct RawMembers<'a> {
+    members: Vec<(Cow<'a, str>, &'a RawValue)>,
+    /// The names of the members after the first [`FEW`].
+    more_names: HashSet<Cow<'a, str>>,
+}
+
+impl<'a> RawMembers<'a> {
+    pub(crate) fn into_vec(self) -> Vec<(Cow<'a, str>, &'a RawValue)> {
+        self.members
+    }
+}
+
+impl<'de> Members<'de> for RawMembers<'de> {
+    fn add<A: MapAccess<'de>>(&mut self, name: Cow<'de, str>, map: &mut A) -> Result<bool, A::Error> {
+        let is_new = self.members.iter().take(FEW).all(|(other, _)| *other != name);
+        let is_new = is_new && (self.members.len() < FEW || self.more_names.insert(name.clone()));
+        if is_new {
+            self.members.push((name, map.next_value()?));
+        }
+        Ok(is_new)
+    }
+}
+
+/// So many names are compared one by one, which costs less than hashing them.
+const FEW: usize = 8;
+
+/// Names seen in one object.
+#[derive(Default)]
+pub(crate) struct DistinctNames<'a> {
+    few: Vec<Cow<'a, str>>,
+    many: HashSet<Cow<'a, str>>,
+}
+
+impl<'a> DistinctNames<'a> {
+    /// Returns whether the name is new.
+    pub(crate) fn add(&mut self, name: Cow<'a, str>) -> bool {
+        if self.few.contains(&name) {
+            return false;
+        }
+        if self.few.len() == FEW {
+            return self.many.insert(name);
+        }
+        self.few.push(name);
+        true
+    }
+}
+
+/// A member's name: borrowed where it has no escapes.
+struct MemberName<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for MemberName<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl<'de> Visitor<'de> for Text {
-            type Value = Name<'de>;
+        struct NameVisitor;
+
+        impl<'de> Visitor<'de> for NameVisitor {
+            type Value = MemberName<'de>;
+
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a name")
             }
-            fn visit_borrowed_str<E: Error>(self, name: &'de str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Borrowed(name)))
+
+            fn visit_borrowed_str<E: Error>(self, name: &'de str) -> Result<MemberName<'de>, E> {
+                Ok(MemberName(Cow::Borrowed(name)))
             }
-            fn visit_str<E: Error>(self, name: &str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Owned(name.to_owned())))
+
+            fn visit_str<E: Error>(self, name: &str) -> Result<MemberName<'de>, E> {
+                Ok(MemberName(Cow::Owned(name.to_owned())))
             }
         }
-        deserializer.deserialize_str(Text)
+
+        deserializer.deserialize_str(NameVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_keep_their_order_and_a_repeated_name_is_refused() {
+        let json = r#"{"b":1e999,"\u0061":[2],"c":null}"#;
+        let members = read_object::<RawMembers<'_>>(json).unwrap().into_vec();
+        let shown: Vec<_> = members.iter().map(|(name, raw)| (name.as_ref(), raw.get())).collect();
+        assert_eq!(shown, [("b", "1e999"), ("a", "[2]"), ("c", "null")]);
+        for last in [0, 7, 8, 98] {
+            let names: Vec<_> = (0..99).chain([last]).map(|n| format!("\"{n}\":1")).collect();
+            let json = format!("{{{}}}", names.join(","));
+            let error = read_object::<RawMembers<'_>>(&json).err().unwrap();
+            assert!(error.is_data() && error.to_string().starts_with("a field is repeated"), "{error}");
+        }
+    }
+
+    #[test]
+    fn text_that_is_not_one_object_is_refused() {
+        for bad in ["", "null", "[]", "{} {}", "{}x", "{\"a\"}", r#"{"\ud800":1}"#, "\u{feff}{}"] {
+            assert!(read_object::<RawMembers<'_>>(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_string_is_read_as_serde_json_reads_it(
+            inner in proptest::prop_oneof![".{0,20}", r#"(\\["\\/bfnrtu]|\\u[0-9a-fD]{4}|[a-zé"\u{7f}\u{80}]){0,9}"#],
+        ) {
+            if let Ok(raw) = RawValue::from_string(format!("\"{inner}\"")) {
+                proptest::prop_assert_eq!(string(&raw).map(Cow::into_owned), serde_json::from_str::<String>(raw.get()).ok());
+            }
+        }
     }
 }

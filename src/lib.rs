@@ -2,63 +2,120 @@
 //!
 //! In the order in which an invite meets them:
 //!
-//! - [`queue`]: deliveries in, verdicts out; the only acknowledgement.
-//! - [`invite`]: the way of one invite, top to bottom, in [`invite::process()`].
-//! - [`credential`], [`group`], [`phone`]: who asks, for whom, and whom to text.
-//! - [`sessions`]: the table, as verbs.
-//! - [`sms`]: the provider.
-//! - [`gateway`]: the HTTP request, by way of the queue; look-ups, and what visitors open.
+//! - `queue`: deliveries in, verdicts out; the only acknowledgement.
+//! - `invite`: the story of one invite, top to bottom, in `invite::process()`.
+//! - `credential`, `group`, `phone`: the sender's credential, its tenant, and the number to text.
+//! - `sessions`: the table, as verbs.
+//! - `sms`: the provider.
+//! - `gateway`: the HTTP request, by way of the queue; look-ups for agents, and pages for visitors.
 //!
-//! Around it: [`config`] (the only reader of the environment), [`commands`] (one file each). What the provider defines is a
-//! crate of its own (`crates/sms-provider`), and so is the sandbox, which stands in for the provider (`crates/sms-sandbox`).
+//! Around it: `config` (the only reader of the environment), `commands` (one file each). What the provider defines is a
+//! crate of its own (`crates/sms-provider`), and so is the sandbox, a provider to develop against (`crates/sms-sandbox`).
 //!
-//! Dependencies point one way, from the left to the right, and `tests/arrows.rs` holds them to it:
+//! Dependencies point one way, from the left to the right. `tests/arrows.rs` checks it:
 //!
 //! ```text
-//! main → cli → commands → gateway, doctor → health → queue → invite → sessions, limits
-//!      → group, optouts, sms, suspects → credential, db, http → supervise, config → leaves
+//! program → cli → commands → console → gateway, doctor, reconcile, story → dead_letters, health, measurements → queue
+//!      → invite → sessions → group, limits, optouts, processes, sms, suspects → audit → credential, db, http, spans
+//!      → supervise, config → phone, seal, session_key, sms_text → leaves
 //! ```
 //!
-//! The leaves know no other module: a group's id, a phone number, a refusal, a trace context, a text, waiting, metrics.
+//! The leaves know no other module: a group's id, a refusal, a trace context, delays, JSON, metrics.
 
-// Tests spawn as they like.
+// Tests may spawn tasks directly.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
-pub mod backoff;
-pub mod cli;
-pub mod commands;
-pub mod config;
-pub mod credential;
-pub mod db;
-pub mod doctor;
-pub mod failpoint;
-pub mod gateway;
-pub mod group;
-pub mod group_id;
-pub mod health;
-pub mod hmac_key;
+mod audit;
+mod backoff;
+mod cli;
+mod commands;
+mod config;
+mod console;
+mod credential;
+mod db;
+mod dead_letters;
+mod doctor;
+mod failpoint;
+mod gateway;
+mod group;
+mod group_id;
+mod health;
+mod hmac_key;
 mod http;
-pub mod invite;
+mod invite;
 mod json;
-pub mod limits;
+mod limits;
+mod log_throttle;
 mod masked;
-pub mod metrics;
-pub mod optouts;
-pub mod output;
+mod measurements;
+mod metrics;
+mod moment;
+mod nodes;
+mod optouts;
+mod output;
 mod pasted;
-pub mod phone;
-pub mod queue;
-pub mod rate_limit;
-pub mod refusal;
-pub mod seal;
-mod seldom;
-pub mod session_key;
-pub mod sessions;
-pub mod shutdown;
-pub mod sms;
-pub mod sms_text;
-pub mod supervise;
-pub mod suspects;
-pub mod telemetry;
-pub mod traceparent;
-pub mod trouble;
+mod phone;
+mod processes;
+mod program;
+mod queue;
+mod rate_limit;
+mod reconcile;
+mod refusal;
+mod seal;
+
+mod session_key;
+mod sessions;
+mod shutdown;
+mod sms;
+mod sms_text;
+mod spans;
+mod story;
+mod supervise;
+mod suspects;
+mod telemetry;
+mod traceparent;
+mod trouble;
+
+pub use program::main;
+
+/// For the tests, the soak, the benchmark and the fuzzing targets of this repository. It is not a public API.
+pub mod internals {
+    pub use crate::{
+        cli::Cli,
+        config::AgeLimits,
+        credential::{
+            Credential, CredentialSource, GjwtToken, GkeyToken, Requester, SourceKind, SourceValue,
+            WebsiteSession, collect, gjwt, gkey,
+        },
+        gateway::{document, routes},
+        group::{
+            ApiKey, Group, JwtSecret, LastUse,
+            directory::Directory,
+            options::GroupOptions,
+            template::{DEFAULT_TEXT, TemplateValues, Wording},
+        },
+        group_id::GroupId,
+        hmac_key::HmacKey,
+        invite::{Authenticator, Caller, Envelope, Reply, Request, process},
+        optouts::keyword,
+        phone::{PhoneCheck, PhoneNumber},
+        queue::{BrokerVersion, QueueNames, connect_to_node},
+        refusal::{Code, Refusal},
+        seal::SecretsKey,
+        session_key::{SessionKey, Token},
+        sessions::{Outcome, RequestRecord, SentSession},
+        sms::TryResult,
+        supervise::{Process, Task},
+    };
+
+    /// Phone numbers: parsing them, and the parts of them that may be shown.
+    pub mod phone {
+        pub use crate::phone::{country, masked_prefix, parse, parse_either_form, twin};
+    }
+
+    /// The functions that the fuzzing targets call (docs/FUZZING.md).
+    #[cfg(fuzzing)]
+    pub mod fuzzing {
+        pub use crate::{gateway::fuzzing as gateway, queue::fuzzing as queue, sms::fuzzing as sms};
+    }
+}

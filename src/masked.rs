@@ -1,4 +1,4 @@
-//! `Debug` for a type that holds a secret or a person's data: it shows the fields that are named, and says that there are more.
+//! `Debug` for a type with a secret or personal data: it shows the listed fields, and `..` for the others.
 
 macro_rules! debug_shows {
     ($type:ty { $($field:ident),* $(,)? }) => {

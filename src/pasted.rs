@@ -1,5 +1,5 @@
-//! What people and programs paste along with a value: characters that nobody sees, white space, quotes and brackets.
-//! docs/INTEGRATION.md ("Pasted values") says of each value whether they are ignored or refused.
+//! Characters that people and programs paste along with a value: invisible ones, white space, quotes and brackets.
+//! docs/INTEGRATION.md ("Pasted values") lists for each value whether they are ignored or refused.
 
 use icu_properties::{CodePointSetData, CodePointSetDataBorrowed, props::DefaultIgnorableCodePoint};
 use std::borrow::Cow;
@@ -7,8 +7,8 @@ use std::borrow::Cow;
 /// Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties.txt), as ICU4X has it.
 const INVISIBLE: CodePointSetDataBorrowed<'static> = CodePointSetData::new::<DefaultIgnorableCodePoint>();
 
-/// Double quotes, straight and curly, and those of other scripts. Programs mix them: the closing one of a German pair
-/// opens an English one.
+/// Double quotes, straight and curly, and those of other scripts. Any two of them are a pair: the closing quote of a German
+/// pair opens an English one.
 const DOUBLE_QUOTES: [char; 9] =
     ['"', '\u{201C}', '\u{201D}', '\u{201E}', '\u{201F}', '\u{00AB}', '\u{00BB}', '\u{FF02}', '\u{301D}'];
 const SINGLE_QUOTES: [char; 8] =
@@ -26,23 +26,23 @@ const BRACKETS: [(char, char); 9] = [
     ('\u{3008}', '\u{3009}'),
 ];
 
-/// Whether the character is one that people paste without seeing it: a direction mark, an isolate, a zero-width character,
-/// a byte order mark, a soft hyphen, a variation selector.
-pub fn is_invisible(c: char) -> bool {
+/// Whether the character is invisible: a direction mark, an isolate, a zero-width character, a byte order mark, a soft hyphen,
+/// a variation selector.
+pub(crate) fn is_invisible(c: char) -> bool {
     !c.is_ascii() && INVISIBLE.contains(c)
 }
 
-/// The text without its invisible characters; borrowed where there are none.
-pub fn visible(text: &str) -> Cow<'_, str> {
+/// The text without its invisible characters; borrowed if it has none.
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     if text.is_ascii() || !text.contains(is_invisible) {
         return Cow::Borrowed(text);
     }
     Cow::Owned(text.chars().filter(|c| !is_invisible(*c)).collect())
 }
 
-/// The text without white space at its ends, and without one pair of quotes or brackets around the whole. It is to be
-/// [`visible`] already.
-pub fn unwrapped(text: &str) -> &str {
+/// The text without white space at its ends, and without one pair of quotes or brackets around the whole. Apply [`visible`]
+/// first.
+pub(crate) fn unwrapped(text: &str) -> &str {
     let text = text.trim();
     let mut inner = text.chars();
     match (inner.next(), inner.next_back()) {
@@ -56,26 +56,31 @@ fn is_pair(first: char, last: char) -> bool {
     both(&DOUBLE_QUOTES) || both(&SINGLE_QUOTES) || BRACKETS.contains(&(first, last))
 }
 
+/// Whether the character is a double quote, of any script.
+pub(crate) fn is_double_quote(c: char) -> bool {
+    DOUBLE_QUOTES.contains(&c)
+}
+
 fn is_quote(c: char) -> bool {
     DOUBLE_QUOTES.contains(&c) || SINGLE_QUOTES.contains(&c)
 }
 
-/// The ASCII character that a full-width one is a wide form of (Halfwidth and Fullwidth Forms, U+FF01 to U+FF5E).
-pub fn narrow(c: char) -> char {
+/// The ASCII character of a full-width one (Halfwidth and Fullwidth Forms, U+FF01 to U+FF5E); other characters unchanged.
+pub(crate) fn narrow(c: char) -> char {
     match c {
         '\u{FF01}'..='\u{FF5E}' => char::from_u32(u32::from(c) - 0xFEE0).unwrap_or(c),
         _ => c,
     }
 }
 
-/// What was pasted along with a value that is refused for it, in words: an invisible character wherever it stands, or white
-/// space or a quote at the ends. It names a character by its number, and repeats nothing of the value.
-pub fn stray(text: &str) -> Option<String> {
+/// Describes a pasted character for which a value is refused: an invisible one anywhere, or white space or a quote at the
+/// ends. It names the character by its number, and shows nothing of the value.
+pub(crate) fn stray(text: &str) -> Option<String> {
     unseen(text).or_else(|| at_its_ends(text, "a quotation mark", is_quote))
 }
 
-/// The same, but quotes may stand there: of a key, they can be part.
-pub fn unseen(text: &str) -> Option<String> {
+/// The same, but quotes are allowed: they can be part of a key.
+pub(crate) fn unseen(text: &str) -> Option<String> {
     if let Some(c) = text.chars().find(|c| is_invisible(*c)) {
         return Some(format!("an invisible character (U+{:04X})", u32::from(c)));
     }
@@ -93,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_of_invisible_characters_is_unicodes() {
+    fn the_invisible_characters_are_those_of_unicode() {
         // DerivedCoreProperties.txt of Unicode 16.0, Default_Ignorable_Code_Point.
         let listed = [
             (0x00AD, 0x00AD),
@@ -121,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn one_pair_around_the_whole_is_taken_off_with_white_space_on_both_sides_of_it() {
+    fn one_pair_around_the_whole_is_removed_with_the_white_space_on_both_sides() {
         for (text, inner) in [
             ("a", "a"),
             ("\u{2003}a\u{a0}\r\n", "a"),
@@ -151,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_pasted_along_is_named() {
+    fn a_pasted_character_is_described() {
         for (text, named) in [
             ("72\u{200B}", Some("an invisible character (U+200B)")),
             ("7\u{FEFF}2", Some("an invisible character (U+FEFF)")),
@@ -175,7 +180,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn nothing_invisible_stays_and_all_else_does(text in "[ -~\u{ad}\u{200b}-\u{200f}\u{feff}é]{0,20}") {
+        fn only_invisible_characters_are_removed(text in "[ -~\u{ad}\u{200b}-\u{200f}\u{feff}é]{0,20}") {
             let expected: String = text.chars().filter(|c| !is_invisible(*c)).collect();
             proptest::prop_assert_eq!(visible(&text), expected);
         }

@@ -1,36 +1,41 @@
-//! Phone numbers, read as libphonenumber reads them, to E.164.
+//! Phone numbers: read by libphonenumber, kept in E.164.
 //!
-//! libphonenumber is made to find a number in a text: it drops what stands before it, cuts at a second number, reads
-//! letters as keys and takes the rest for an extension. Here a mistyped digit must not text a stranger, so
-//! [`parse`] hands it nothing but a plus and digits, and refuses whatever it would have had to guess at.
+//! libphonenumber is made to find a number in a text: it drops the text before it, cuts at a second number, reads letters as
+//! keys and takes the rest for an extension. Here a mistyped number must not text a stranger. So [`parse`] gives it only a
+//! plus and digits, and refuses every text in which it would have to guess.
 
+mod mention;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use mention::NumberSearch;
 
 use crate::{
     pasted,
     refusal::{Code, Refusal},
 };
 use rlibphonenumber::{
-    NumberLengthType, PHONE_NUMBER_UTIL, PhoneNumber as Parsed, PhoneNumberFormat, Region,
+    NumberLengthType, PHONE_NUMBER_UTIL, PhoneNumber as LibPhoneNumber, PhoneNumberFormat, Region,
 };
-use std::{fmt, str::FromStr};
+use std::fmt;
+use strum::{EnumString, IntoStaticStr};
 
-/// The longest text that is looked at, in characters; libphonenumber's own limit.
+/// The longest text that is read, in characters. It is libphonenumber's own limit.
 const MAX_INPUT_CHARS: usize = 250;
 
-/// The most digits in an E.164 number (ITU-T E.164 §6); libphonenumber allows 17 national ones.
+/// The most digits of an E.164 number (ITU-T E.164 §6). libphonenumber allows 17 national ones.
 const MAX_DIGITS: usize = 15;
 
-/// Numbers dialled without their country's code, of up to so many digits, look like short codes (`116117`), and are
-/// texted only if they are valid.
+/// A number without its country's code and with at most so many digits looks like a short code (`116117`). It is texted only
+/// if it is valid.
 const SHORT_CODE_DIGITS: usize = 6;
 
-/// Global services that take calls only: freephone, shared cost and premium rate (ITU-T E.164.1).
+/// The codes of global services for calls only: freephone, shared cost and premium rate (ITU-T E.164.1).
 const CALL_ONLY_CODES: [i32; 3] = [800, 808, 979];
 
 /// How much of a number is checked before it is texted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, EnumString, IntoStaticStr, strum::Display)]
+#[strum(serialize_all = "lowercase", parse_err_ty = UnknownPhoneCheck, parse_err_fn = unknown_phone_check)]
 pub enum PhoneCheck {
     /// libphonenumber's *possible*: the length fits the country's plan.
     #[default]
@@ -41,43 +46,27 @@ pub enum PhoneCheck {
 
 impl PhoneCheck {
     /// The name, as `--phone-check` takes it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Possible => "possible",
-            Self::Valid => "valid",
-        }
+    pub(crate) fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 
-impl fmt::Display for PhoneCheck {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl FromStr for PhoneCheck {
-    type Err = UnknownPhoneCheck;
-
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        [Self::Possible, Self::Valid]
-            .into_iter()
-            .find(|check| check.as_str() == name)
-            .ok_or(UnknownPhoneCheck)
-    }
-}
-
-/// The name is no [`PhoneCheck`]'s.
+/// The name of no [`PhoneCheck`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a phone check is 'possible' or 'valid'")]
 pub struct UnknownPhoneCheck;
 
-/// A number that can be texted, in E.164. It shows itself only to those who ask for it by name.
+fn unknown_phone_check(_: &str) -> UnknownPhoneCheck {
+    UnknownPhoneCheck
+}
+
+/// A number that can be texted, in E.164. Only [`as_e164`](Self::as_e164) and `From` show it; `Debug` masks it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct PhoneNumber(String);
 
 impl PhoneNumber {
-    /// A number that is in E.164 already, as our tables and the provider write it: a plus and up to 15 digits. Its
-    /// country's plan is not looked at.
+    /// Takes a number that is in E.164 already, from our tables or the provider: a plus and up to 15 digits. It is not checked
+    /// against its country's plan.
     pub fn from_e164(text: &str) -> Option<Self> {
         let digits = text.strip_prefix('+')?;
         let well_formed = (1..=MAX_DIGITS).contains(&digits.len())
@@ -109,9 +98,9 @@ impl fmt::Debug for PhoneNumber {
     }
 }
 
-/// The other way in which its country writes a mobile number (E.164), if there is one: Mexico with and without the 1 after
-/// +52, Argentina with and without the 9 after +54, Brazil with and without the ninth digit. Providers and networks use
-/// either for the same telephone.
+/// The second form of a mobile number (E.164) in countries that use two: Mexico with and without the 1 after +52, Argentina
+/// with and without the 9 after +54, Brazil with and without the ninth digit. Providers and networks use both forms for the
+/// same telephone.
 pub fn twin(e164: &str) -> Option<String> {
     let with_and_without = |code: &str, mark: char, digits: usize| {
         let national = e164.strip_prefix(code)?;
@@ -129,8 +118,8 @@ pub fn twin(e164: &str) -> Option<String> {
     }
 }
 
-/// Two digits of the area, a 9 and eight digits; the 9 was put before the eight digits that mobiles had. Eight that begin
-/// with 2 to 5 are a landline, which is another subscriber than the mobile with a 9 before them.
+/// A Brazilian mobile has two digits for the area, a 9, and the eight digits that it had before the 9 was introduced. Eight
+/// digits that begin with 2 to 5 are a landline: another subscriber than the mobile with a 9 before the same digits.
 fn brazilian_twin(e164: &str) -> Option<String> {
     let (area, subscriber) = e164.split_at_checked("+5511".len())?;
     let mobile = match subscriber.strip_prefix('9') {
@@ -144,12 +133,12 @@ fn brazilian_twin(e164: &str) -> Option<String> {
 }
 
 /// Whether the code names a region with a numbering plan, as CLDR writes it (`US`, in capitals).
-pub fn is_region(code: &str) -> bool {
+pub(crate) fn is_region(code: &str) -> bool {
     code.bytes().all(|b| b.is_ascii_uppercase()) && region(code).is_some()
 }
 
-/// The region that a number (E.164) belongs to, as CLDR writes it; `+` and the calling code for one that is of none, such as
-/// `+1 111 000 0000`.
+/// The region of a number (E.164), as CLDR writes it. For a number without a region, such as `+1 111 000 0000`, `+` and the
+/// calling code.
 pub fn country(e164: &str) -> String {
     let Ok(number) = PHONE_NUMBER_UTIL.parse(e164, None) else { return String::new() };
     match number.get_region_code() {
@@ -158,22 +147,22 @@ pub fn country(e164: &str) -> String {
     }
 }
 
-/// The calling code of a number (E.164) and two digits more: enough to tell a range by, and no number.
+/// The calling code of a number (E.164) and two more digits: enough to identify a range, but not a number.
 pub fn masked_prefix(e164: &str) -> String {
     let Ok(number) = PHONE_NUMBER_UTIL.parse(e164, None) else { return String::new() };
     let shown = "+".len() + number.country_code.to_string().len() + 2;
     format!("{}…", e164.get(..shown).unwrap_or_default())
 }
 
-/// Reads a number as someone in `region` would dial it, or in international form.
+/// Reads a number in the form that is dialled in `region`, or in international form.
 ///
-/// `countries` are the regions that may be texted; empty for any. A number that is only possible often belongs to no
-/// one region (`+1 111 000 0000` is neither Canada's nor the United States'): it is allowed if any of the countries
-/// has its calling code. One that libphonenumber can place is held to that place.
+/// `countries` are the regions that may be texted; empty for any. A number that is only possible often has no region
+/// (`+1 111 000 0000` is neither Canadian nor American). Such a number is allowed if any of the countries has its calling
+/// code. A number with a region is allowed if that is one of the countries.
 ///
 /// # Errors
 ///
-/// `phone_invalid` or `phone_not_allowed`, of the field `smsPhone`. No message holds the number.
+/// `phone_invalid` or `phone_not_allowed`, for the field `smsPhone`. No message shows the number.
 pub fn parse(
     text: &str,
     region: &str,
@@ -181,6 +170,7 @@ pub fn parse(
     countries: &[String],
 ) -> Result<PhoneNumber, Refusal> {
     let dialled = dialled(text)?;
+    // Every rule of `look_up` that can refuse a North American number must be a condition of this shortcut.
     if check == PhoneCheck::Possible
         && countries.is_empty()
         && let Some(number) = north_american(&dialled, region)
@@ -190,8 +180,8 @@ pub fn parse(
     look_up(&dialled, region, check, countries)
 }
 
-/// Reads a possible number that somebody else may have written: also in that form of a mobile which libphonenumber does not
-/// take (`+52 1 55 …`), as its [`twin`].
+/// Reads a possible number from another system, which may use the form of a mobile that libphonenumber refuses
+/// (`+52 1 55 …`): then its [`twin`] is read.
 pub fn parse_either_form(text: &str, region: &str) -> Result<PhoneNumber, Refusal> {
     let read = |text: &str| parse(text, region, PhoneCheck::Possible, &[]);
     read(text).or_else(|refusal| {
@@ -200,7 +190,7 @@ pub fn parse_either_form(text: &str, region: &str) -> Result<PhoneNumber, Refusa
     })
 }
 
-/// What libphonenumber says of a plus and digits, and what we hold against it.
+/// Reads a plus and digits with libphonenumber, and applies our own rules.
 fn look_up(
     dialled: &str,
     region: &str,
@@ -211,7 +201,7 @@ fn look_up(
         .parse(dialled, self::region(region))
         .map_err(|_| invalid("the phone number does not fit its country's numbering plan"))?;
     check_textable(&number, check)?;
-    // Dialled as they stand, so few digits are a short code rather than a subscriber, unless the plan knows them.
+    // So few digits are rather a short code than a subscriber, unless the country's plan has them.
     let is_short = number.get_national_significant_number().len() <= SHORT_CODE_DIGITS;
     if is_short && !dialled.starts_with('+') && !number.is_valid() {
         return Err(invalid("the phone number is a short code, or lacks its area code"));
@@ -222,15 +212,15 @@ fn look_up(
         );
     }
     let e164 = number.format_as(PhoneNumberFormat::E164);
-    // Some digits in unassigned ranges read as a trunk prefix each time: +43 00… gives +43 0…, and that gives +43 ….
-    // What the provider would read from our own E.164 might then be a stranger's number.
+    // In unassigned ranges a leading digit may be read as a trunk prefix again and again: +43 00… gives +43 0…, and that gives
+    // +43 …. The provider might then read a stranger's number from our E.164.
     if dialled != e164 && PHONE_NUMBER_UTIL.parse(&e164, None).as_ref() != Ok(&number) {
         return Err(invalid("the phone number can be read in two ways"));
     }
     PhoneNumber::from_e164(&e164).ok_or_else(|| invalid("the phone number has more than 15 digits"))
 }
 
-/// The plus and the digits of the text, if nothing else but punctuation and what people paste along stands there.
+/// The plus and the digits of the text. Punctuation and pasted characters are dropped; any other character is refused.
 fn dialled(text: &str) -> Result<String, Refusal> {
     let visible = pasted::visible(text);
     let text = pasted::unwrapped(&visible);
@@ -256,9 +246,9 @@ fn dialled(text: &str) -> Result<String, Refusal> {
     Ok(dialled)
 }
 
-/// A possible number of the North American plan: `+1` and ten digits, or ten digits dialled in the US or Canada, the
-/// first of which begins no prefix for abroad. Any ten digits are possible there, so that libphonenumber, which takes a
-/// microsecond or two, would say the same: a property test holds it to that.
+/// A possible number of the North American plan: `+1` and ten digits; or, in the US or Canada, ten digits that do not begin
+/// with 0, as the prefix for other countries does. There any ten digits are possible, so that libphonenumber would return the
+/// same, in one or two microseconds. A property test compares the two.
 fn north_american(dialled: &str, region: &str) -> Option<PhoneNumber> {
     let digits = match dialled.strip_prefix("+1") {
         Some(digits) => digits,
@@ -268,14 +258,14 @@ fn north_american(dialled: &str, region: &str) -> Option<PhoneNumber> {
     (digits.len() == 10).then(|| PhoneNumber(["+1", digits].concat()))
 }
 
-/// The ASCII digit for a decimal digit of any script, as libphonenumber knows them.
+/// The ASCII digit for a decimal digit of any script, by libphonenumber's table.
 fn digit(c: char) -> Option<char> {
     PHONE_NUMBER_UTIL.normalize_digits_only(c.encode_utf8(&mut [0; 4])).chars().next()
 }
 
-/// What merely groups digits: libphonenumber's own list, without the `x` and the tildes, since those also begin an
-/// extension, and with every space of Unicode (Space_Separator), since word processors and French typography put narrow
-/// ones there. Not here either, and so refused: letters, `#`, `*`, `;`, `,`, line breaks and other controls.
+/// Whether the character only groups digits. This is libphonenumber's own list, without `x` and the tildes, which also begin an
+/// extension, and with every space of Unicode (Space_Separator), as word processors and French typography use narrow ones.
+/// Letters, `#`, `*`, `;`, `,`, line breaks and other controls are not in the list, and so refused.
 fn is_punctuation(c: char) -> bool {
     matches!(c, ' ' | '-' | '.' | '/' | '(' | ')' | '[' | ']')
         || matches!(
@@ -286,7 +276,7 @@ fn is_punctuation(c: char) -> bool {
         || matches!(c, '\u{FF08}' | '\u{FF09}' | '\u{FF3B}' | '\u{FF3D}')
 }
 
-fn check_textable(number: &Parsed, check: PhoneCheck) -> Result<(), Refusal> {
+fn check_textable(number: &LibPhoneNumber, check: PhoneCheck) -> Result<(), Refusal> {
     match number.is_possible_with_reason() {
         Ok(NumberLengthType::IsPossible) => {}
         Ok(NumberLengthType::IsPossibleLocalOnly) => {
@@ -303,7 +293,7 @@ fn check_textable(number: &Parsed, check: PhoneCheck) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn is_in(number: &Parsed, countries: &[String]) -> bool {
+fn is_in(number: &LibPhoneNumber, countries: &[String]) -> bool {
     let mut listed = countries.iter().filter_map(|code| region(code));
     match number.get_region_code() {
         Some(home) => listed.any(|region| region == home),

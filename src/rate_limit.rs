@@ -1,4 +1,4 @@
-//! A count in a window of time.
+//! A rate limit, as settings and groups have it.
 
 use std::{fmt, time::Duration};
 

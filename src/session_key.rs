@@ -7,63 +7,68 @@ use std::{fmt, ops::RangeInclusive};
 /// Draws that may collide before a key gets one digit more (contract, section 5).
 const DRAWS_AT_ONE_LENGTH: u32 = 8;
 
-/// Digits only, leading zeros kept, unique among its group's sessions that hold one. An identifier, not a secret.
+/// The digits that an agent joins with, leading zeros included. Unique among the sessions of the group that hold a key. An
+/// identifier, not a secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SessionKey(String);
 
 debug_shows!(SessionKey {});
 
 impl SessionKey {
-    /// Digits that a key may have; the table has the same rule.
+    /// How many digits a key may have. The table has the same rule.
     const LENGTHS: RangeInclusive<usize> = 4..=12;
 
-    /// An evenly distributed key from the operating system's CSPRNG-seeded generator.
+    /// Draws an evenly distributed key, from a generator that the operating system's CSPRNG seeds.
     ///
-    /// `draw` counts the keys that this session has drawn before: after every eighth, one digit more.
+    /// `draw` counts the keys that this session has drawn before. After every eighth draw, the key has one digit more.
     pub fn draw(length: u8, draw: u32) -> Self {
         let digits = usize::from(length) + (draw / DRAWS_AT_ONE_LENGTH) as usize;
         let mut rng = rand::rng();
         Self((0..digits).map(|_| char::from(b'0' + rng.random_range(0..10_u8))).collect())
     }
 
-    /// A key that somebody wrote: 4 to 12 digits, 0 to 9.
+    /// Reads a key from outside: 4 to 12 digits, 0 to 9.
     pub fn parse(text: &str) -> Option<Self> {
         let fits = Self::LENGTHS.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
         fits.then(|| Self(text.to_owned()))
     }
 
-    /// Of so many digits, 12 at most, for a template that is looked at before there is a session.
+    /// A key of so many digits, at most 12, to check a template before there is a session.
     pub fn example(digits: usize) -> Self {
         Self("123456789012".chars().take(digits).collect())
     }
 
+    /// The digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// 16 random base62 characters: whoever has them may open the visitor's page.
+/// 16 random base62 characters, which open the visitor's page. A secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
 impl Token {
+    /// In characters.
     pub const LENGTH: usize = 16;
 
+    /// A random token.
     pub fn draw() -> Self {
         Self(rand::rng().sample_iter(Alphanumeric).take(Self::LENGTH).map(char::from).collect())
     }
 
-    /// A token that somebody wrote.
+    /// Reads a token from outside.
     pub fn parse(text: &str) -> Option<Self> {
         let fits = text.len() == Self::LENGTH && text.bytes().all(|b| b.is_ascii_alphanumeric());
         fits.then(|| Self(text.to_owned()))
     }
 
-    /// For a template that is looked at before there is a session.
+    /// A token to check a template before there is a session.
     pub fn example() -> Self {
         Self("aB3dE5gH7jK9mN1p".to_owned())
     }
 
+    /// The characters, which are a secret.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -88,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_drawn_can_be_read_and_nothing_else() {
+    fn drawn_keys_and_tokens_are_read_again_and_others_are_refused() {
         for draw in [0, 8, 16] {
             let key = SessionKey::draw(4, draw);
             assert_eq!(SessionKey::parse(key.as_str()), Some(key));

@@ -1,6 +1,6 @@
-//! Stopping: the first signal lets work in hand finish, the second ends the process.
+//! Stopping: after the first signal the process finishes work in progress; the second signal ends it.
 
-use crate::supervise::{Task, keep_up};
+use crate::supervise::{Task, keep_running};
 use std::{io, sync::Arc};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -9,14 +9,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// Cancelled by SIGTERM or SIGINT. A second signal exits at once, with 130.
-pub fn on_signal() -> io::Result<CancellationToken> {
+pub(crate) fn on_signal() -> io::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    // They outlive the task: a signal that comes while it is started again waits in them.
+    // They outlive the task: a signal that comes while the task is restarted waits in them.
     let signals = Arc::new(Mutex::new(signals));
     let stopping = stop.clone();
-    // It goes on until the process ends.
-    keep_up(Task::Signals, CancellationToken::new(), move |_| wait(signals.clone(), stopping.clone()));
+    // This task runs until the process ends.
+    keep_running(Task::Signals, CancellationToken::new(), move |_| wait(signals.clone(), stopping.clone()));
     Ok(stop)
 }
 
@@ -31,7 +31,7 @@ async fn wait(signals: Arc<Mutex<(Signal, Signal)>>, stop: CancellationToken) {
             std::process::exit(130);
         }
         tracing::info!(
-            "stopping: no new work is taken, work in hand is finished; a second signal stops at once"
+            "stopping: no new work is taken, work in progress is finished; a second signal stops at once"
         );
         stop.cancel();
     }

@@ -1,16 +1,15 @@
-//! The text that a visitor gets.
+//! The text to the visitor.
 
 use crate::masked::debug_shows;
 
-/// A rendered text, from the group's wording to the provider's request. It holds the link and the key, so its `Debug`
-/// shows nothing.
+/// A rendered text. It holds the link and the key, so its `Debug` shows nothing.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SmsText(String);
 
 debug_shows!(SmsText {});
 
 impl SmsText {
-    /// The text of a session whose row was blanked: it is lost.
+    /// Replaces the text of a row that was blanked.
     pub const LOST: Self = Self(String::new());
 
     pub fn as_str(&self) -> &str {

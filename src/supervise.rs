@@ -1,22 +1,24 @@
-//! Tasks that do not end in silence (contract, section 8, promise 8).
+//! Tasks whose end is always noticed (contract, section 8, promise 8).
 //!
-//! Every task of a process is started here, in one of three ways, and clippy.toml forbids the others:
+//! Every task of a process is started here, in one of three ways; clippy.toml forbids the others:
 //!
-//! - [`keep_up`]: a task that lives as long as the process. When it ends unasked, the log names it, and it starts again.
-//! - [`part_of`]: a task of one connection. When it ends, the connection ends too, and its owner opens another.
-//! - [`aside`]: a piece of work beside its requester, who notices its end.
+//! - [`keep_running`]: a task that lives as long as the process. If it ends unexpectedly, that is logged, and it is restarted.
+//! - [`spawn_for_connection`]: a task of one connection. When it ends, the connection is closed, and its owner opens another.
+//! - [`spawn_work`]: work beside the task that requests it, which notices the end.
 //!
-//! Each task of the first two kinds reports its steps through a [`Pulse`]. [`problems`] names those that make none.
+//! Each task of the first two kinds reports its steps through a [`Pulse`]. [`problems`] lists those that are stuck.
 
 mod keep;
-pub mod metrics;
+pub(crate) mod metrics;
 mod pulse;
 mod runtime;
 mod task;
 
-pub use keep::{Kept, aside, aside_in, keep_up, keep_up_unless, part_of};
-pub use pulse::{Pulse, problems};
-pub use runtime::watch as watch_runtime;
+pub(crate) use keep::{
+    TaskHandle, keep_running, keep_running_unless_fatal, spawn_for_connection, spawn_work, spawn_work_in,
+};
+pub(crate) use pulse::{Pulse, problems};
+pub(crate) use runtime::watch as watch_runtime;
 pub use task::{Process, Task};
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
-//! Requests that came again and again, counted by us: the broker's own count differs between its versions, and is shared
-//! by all that were under way when a line or a process ended.
+//! Suspects: requests that were delivered repeatedly, and may be what ends the workers. We count them ourselves: the
+//! broker's count differs between its versions, and also includes deliveries that were in flight beside the suspect when a
+//! connection or a process ended.
 
 use crate::{
     db::{kinds, persist},
@@ -11,30 +12,30 @@ use tokio_util::sync::CancellationToken;
 
 /// The table `suspects`.
 #[derive(Debug, Clone)]
-pub struct Suspects {
+pub(crate) struct Suspects {
     pool: PgPool,
     stop: CancellationToken,
 }
 
-/// How often a request was begun.
+/// How often a suspect was processed.
 #[derive(Debug, Clone, Copy)]
-pub struct Tried {
-    /// With this time.
+pub(crate) struct SuspectCount {
+    /// With the one that begins now.
     pub tries: i32,
     pub first_at: OffsetDateTime,
 }
 
 impl Suspects {
-    /// `stop` ends the waiting for a database that is away.
-    pub fn new(pool: PgPool, stop: CancellationToken) -> Self {
+    /// `stop` ends the wait for an unavailable database.
+    pub(crate) fn new(pool: PgPool, stop: CancellationToken) -> Self {
         Self { pool, stop }
     }
 
-    /// Counts a try, before it is made.
-    pub async fn begin(&self, request_sha256: &[u8; 32]) -> Result<Tried, Trouble> {
-        let begin = || {
+    /// Counts a suspect before it is processed.
+    pub(crate) async fn count(&self, request_sha256: &[u8; 32]) -> Result<SuspectCount, Trouble> {
+        let count = || {
             sqlx::query_as!(
-                Tried,
+                SuspectCount,
                 "insert into suspects as s (request_sha256) values ($1)
                  on conflict (request_sha256) do update set tries = s.tries + 1, last_at = now()
                  returning tries, first_at",
@@ -42,11 +43,11 @@ impl Suspects {
             )
             .fetch_one(&self.pool)
         };
-        persist(&kinds::COUNT_SUSPECT, &self.stop, begin).await
+        persist(&kinds::COUNT_SUSPECT, &self.stop, count).await
     }
 
-    /// It came to an end; what cannot be forgotten now is forgotten with old age.
-    pub async fn settled(&self, request_sha256: &[u8; 32]) {
+    /// Deletes a suspect that was settled, and old ones. A row that cannot be deleted now is deleted when it is old.
+    pub(crate) async fn forget(&self, request_sha256: &[u8; 32]) {
         let forget = || {
             sqlx::query!(
                 "delete from suspects where request_sha256 = $1 or last_at < now() - interval '7 days'",

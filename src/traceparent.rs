@@ -1,5 +1,5 @@
-//! The W3C trace context (<https://www.w3.org/TR/trace-context/>) of a request: it goes on into the worker's
-//! spans, the provider's request and the reply, so that one trace shows an invite from end to end.
+//! The W3C trace context (<https://www.w3.org/TR/trace-context/>) of a request. The worker puts it into its spans, into the
+//! request to the provider and into the reply, so that one trace shows an invite from end to end.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ pub struct TraceParent {
 }
 
 impl TraceParent {
-    /// `None` for anything but version 00's form, or a later version that begins with it.
+    /// Accepts the form of version 00, and of a later version that begins with it.
     pub fn parse(header: &str) -> Option<Self> {
         let header = header.trim();
         let mut parts = header.splitn(5, '-');
@@ -31,10 +31,47 @@ impl TraceParent {
         Some(Self { trace_id, parent_id, flags: u8::from_str_radix(flags, 16).ok()? })
     }
 
-    /// The same trace with a new span of ours as the parent.
+    /// The same trace, with a new span as the parent.
     #[must_use]
     pub fn child(self) -> Self {
         Self { parent_id: rand::random_range(1..=u64::MAX), ..self }
+    }
+
+    /// A new trace.
+    pub(crate) fn random() -> Self {
+        Self {
+            trace_id: rand::random_range(1..=u128::MAX),
+            parent_id: rand::random_range(1..=u64::MAX),
+            flags: 0,
+        }
+    }
+
+    /// The same, with the flag that says that it is traced.
+    #[must_use]
+    pub(crate) fn sampled(self) -> Self {
+        Self { flags: 1, ..self }
+    }
+
+    /// Whether its sender traces it.
+    pub(crate) fn is_sampled(self) -> bool {
+        self.flags & 1 == 1
+    }
+
+    /// Whether the trace is among a share of all traces, by its id, so that all who sample by this share agree.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        reason = "56 random bits are enough"
+    )]
+    pub(crate) fn is_within(self, ratio: f64) -> bool {
+        // The last 56 bits are random (<https://www.w3.org/TR/trace-context-2/#random-trace-id-flag>).
+        let random = (self.trace_id as u64) & ((1 << 56) - 1);
+        (random as f64) < ratio * (1_u64 << 56) as f64
+    }
+
+    /// The span: 16 hex digits.
+    pub(crate) fn span_id(self) -> String {
+        format!("{:016x}", self.parent_id)
     }
 
     /// For the worker's spans: 32 hex digits.
@@ -45,7 +82,7 @@ impl TraceParent {
 
 impl fmt::Display for TraceParent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Of the flags, version 00 knows only `sampled`.
+        // Version 00 has only the flag `sampled`.
         write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.parent_id, self.flags & 1)
     }
 }
@@ -70,7 +107,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_traceparent_is_none() {
+    fn a_share_of_traces_is_sampled_by_their_ids() {
+        let sampled = |ratio| (0..10_000).filter(|_| TraceParent::random().is_within(ratio)).count();
+        assert_eq!((sampled(0.0), sampled(1.0)), (0, 10_000));
+        assert!((800..1_200).contains(&sampled(0.1)));
+        let good = TraceParent::parse(GOOD).unwrap();
+        assert!(good.is_sampled() && !TraceParent::random().is_sampled());
+        assert_eq!((good.span_id().as_str(), good.sampled()), ("b7ad6b7169203331", good));
+    }
+
+    #[test]
+    fn a_malformed_traceparent_is_refused() {
         for bad in [
             "",
             "00",

@@ -1,19 +1,12 @@
-//! What the documents promise, held against the code: schemas, codes, queues, settings, commands, metrics.
+//! The documents agree with the code: schemas, codes, queues, settings, commands, metrics, links.
 
 use clap::CommandFactory;
 use jsonschema::Validator;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use session_invite::{
-    cli::Cli,
-    group::{Group, options::Options, template::Wording},
-    group_id::GroupId,
-    invite::{Envelope, Reply, Request},
-    phone::PhoneNumber,
-    queue::Names,
-    refusal::{Code, Refusal},
-    session_key::SessionKey,
-    sessions::{Outcome, RequestRecord, SentSession},
+use session_invite::internals::{
+    Cli, Code, Envelope, Group, GroupId, GroupOptions, Outcome, PhoneNumber, QueueNames, Refusal, Reply,
+    Request, RequestRecord, SentSession, SessionKey, Wording, document,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -47,7 +40,7 @@ fn body(reply: &Reply) -> Value {
 }
 
 #[test]
-fn the_reply_to_a_sent_invite_is_as_its_schema_says() {
+fn the_reply_to_a_sent_invite_matches_its_schema() {
     let sent = SentSession {
         session_id: uuid::Uuid::now_v7(),
         group: GroupId::new(72).unwrap(),
@@ -65,9 +58,9 @@ fn the_reply_to_a_sent_invite_is_as_its_schema_says() {
 }
 
 #[test]
-fn the_reply_of_every_code_is_as_its_schema_says() {
+fn the_reply_of_every_code_matches_its_schema() {
     let replies = schema("reply");
-    for code in Code::ALL {
+    for &code in Code::ALL {
         let mut refusal = Refusal::new(code, "why").field("sessionParams.camera").provider_code(Some(21_211));
         refusal.retry_after_seconds = Some(30);
         for refusal in [refusal, Refusal::new(code, "why")] {
@@ -85,7 +78,7 @@ fn the_schema_lists_the_codes_and_no_others() {
     let reply = read_json("docs/schemas/reply.schema.json");
     for (status, failure) in [("rejected", false), ("failed", true)] {
         let listed = &reply["$defs"][status]["properties"]["error"]["properties"]["code"]["enum"];
-        let codes = Code::ALL.into_iter().filter(|code| code.is_failure() == failure).map(Code::as_str);
+        let codes = Code::ALL.iter().copied().filter(|code| code.is_failure() == failure).map(Code::as_str);
         assert_eq!(*listed, json!(codes.collect::<Vec<_>>()), "{status}");
     }
 }
@@ -93,7 +86,7 @@ fn the_schema_lists_the_codes_and_no_others() {
 #[test]
 fn the_guide_lists_every_code_with_its_status() {
     let guide = read("docs/INTEGRATION.md");
-    for code in Code::ALL {
+    for &code in Code::ALL {
         let outcome = if code.is_failure() { "failed" } else { "rejected" };
         let again = if code.is_retryable() { "yes" } else { "no" };
         let row = format!("| `{}` | {} | {outcome} | {again} |", code.as_str(), code.http_status());
@@ -105,7 +98,8 @@ fn group() -> Group {
     Group {
         id: GroupId::new(72).expect("a group's id"),
         enabled: true,
-        options: Options::default(),
+        paused_at: None,
+        options: GroupOptions::default(),
         wording: Wording::check("{key}", None, "http://127.0.0.1:8080").expect("a template"),
         join: None,
         api_keys: Vec::new(),
@@ -114,7 +108,7 @@ fn group() -> Group {
     }
 }
 
-/// What the worker says of a body before it looks into its tables.
+/// The worker's checks of a body that need no database.
 fn check(body: &str) -> Result<(), Refusal> {
     let envelope = Envelope { body: body.as_bytes().to_vec(), ..Envelope::default() };
     let request = Request::parse(&envelope)?;
@@ -139,7 +133,7 @@ fn request_with(fields: Value) -> Value {
 }
 
 #[test]
-fn the_schema_takes_the_requests_that_the_worker_takes() {
+fn the_schema_accepts_the_requests_that_the_worker_accepts() {
     let requests = schema("request");
     for good in [
         json!({}),
@@ -161,7 +155,7 @@ fn the_schema_takes_the_requests_that_the_worker_takes() {
 }
 
 #[test]
-fn the_schema_refuses_what_the_worker_refuses_by_its_fields() {
+fn the_schema_refuses_the_fields_that_the_worker_refuses() {
     let requests = schema("request");
     for (bad, field) in [
         (json!({"groupid": 0}), "groupid"),
@@ -198,23 +192,23 @@ fn the_schema_refuses_what_the_worker_refuses_by_its_fields() {
     }
 }
 
-/// The rules by which `./dev api` has schemathesis draw what only the program can judge.
+/// The narrower rules that `./dev api` gives schemathesis for values that a schema cannot describe.
 fn narrowed(name: &str) -> Value {
     read_json("tests/api/narrowed.json")[name].take()
 }
 
 /// The rules of the published document's request body.
 fn published(name: &str) -> Value {
-    session_invite::gateway::document()["components"]["schemas"]["Invite"]["properties"][name].clone()
+    document()["components"]["schemas"]["Invite"]["properties"][name].clone()
 }
 
-/// A regular expression without its anchors, which proptest does not know.
+/// Texts that match a pattern. proptest does not know anchors, so they are removed.
 fn texts(pattern: &Value) -> impl Strategy<Value = String> {
     let pattern = pattern.as_str().and_then(|pattern| pattern.strip_prefix('^')?.strip_suffix('$'));
     proptest::string::string_regex(pattern.expect("a pattern of the whole")).expect("a regular expression")
 }
 
-/// Whole numbers: near the bounds of what schemathesis draws, about as long as a phone number, and any.
+/// Integers near the bounds of what schemathesis draws, within them, of every number of digits, and any.
 fn integers() -> impl Strategy<Value = u64> {
     let ranges = narrowed("smsPhone")["anyOf"].take();
     let ranges = ranges.as_array().into_iter().flatten();
@@ -230,7 +224,7 @@ fn integers() -> impl Strategy<Value = u64> {
 
 proptest! {
     #[test]
-    fn each_text_that_schemathesis_draws_for_a_phone_is_one(text in texts(&narrowed("smsPhone")["anyOf"][0]["pattern"])) {
+    fn each_text_that_schemathesis_draws_for_a_phone_is_accepted(text in texts(&narrowed("smsPhone")["anyOf"][0]["pattern"])) {
         let body = request_with(json!({"smsPhone": text}));
         prop_assert_eq!(check(&body.to_string()), Ok(()));
         prop_assert!(jsonschema::is_valid(&published("smsPhone"), &body["smsPhone"]));
@@ -245,9 +239,9 @@ proptest! {
     }
 }
 
-/// A value and the schema that it is an example of.
+/// Asserts that an example is valid by its schema.
 fn assert_example(schema: &Value, example: &Value) {
-    let document = session_invite::gateway::document();
+    let document = document();
     let mut schema = schema.clone();
     schema["components"] = document["components"].clone();
     let validator = jsonschema::options().should_validate_formats(true).build(&schema).expect("a schema");
@@ -256,7 +250,7 @@ fn assert_example(schema: &Value, example: &Value) {
 
 #[test]
 fn each_object_of_the_published_document_has_an_example_that_is_valid() {
-    let document = session_invite::gateway::document();
+    let document = document();
     for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
         if schema["type"] == "object" {
             assert!(schema["example"].is_object(), "{name} has no example");
@@ -284,9 +278,9 @@ fn the_examples_of_the_schemas_are_valid() {
 }
 
 #[test]
-fn the_published_document_shows_a_login_key_that_is_good() {
+fn the_published_document_shows_a_valid_login_key() {
     let vector = &read_json("tests/vectors/login_keys.json")["good"][3];
-    let shown = session_invite::gateway::document()["info"]["description"].as_str().unwrap();
+    let shown = document()["info"]["description"].as_str().unwrap();
     for part in ["api_key", "partneruserid", "sig"] {
         let part = vector[part].as_str().unwrap();
         assert!(shown.contains(&format!("`{part}`")), "{part} is not shown");
@@ -295,7 +289,7 @@ fn the_published_document_shows_a_login_key_that_is_good() {
 }
 
 #[test]
-fn the_published_document_takes_every_way_to_write_a_phone() {
+fn the_published_document_accepts_every_form_of_a_phone() {
     for phone in [
         json!("(415) 555-2671"),
         json!("\u{202d}\"+1 (415) 555-2671\"\u{202c}"),
@@ -308,19 +302,19 @@ fn the_published_document_takes_every_way_to_write_a_phone() {
     }
 }
 
-fn all(names: &Names) -> BTreeSet<String> {
+fn all(names: &QueueNames) -> BTreeSet<String> {
     let fixed =
         [&names.requests, &names.replies, &names.dropped, &names.dead, &names.unreadable, &names.events];
     fixed.into_iter().chain(names.retries.iter().map(|(_, name)| name)).cloned().collect()
 }
 
 #[test]
-fn the_asyncapi_document_has_every_queue_and_the_exchange_and_its_schemas_are_there() {
+fn the_asyncapi_document_has_every_queue_and_the_exchange_and_its_references_exist() {
     let document = read_json("docs/asyncapi.json");
     assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
     let channels = document["channels"].as_object().unwrap().values();
     let addresses = channels.filter_map(|channel| channel["address"].as_str()).map(str::to_owned);
-    assert_eq!(addresses.collect::<BTreeSet<_>>(), all(&Names::new("session-invite")));
+    assert_eq!(addresses.collect::<BTreeSet<_>>(), all(&QueueNames::new("session-invite")));
     let mut references = Vec::new();
     collect_references(&document, &mut references);
     for reference in references {
@@ -345,12 +339,12 @@ fn collect_references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
 #[test]
 fn the_guide_for_operators_names_every_queue_and_the_exchange() {
     let guide = read("docs/OPERATING.md");
-    for name in all(&Names::new("")) {
+    for name in all(&QueueNames::new("")) {
         assert!(guide.contains(&format!("`{name}`")), "docs/OPERATING.md does not name {name}");
     }
 }
 
-/// The settings of the configuration table, each with its default's cell.
+/// The settings in the table of docs/CONFIGURATION.md, each with the cell of its default.
 fn documented() -> BTreeMap<String, String> {
     let page = read("docs/CONFIGURATION.md");
     let table = page.split("\n## What can be set?").nth(1).expect("a chapter with the table");
@@ -362,7 +356,7 @@ fn documented() -> BTreeMap<String, String> {
 }
 
 #[test]
-fn the_page_on_configuration_has_every_setting_with_its_default() {
+fn the_page_on_configuration_has_every_setting_and_its_default() {
     let mut documented = documented();
     let cli = Cli::command();
     let commands = ["worker", "gateway"].map(|name| cli.find_subcommand(name).unwrap());
@@ -387,6 +381,18 @@ fn the_page_on_configuration_has_every_setting_with_its_default() {
 }
 
 #[test]
+fn the_units_give_a_process_longer_to_stop_than_it_takes() {
+    let documented = documented();
+    let seconds = |text: &str| text.trim_matches('`').strip_suffix('s').and_then(|n| n.parse::<u32>().ok());
+    let grace = seconds(&documented["SHUTDOWN_GRACE"]).expect("its default in seconds");
+    for process in ["worker", "gateway", "console"] {
+        let unit = read(&format!("deploy/systemd/session-invite-{process}.service"));
+        let stop = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")?.parse::<u32>().ok());
+        assert!(stop.expect("a limit in seconds") >= grace + 5, "{process}");
+    }
+}
+
+#[test]
 fn the_guide_for_operators_names_every_command() {
     let guide = read("docs/OPERATING.md");
     for command in Cli::command().get_subcommands().filter(|command| command.get_name() != "help") {
@@ -402,7 +408,7 @@ fn has_extension(path: &str, extension: &str) -> bool {
     Path::new(path).extension().is_some_and(|found| found == extension)
 }
 
-/// All Rust files below a folder, one after the other.
+/// The text of all Rust files below a folder.
 fn sources(folder: &str) -> String {
     let whole = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(folder);
     let entries = fs::read_dir(whole).expect("a folder of sources");
@@ -418,7 +424,7 @@ fn sources(folder: &str) -> String {
         .collect()
 }
 
-/// Every word that begins as our metrics do, and is made of letters as they are.
+/// Every word that has the form of our metrics' names.
 fn metrics_in(text: &str) -> BTreeSet<String> {
     const PREFIX: &str = "session_invite_";
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -432,11 +438,12 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_guide_for_operators_has_every_metric_and_no_page_has_another() {
+fn the_page_of_metrics_has_every_metric_and_no_page_has_an_unknown_one() {
     let code = metrics_in(&sources("src"));
     assert!(code.len() > 20, "{code:?}");
-    assert_eq!(metrics_in(&read("docs/OPERATING.md")), code);
-    for page in ["docs/DELIVERY.md", "docs/GATEWAY.md", "docs/GROWTH.md", "docs/LIMITS.md"] {
+    assert_eq!(metrics_in(&read("docs/METRICS.md")), code);
+    for page in ["DELIVERY.md", "GATEWAY.md", "GROWTH.md", "LIMITS.md", "OPERATING.md", "RUNBOOK.md"] {
+        let page = &format!("docs/{page}");
         let named = metrics_in(&read(page));
         assert!(named.is_subset(&code), "{page}: {:?}", named.difference(&code));
     }
@@ -453,7 +460,7 @@ fn pages() -> Vec<String> {
     pages.collect()
 }
 
-/// The words that GitHub makes of a page's headings, to link to them.
+/// The anchors that GitHub makes of a page's headings.
 fn anchors(page: &str) -> BTreeSet<String> {
     let is_kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
     let prose = page.split("```").step_by(2);
@@ -472,7 +479,7 @@ fn links(page: &str) -> Vec<&str> {
 }
 
 #[test]
-fn every_link_in_the_documents_leads_to_a_file_and_a_heading() {
+fn every_link_in_the_documents_leads_to_an_existing_file_and_heading() {
     for path in pages() {
         let page = read(&path);
         for link in links(&page) {
@@ -480,7 +487,7 @@ fn every_link_in_the_documents_leads_to_a_file_and_a_heading() {
             let folder = PathBuf::from(&path).parent().expect("a folder").to_owned();
             let target = if file.is_empty() { PathBuf::from(&path) } else { folder.join(file) };
             let whole = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(&target);
-            assert!(whole.exists(), "{path} links {link}, which is not there");
+            assert!(whole.exists(), "{path} links {link}, which does not exist");
             if !anchor.is_empty() {
                 let headings = anchors(&fs::read_to_string(&whole).expect("a page"));
                 assert!(headings.contains(anchor), "{path} links {link}, and that page has {headings:#?}");
@@ -490,7 +497,7 @@ fn every_link_in_the_documents_leads_to_a_file_and_a_heading() {
 }
 
 #[test]
-fn every_page_is_reached_from_the_readme() {
+fn the_readme_links_every_page() {
     let readme = read("README.md");
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs");
     let pages = fs::read_dir(folder).expect("the folder of the documents");
@@ -500,7 +507,7 @@ fn every_page_is_reached_from_the_readme() {
     }
 }
 
-/// The words of a text that stand between two others.
+/// The parts of a text between two markers.
 fn between<'a>(text: &'a str, before: &str, after: &str) -> BTreeSet<&'a str> {
     text.split(before).skip(1).filter_map(|rest| rest.split(after).next()).collect()
 }
@@ -525,7 +532,7 @@ fn every_fuzzing_target_has_its_code_its_seeds_its_dictionary_and_its_row() {
     assert_eq!(listed, targets, "docs/FUZZING.md");
 }
 
-/// The version of each package in a lock file; several, where several are in it.
+/// The name and version of each package in a lock file.
 fn locked(path: &str) -> BTreeSet<(String, String)> {
     let lock = read(path);
     let packages = lock.split("[[package]]\n").skip(1).map(|package| {
@@ -542,7 +549,7 @@ fn locked(path: &str) -> BTreeSet<(String, String)> {
 }
 
 #[test]
-fn what_is_fuzzed_is_the_programs_own_dependencies() {
+fn the_fuzzing_targets_use_the_programs_versions_of_its_dependencies() {
     let own = locked("Cargo.lock");
     let is_another = |name: &str| !own.iter().any(|(known, _)| known == name);
     let differing: Vec<_> = locked("fuzz/Cargo.lock")
@@ -553,7 +560,7 @@ fn what_is_fuzzed_is_the_programs_own_dependencies() {
 }
 
 #[test]
-fn the_guide_shows_a_login_key_that_is_good() {
+fn the_guide_shows_a_valid_login_key() {
     let vectors = read_json("tests/vectors/login_keys.json");
     let shown = vectors["good"][3]["authorization"].as_str().unwrap();
     assert!(read("docs/INTEGRATION.md").contains(shown), "docs/INTEGRATION.md does not show {shown}");

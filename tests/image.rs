@@ -1,4 +1,4 @@
-//! The image's build: whether its context has what it needs, and what the compose file says of the tests.
+//! The image's build: its context has what it needs. The compose file: its tests exist, and its ports are local.
 
 use std::{
     collections::BTreeSet,
@@ -6,11 +6,12 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-/// What cargo reads beside the sources; `migrate!` and the checked queries name their folders nowhere.
+/// Files that cargo reads beside the sources. `migrate!` and the checked queries do not name their folders.
 const READ_BY_THE_BUILD: [&str; 6] =
     ["Cargo.toml", "Cargo.lock", ".cargo/config.toml", ".sqlx", "migrations", "benches"];
-/// Programs that `./dev` starts on the machine itself.
-const NOT_IN_AN_IMAGE: [&str; 3] = ["crates/soak", "crates/bench", "tests/browser"];
+/// Sources of programs that `./dev` starts on the machine itself.
+const NOT_IN_AN_IMAGE: [&str; 5] =
+    ["crates/soak", "crates/bench", "crates/xtask", "tests/browser", "tests/dashboard"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -31,7 +32,8 @@ fn files(path: &Path) -> Vec<PathBuf> {
     entries.flat_map(|entry| files(&path.join(entry.file_name()))).collect()
 }
 
-/// Whether Docker sends the file along. The last line of `.dockerignore` that matches it, or a folder above it, decides.
+/// Whether Docker sends the file to the build. The last line of `.dockerignore` that matches the file or a folder above it
+/// decides.
 fn is_in_context(ignore: &str, file: &Path) -> bool {
     let mut is_in = true;
     for line in ignore.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
@@ -47,7 +49,7 @@ fn is_in_context(ignore: &str, file: &Path) -> bool {
     is_in
 }
 
-/// The path without `.` and `..`, if it stays within the project.
+/// The path without `.` and `..`, unless it leaves the project.
 fn within(path: &Path) -> Option<PathBuf> {
     let mut plain = PathBuf::new();
     for part in path.components() {
@@ -61,7 +63,7 @@ fn within(path: &Path) -> Option<PathBuf> {
     (!plain.as_os_str().is_empty()).then_some(plain)
 }
 
-/// The string literals of a line, near enough: what stands between its quotes. A formatted name counts up to its folder.
+/// The string literals of a line, approximately: the text between its quotes. Of a format string, the part up to the folder.
 fn literals(line: &str) -> impl Iterator<Item = &str> {
     line.split('"').skip(1).step_by(2).map(|text| match text.split_once('{') {
         Some((before, _)) => before.rfind('/').map_or("", |end| &before[..end]),
@@ -69,7 +71,7 @@ fn literals(line: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The files of the project that a source file names: beside itself (`include_str!`), or from the project's root.
+/// The files of the project that a source file names, by paths from its own folder (`include_str!`) or from the root.
 fn named(source: &Path) -> BTreeSet<PathBuf> {
     let text = read(source);
     let beside = source.parent().expect("a file is in a folder");
@@ -84,7 +86,7 @@ fn named(source: &Path) -> BTreeSet<PathBuf> {
 }
 
 #[test]
-fn what_the_build_and_the_tests_read_is_in_the_images_context() {
+fn the_images_context_has_every_file_that_the_build_and_the_tests_read() {
     let ignore = read(".dockerignore");
     let code = ["src", "tests", "benches", "crates"].map(Path::new);
     let sources: Vec<PathBuf> = code.into_iter().flat_map(files).collect();
@@ -130,26 +132,55 @@ fn secrets_and_build_output_stay_out_of_the_context() {
 }
 
 #[test]
-fn the_modules_that_run_against_the_compose_files_servers_are_there() {
-    let modules = read("tests/it/main.rs");
+fn the_test_modules_in_the_compose_file_exist() {
     let compose = read("docker-compose.yml");
     let chosen: Vec<_> =
         compose.lines().filter_map(|line| line.trim().strip_prefix("- \"")?.strip_suffix("::\"")).collect();
     assert!(chosen.len() > 20, "{chosen:?}");
     for module in chosen {
-        assert!(modules.contains(&format!("\nmod {module};\n")), "tests/it has no module {module}");
+        let path = root().join("tests/it").join(module.replace("::", "/"));
+        let is_there = path.join("mod.rs").exists() || path.with_extension("rs").exists();
+        assert!(is_there, "tests/it has no module {module}");
     }
 }
 
 #[test]
-fn the_compose_file_publishes_the_gateway_and_the_sandbox_only() {
+fn the_compose_file_publishes_the_gateway_the_sandbox_and_the_monitoring_only() {
     let compose = read("docker-compose.yml");
-    let published: Vec<_> = compose.lines().filter(|line| line.contains("\"127.0.0.1:$")).collect();
-    assert_eq!(published.len(), 2, "{published:?}");
-    assert!(published[0].contains("GATEWAY_PORT") && published[1].contains("SANDBOX_PORT"), "{published:?}");
+    let published =
+        compose.lines().filter_map(|line| line.trim().strip_prefix("- \"127.0.0.1:${")?.split(':').next());
+    assert!(published.eq(["GATEWAY_PORT", "SANDBOX_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT"]));
+    assert_eq!(compose.matches("\n    ports:\n").count(), 3);
 }
 
 #[test]
-fn a_build_asks_no_registry_for_what_the_engine_has() {
+fn the_monitoring_starts_only_by_its_profile_and_mounts_files_that_exist() {
+    let compose = read("docker-compose.yml");
+    for name in ["prometheus", "grafana"] {
+        let service = compose.split(&format!("\n  {name}:\n")).nth(1).expect(name);
+        let service = service.split("\n\n").next().expect(name);
+        assert!(service.starts_with("    profiles: [\"monitoring\"]\n"), "{service}");
+        let files: Vec<_> =
+            service.lines().filter_map(|line| line.trim().strip_prefix("- ./")?.split(':').next()).collect();
+        assert_eq!(files.len(), 2, "{service}");
+        assert!(files.iter().all(|file| root().join(file).exists()), "{files:?}");
+    }
+}
+
+#[test]
+fn the_clusters_ports_are_local_and_its_urls_name_each_node() {
+    let compose = read("docker-compose.cluster.yml");
+    let published: Vec<_> = compose.lines().filter(|line| line.contains("_PORT:-")).collect();
+    assert_eq!(published.len(), 3, "{published:?}");
+    assert!(published.iter().all(|line| line.trim_start().starts_with("- \"127.0.0.1:$")), "{published:?}");
+    for address in
+        ["@rabbitmq-1:5672/", "@rabbitmq-2:5672/", "@rabbitmq-3:5672/", "@postgres-1:5432,postgres-2:5432/"]
+    {
+        assert!(compose.contains(address), "{address}");
+    }
+}
+
+#[test]
+fn a_build_needs_no_dockerfile_frontend_from_a_registry() {
     assert!(!read("Dockerfile").contains("# syntax="));
 }

@@ -1,4 +1,4 @@
-//! The workspace's crates: who may depend on whom, and that each version is written once.
+//! The workspace's crates depend only on those that they may, and each version is written once.
 
 use std::{
     fs,
@@ -36,7 +36,7 @@ fn manifests() -> Vec<(String, String)> {
     names.map(|name| (name.clone(), read(format!("crates/{name}/Cargo.toml")))).collect()
 }
 
-/// The names that a manifest's section lists, and what follows each.
+/// The entries of a manifest's section: the name, and the rest of the line.
 fn section<'a>(manifest: &'a str, name: &str) -> Vec<(&'a str, &'a str)> {
     let header = format!("[{name}]");
     let lines = manifest.lines().skip_while(|line| *line != header).skip(1);
@@ -44,21 +44,21 @@ fn section<'a>(manifest: &'a str, name: &str) -> Vec<(&'a str, &'a str)> {
     entries.filter_map(|line| line.split_once(['.', ' '])).collect()
 }
 
-/// Whether a source names the sandbox's crate. The command that starts the sandbox is a module with the same name: other
-/// files may declare and import that module, and use what it alone has.
+/// Whether a source names the sandbox's crate. The command that starts the sandbox is a module of the same name, which other
+/// files may declare, import and use.
 fn names_the_sandbox(source: &str) -> bool {
     source.lines().filter(|line| !line.trim_start().starts_with("//")).any(|line| {
         line.trim_start().starts_with("use sms_sandbox")
             || line.contains("::sms_sandbox::") && !line.contains("commands::sms_sandbox::")
             || line.split("sms_sandbox").skip(1).any(|after| {
-                let module = ["::Args", "::run", "::is_wrong_usage", ",", ";", "}"];
+                let module = ["::SmsSandboxArgs", "::run", "::is_wrong_usage", ",", ";", "}"];
                 !module.iter().any(|expected| after.starts_with(expected))
             })
     })
 }
 
 #[test]
-fn one_command_alone_names_the_sandbox() {
+fn only_one_command_names_the_sandbox() {
     let all = sources(Path::new("src"));
     let naming: Vec<_> = all.iter().filter(|path| names_the_sandbox(&read(path))).collect();
     assert_eq!(naming, [Path::new("src/commands/sms_sandbox.rs")]);
@@ -70,7 +70,7 @@ fn one_command_alone_names_the_sandbox() {
 }
 
 #[test]
-fn the_program_depends_on_no_tool_but_the_sandbox() {
+fn the_program_depends_on_no_development_tool_but_the_sandbox() {
     let listed = |manifest: &str| -> Vec<String> {
         let own = manifests().into_iter().map(|(name, _)| name).chain(["session-invite".to_owned()]);
         let named = section(manifest, "dependencies");
@@ -85,7 +85,7 @@ fn the_program_depends_on_no_tool_but_the_sandbox() {
 }
 
 #[test]
-fn each_version_is_written_once() {
+fn the_workspace_manifest_alone_has_versions_and_lints() {
     for (name, manifest) in manifests().into_iter().chain([("the program".to_owned(), read("Cargo.toml"))]) {
         for kind in ["dependencies", "dev-dependencies"] {
             for (dependency, rest) in section(&manifest, kind) {

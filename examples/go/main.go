@@ -23,7 +23,7 @@ func main() {
 	}
 	connection := must(amqp.Dial(env("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/%2f")))
 	channel := must(connection.Channel())
-	// The reply queue before the request: RabbitMQ's direct reply-to, which needs no queue of our own.
+	// The consumer for replies comes before the request. RabbitMQ's direct reply-to needs no queue.
 	replies := must(channel.Consume(directReplyTo, "", true, false, false, false, nil))
 	returns := channel.NotifyReturn(make(chan amqp.Return, 1))
 	check(channel.Confirm(false))
@@ -39,7 +39,7 @@ func main() {
 	}))
 	queue, mandatory, immediate := env("QUEUE_PREFIX", "session-invite")+".requests", true, false
 	confirm := must(channel.PublishWithDeferredConfirm("", queue, mandatory, immediate, amqp.Publishing{
-		MessageId:     messageID, // the idempotency key: the same again gets the same session, and no second text
+		MessageId:     messageID, // the idempotency key: a repeat gets the same session and sends no second text
 		CorrelationId: messageID,
 		ReplyTo:       directReplyTo,
 		Timestamp:     time.Now(), // an invite older than 10 minutes is not texted
@@ -53,13 +53,13 @@ func main() {
 	select {
 	case <-returns:
 		log.Fatalf("there is no queue %s; is a worker running?", queue)
-	case reply := <-replies: // its CorrelationId says which request it answers; here there was one
+	case reply := <-replies: // its CorrelationId is that of its request; here there is only one
 		fmt.Println(string(reply.Body))
 		if reply.Type != "invite.sent" {
 			os.Exit(1)
 		}
 	case <-time.After(30 * time.Second):
-		log.Fatalf("no reply in 30 s; publish again with the message id %s to learn the outcome", messageID)
+		log.Fatalf("no reply in 30 s; publish again with the message id %s to get the outcome", messageID)
 	}
 }
 

@@ -10,7 +10,7 @@ const { AMQP_URL = "amqp://guest:guest@127.0.0.1:5672/%2f", QUEUE_PREFIX = "sess
 const { INVITE_API_KEY, INVITE_GROUP = "72", INVITE_USER = "12345" } = process.env;
 const [phone, messageId = randomUUID()] = process.argv.slice(2);
 
-/** A GKEY: partnerid & partneruserid & $1$expiry$signature. The signature is over the user as it is, not URL-encoded. */
+/** A GKEY: partnerid & partneruserid & $1$expiry$signature. The signed user is not URL-encoded. */
 function loginKey(group, user, apiKey, seconds = 600) {
   const expiry = Math.floor(Date.now() / 1000) + seconds;
   const signature = createHmac("sha256", apiKey).update(`${group}${user}1${expiry}`).digest("base64url");
@@ -19,12 +19,12 @@ function loginKey(group, user, apiKey, seconds = 600) {
 
 const connection = await amqp.connect(AMQP_URL);
 const channel = await connection.createConfirmChannel();
-// The reply queue before the request: one of our own, which goes with the connection.
+// The reply queue comes before the request. It is exclusive, so it is deleted with the connection.
 const { queue: replyTo } = await channel.assertQueue("", { exclusive: true });
 const reply = new Promise((resolve, reject) => {
-  const late = `no reply in 30 s; publish again with the message id ${messageId} to learn the outcome`;
+  const late = `no reply in 30 s; publish again with the message id ${messageId} to get the outcome`;
   setTimeout(() => reject(new Error(late)), 30_000).unref();
-  // A mandatory message comes back when no queue takes it.
+  // The broker returns a mandatory message that no queue takes.
   channel.on("return", () => reject(new Error(`there is no queue ${QUEUE_PREFIX}.requests; is a worker running?`)));
   channel.consume(replyTo, (message) => {
     if (message?.properties.correlationId === messageId) resolve(JSON.parse(message.content));
@@ -39,7 +39,7 @@ const body = {
   sessionParams: { camera: "back", resolution: "352x288" },
 };
 channel.sendToQueue(`${QUEUE_PREFIX}.requests`, Buffer.from(JSON.stringify(body)), {
-  messageId, // the idempotency key: the same again gets the same session, and no second text
+  messageId, // the idempotency key: a repeat gets the same session and sends no second text
   correlationId: messageId,
   replyTo,
   timestamp: Math.floor(Date.now() / 1000), // an invite older than 10 minutes is not texted

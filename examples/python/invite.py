@@ -23,7 +23,7 @@ USER = os.environ.get("INVITE_USER", "12345")
 
 
 def login_key(group: int, user: str, api_key: str, seconds: int = 600) -> str:
-    """A GKEY: partnerid & partneruserid & $1$expiry$signature; the user is signed as it is, not URL-encoded."""
+    """A GKEY: partnerid & partneruserid & $1$expiry$signature. The signed user is not URL-encoded."""
     expiry = str(int(time.time()) + seconds)
     mac = hmac.new(api_key.encode(), f"{group}{user}1{expiry}".encode(), hashlib.sha256)
     signature = base64.urlsafe_b64encode(mac.digest()).rstrip(b"=").decode()
@@ -32,7 +32,7 @@ def login_key(group: int, user: str, api_key: str, seconds: int = 600) -> str:
 
 def invite(channel, phone: str, message_id: str) -> dict:
     replies = {}
-    # The reply queue before the request: RabbitMQ's direct reply-to, which needs no queue of our own.
+    # The consumer for replies comes before the request. RabbitMQ's direct reply-to needs no queue.
 
     def take(_channel, _method, properties, body):
         replies[properties.correlation_id] = body
@@ -46,19 +46,19 @@ def invite(channel, phone: str, message_id: str) -> dict:
         "sessionParams": {"camera": "back", "resolution": "352x288"},
     }
     properties = pika.BasicProperties(
-        message_id=message_id,  # the idempotency key: the same again gets the same session, and no second text
+        message_id=message_id,  # the idempotency key: a repeat gets the same session and sends no second text
         correlation_id=message_id,
         reply_to="amq.rabbitmq.reply-to",
         timestamp=int(time.time()),  # an invite older than 10 minutes is not texted
         content_type="application/json",
         delivery_mode=pika.DeliveryMode.Persistent,
     )
-    channel.confirm_delivery()  # from here on, a publish raises unless the broker has stored the message
+    channel.confirm_delivery()  # from now on, a publish raises unless the broker has stored the message
     channel.basic_publish("", REQUESTS, json.dumps(body).encode(), properties, mandatory=True)
     deadline = time.monotonic() + 30
     while message_id not in replies:
         if time.monotonic() > deadline:
-            raise TimeoutError(f"no reply in 30 s; publish again with the message id {message_id} to learn the outcome")
+            raise TimeoutError(f"no reply in 30 s; publish again with the message id {message_id} to get the outcome")
         channel.connection.process_data_events(time_limit=1)
     return json.loads(replies[message_id])
 

@@ -3,14 +3,14 @@
 #
 #     INVITE_API_KEY=… ./invite.sh 111-000-0000
 #
-# To try things by hand. amqp-publish sets neither message_id nor timestamp, so two runs are two invites of any age,
-# and the API key stands on openssl's command line, where other users of the machine can read it.
+# Use this script for tests by hand only. amqp-publish sets neither message_id nor timestamp, so two runs are two invites,
+# whose age is not checked. Other users of the machine can read the API key on openssl's command line.
 set -eu
 
 url=${AMQP_URL:-amqp://guest:guest@127.0.0.1:5672/%2f}
 prefix=${QUEUE_PREFIX:-session-invite}
 group=${INVITE_GROUP:-72}
-user=${INVITE_USER:-12345} # URL-encode it in the credential if it is more than letters and digits
+user=${INVITE_USER:-12345} # URL-encode it in the credential if it has more than letters and digits
 replies=$prefix.example.$$
 
 expiry=$(($(date +%s) + 600))

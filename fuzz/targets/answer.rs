@@ -1,10 +1,10 @@
-//! What a provider answers: a status of two bytes, a line with its Retry-After, and the body: to a create, and as a page of
-//! its list.
+//! A provider's answer: two bytes for the status, a line with Retry-After, and the body, which is read as the answer to a create
+//! and as a page of the list.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use session_invite::sms::{Answer, fuzzing};
+use session_invite::internals::{TryResult, fuzzing::sms};
 use std::sync::LazyLock;
 use url::Url;
 
@@ -18,13 +18,13 @@ fuzz_target!(|data: &[u8]| {
     let (line, body) =
         rest.iter().position(|b| *b == b'\n').map_or((&rest[..0], rest), |at| (&rest[..at], &rest[at + 1..]));
     let retry_after = std::str::from_utf8(line).ok().filter(|line| !line.is_empty());
-    match fuzzing::read(status, retry_after, body) {
-        Answer::Accepted { sid } => {
+    match sms::read(status, retry_after, body) {
+        TryResult::Accepted { sid } => {
             assert!((200..300).contains(&status) && (1..=64).contains(&sid.len()) && sid.is_ascii());
         }
-        Answer::Refused(_) | Answer::Later { .. } => assert!((400..500).contains(&status), "{status}"),
-        Answer::PerhapsSent { why } => assert!(!why.is_empty()),
-        Answer::Withheld => panic!("it was answered"),
+        TryResult::Refused(_) | TryResult::Later { .. } => assert!((400..500).contains(&status), "{status}"),
+        TryResult::PerhapsSent { why } => assert!(!why.is_empty()),
+        TryResult::Withheld => panic!("it was answered"),
     }
-    fuzzing::page(&LIST, body);
+    sms::page(&LIST, body);
 });

@@ -1,5 +1,5 @@
-//! A web token: any text, or any header and claims (a line break between them), which are encoded as a token has them. It is
-//! refused as long as another key signed it; signed by the right one, its claims are what another reader of JSON finds.
+//! A web token: any text, or any header and claims, separated by a line break, which are then encoded. It is refused if another
+//! key signed it. With the right signature, another JSON reader finds the same claims.
 
 #![no_main]
 
@@ -7,13 +7,9 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use session_invite::{
-    credential::{
-        Credential, GjwtToken, Source, SourceKind, SourceValue, collect,
-        gjwt::{LEEWAY, MAX_AHEAD},
-    },
-    hmac_key::HmacKey,
-    refusal::Refusal,
+use session_invite::internals::{
+    Credential, CredentialSource, GjwtToken, HmacKey, Refusal, SourceKind, SourceValue, collect,
+    gjwt::{LEEWAY, MAX_AHEAD},
 };
 use sha2::Sha256;
 use std::sync::LazyLock;
@@ -45,25 +41,25 @@ fuzz_target!(|data: &[u8]| {
     let refusal =
         token.verify([(None, &*KEY), (Some("one"), &*KEY)], NOW).expect_err("another key signed it");
     assert_eq!(refusal.status, 401);
-    signed_again(&value);
+    check_with_right_signature(&value);
 });
 
 fn read(value: &str) -> Result<GjwtToken, Refusal> {
     let text = format!("Bearer GJWT {value}");
-    match collect([Source { kind: SourceKind::Authorization, value: SourceValue::Text(&text) }])? {
+    match collect([CredentialSource { kind: SourceKind::Authorization, value: SourceValue::Text(&text) }])? {
         Credential::Gjwt(token) => Ok(token),
         other => panic!("{other:?}"),
     }
 }
 
-/// The text is a token.
-fn signed_again(value: &str) {
+/// Signs the token's header and claims with the right key, and compares the result with what another JSON reader finds.
+fn check_with_right_signature(value: &str) {
     let (signed, _) = value.trim_matches([' ', '\t']).rsplit_once('.').expect("three parts");
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET).expect("a key of any length");
     mac.update(signed.as_bytes());
     let signature = BASE64_URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes());
     let Ok(token) = read(&format!("{signed}.{signature}")) else {
-        // The signature has more characters than the one before.
+        // The right signature has more characters than the one before.
         assert!(value.len() + signature.len() > 8 * 1024);
         return;
     };
@@ -71,17 +67,17 @@ fn signed_again(value: &str) {
         let part = signed.split('.').nth(at).expect("two parts");
         serde_json::from_slice::<Value>(&BASE64_URL_SAFE_NO_PAD.decode(part).expect("base64"))
     });
-    // The other reader looks at members that are none of ours, and refuses a number or a depth in them.
+    // The other reader also parses unknown members, and may refuse a number or the depth of one.
     let (Ok(header), Ok(claims)) = (header, claims) else { return };
     assert!(header["alg"] == "HS256" && header.get("crit").is_none(), "{header}");
     let is_known = header.get("kid").is_none_or(|kid| kid == "one");
     #[expect(clippy::cast_precision_loss)]
     let [now, leeway, max_ahead] = [NOW, LEEWAY, MAX_AHEAD].map(|seconds| seconds as f64);
     let exp = claims["exp"].as_f64().expect("a number");
-    let is_over_at =
+    let is_past =
         |name: &str| claims.get(name).is_none_or(|date| date.as_f64().expect("a number") <= now + leeway);
     let is_in_time =
-        exp + leeway > now && exp <= now + max_ahead + leeway && is_over_at("nbf") && is_over_at("iat");
+        exp + leeway > now && exp <= now + max_ahead + leeway && is_past("nbf") && is_past("iat");
     match token.verify([(None, &*KEY), (Some("one"), &*KEY)], NOW) {
         Ok(requester) => {
             assert!(is_known && is_in_time, "{header} {claims}");

@@ -1,18 +1,18 @@
-//! A website session id: any text has a key in the table, or is malformed; and it is good only by a row that is.
+//! A website session id: any text is malformed, or has a key for the table. It is valid only with an unexpired, unrevoked row
+//! of its group.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use session_invite::{
-    credential::{Credential, Source, SourceKind, SourceValue, WebsiteSession, collect},
-    group_id::GroupId,
+use session_invite::internals::{
+    Credential, CredentialSource, GroupId, SourceKind, SourceValue, WebsiteSession, collect,
 };
 
 fuzz_target!(|value: &str| {
     let bearer = format!("Bearer GSSNID {value}");
     let sources = [
-        Source { kind: SourceKind::Gssnid, value: SourceValue::Text(value) },
-        Source { kind: SourceKind::Authorization, value: SourceValue::Text(&bearer) },
+        CredentialSource { kind: SourceKind::Gssnid, value: SourceValue::Text(value) },
+        CredentialSource { kind: SourceKind::Authorization, value: SourceValue::Text(&bearer) },
     ];
     match collect(sources) {
         Ok(Credential::Gssnid(token)) => {

@@ -1,11 +1,11 @@
-//! A message's properties as bytes on the wire: what the frame inspector lets through, the client library reads whole, and so
-//! do we; what it does not, the library cannot read, or it is too deep.
+//! A message's properties as bytes on the wire. If the frame inspector lets them through, the client library and the worker read
+//! them whole. If not, the library cannot read them, or they are nested too deeply.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use session_invite::queue::fuzzing;
+use session_invite::internals::fuzzing::queue;
 
 fuzz_target!(|properties: &[u8]| {
-    fuzzing::properties(properties);
+    queue::properties(properties);
 });

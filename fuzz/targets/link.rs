@@ -1,9 +1,9 @@
-//! A request's path: any text leads to one address or to none, and a visitor's link to a token or to none.
+//! A request's path: any text matches one route or none, and any visitor's link gives a token or none.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use session_invite::gateway::{fuzzing::written_token, routes};
+use session_invite::internals::{fuzzing::gateway::written_token, routes};
 
 fuzz_target!(|path: &str| {
     for prefix in ["", "/invite"] {

@@ -1,22 +1,19 @@
-//! The body of an invite: any bytes give a request whose fields keep the contract, or a refusal.
+//! The body of an invite: any bytes give a request whose fields fit the contract, or a refusal.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value};
-use session_invite::{
-    group::{Group, options::Options, template::Wording},
-    group_id::GroupId,
-    invite::{Envelope, Request},
-    phone::PhoneNumber,
-    sessions::RequestRecord,
+use session_invite::internals::{
+    Envelope, Group, GroupId, GroupOptions, PhoneNumber, Request, RequestRecord, Wording,
 };
 use std::sync::LazyLock;
 
 static GROUP: LazyLock<Group> = LazyLock::new(|| Group {
     id: GroupId::new(72).expect("a group's id"),
     enabled: true,
-    options: Options::default(),
+    paused_at: None,
+    options: GroupOptions::default(),
     wording: Wording::check("{key}", None, "http://127.0.0.1:8080").expect("a template"),
     join: None,
     api_keys: Vec::new(),

@@ -1,19 +1,19 @@
-//! A webhook's form: any bytes are fields that a database can hold, or a refusal.
+//! A webhook's form: any bytes give fields that the database can store, or a refusal.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use session_invite::{gateway::fuzzing, optouts::keyword};
+use session_invite::internals::{fuzzing::gateway, keyword};
 use sms_provider::signature::is_signed;
 
 fuzz_target!(|body: &[u8]| {
     let _ = is_signed(
         &"token".into(),
         "https://x.example/webhooks/twilio/inbound",
-        &fuzzing::decoded(body),
+        &gateway::decoded(body),
         "c2lnbmVk",
     );
-    match fuzzing::form(body) {
+    match gateway::form(body) {
         Ok(fields) => {
             let expected: Vec<(String, String)> = url::form_urlencoded::parse(body).into_owned().collect();
             assert_eq!(fields, expected);

@@ -1,4 +1,4 @@
-//! `session-invite addresses`: what stands for a group's user in a login key.
+//! `session-invite addresses`: the addresses that stand for a group's user in a login key.
 
 use super::groups::group_id;
 use crate::masked::debug_shows;
@@ -20,15 +20,15 @@ Examples:
 /// Addresses that name a group and a user in a login key
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub struct AddressesArgs {
     #[command(subcommand)]
-    command: Command,
+    command: AddressesCommand,
     #[command(flatten)]
     format: Format,
 }
 
 #[derive(clap::Subcommand)]
-enum Command {
+enum AddressesCommand {
     /// Let an address stand for a group's user
     Add {
         /// The address, in any case
@@ -54,27 +54,27 @@ enum Command {
     },
 }
 
-debug_shows!(Command {});
+debug_shows!(AddressesCommand {});
 
 /// Runs the command.
-pub async fn run(args: Args, database: &DatabaseArgs) -> anyhow::Result<()> {
-    let pool = &super::database(database).await?;
+pub(crate) async fn run(args: AddressesArgs, database: &DatabaseArgs) -> anyhow::Result<()> {
+    let operator = &super::operator(database).await?;
     match args.command {
-        Command::Add { address, group, user } => {
-            addresses::add(pool, &address, group, &user).await?;
+        AddressesCommand::Add { address, group, user } => {
+            addresses::add(operator, &address, group, &user).await?;
             let sentence = format!("{address} stands for user {user} of group {group}.");
             args.format.done(&json!({"address": address, "groupid": group.get(), "user": user}), &sentence)
         }
-        Command::List { group } => {
-            let addresses = addresses::list(pool, group).await?;
+        AddressesCommand::List { group } => {
+            let addresses = addresses::list(operator.pool(), group).await?;
             let objects: Vec<_> = addresses.iter().map(object).collect();
             let cell = |value: &serde_json::Value| value.as_str().map_or(value.to_string(), str::to_owned);
             args.format.list(["ADDRESS", "GROUP", "USER"], &objects, |row| {
                 [cell(&row["address"]), cell(&row["groupid"]), cell(&row["user"])]
             })
         }
-        Command::Remove { address } => {
-            addresses::remove(pool, &address).await?;
+        AddressesCommand::Remove { address } => {
+            addresses::remove(operator, &address).await?;
             args.format.done(&json!({"address": address, "removed": true}), &format!("{address} is removed."))
         }
     }

@@ -8,11 +8,11 @@ Example:
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub struct CompletionsArgs {
     shell: Shell,
 }
 
 /// Prints the completions of `command`, the whole command line.
-pub fn run(args: &Args, mut command: clap::Command) {
+pub(crate) fn run(args: &CompletionsArgs, mut command: clap::Command) {
     clap_complete::generate(args.shell, &mut command, "session-invite", &mut std::io::stdout());
 }

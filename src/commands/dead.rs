@@ -1,61 +1,61 @@
-//! `session-invite dead list | show | replay | drop`: what the worker set aside, and what becomes of it.
+//! `session-invite dead list | summary | show | replay | drop`: the dead letters, which the worker set aside.
 
-mod entry;
-mod mask;
 mod replay;
 mod report;
 mod select;
 mod show;
+mod summary;
 mod words;
-mod work;
 
 use crate::{
-    config::{BrokerArgs, BrokerConfig},
+    audit::Operator,
+    config::{BrokerArgs, BrokerConfig, DatabaseArgs},
+    dead_letters::{DeadLetterRow, DeadLetterView, LetterRecord, with},
     output::{self, Format},
-    queue::dead::{Kind, MOST},
+    queue::dead::MAX_READ,
 };
 use anyhow::Context;
-use entry::Entry;
-use select::{Prefix, Which};
+use select::{IdPrefix, LetterFilterArgs, SelectionArgs};
 use serde_json::json;
 use words::{messages, not_looked_at};
-use work::with;
 
 const EXAMPLES: &str = "\
 Examples:
   session-invite dead list
+  session-invite dead summary
   session-invite dead show 3f9a0c2d71be
   session-invite dead replay 3f9a0c2d71be
-  session-invite dead replay --all --kind reply --rate 20
+  session-invite dead replay --group 72 --since 2h
   session-invite dead drop --all --kind reply --yes
 
-Looking takes nothing out of the queue. An id is the same each time, and its beginning will do.
-What comes while a command runs is left to the next one, and so is what another has in hand.";
+Looking takes nothing out of the queue. An id is the same each time, and its first 4 digits will do.
+A command leaves out messages that come while it runs, and those that another command is working on.";
 
 const LIST_EXAMPLES: &str = "\
 Examples:
   session-invite dead list --limit 200
-  session-invite dead list --kind reply --json";
+  session-invite dead list --group 72 --code internal_error --since 2h
+  session-invite dead list --reason 'statement' --json";
 
 const SHOW_EXAMPLES: &str = "\
 Examples:
   session-invite dead show 3f9a0c2d71be
   session-invite dead show 3f9a --json
 
-Credentials, phone numbers, session keys and texts are masked, and so is whatever might be one of them.";
+Credentials, phone numbers, session keys and texts are masked, and so is all that might be one of them.";
 
 const DROP_EXAMPLES: &str = "\
 Examples:
   session-invite dead drop 3f9a0c2d71be 08cc51d2a6f0
   session-invite dead drop --all --kind reply --yes
 
-What is dropped is gone. The invites that were authenticated are still in `sessions list`.";
+A dropped message is deleted. The invites that were authenticated are still in `sessions list`.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub struct DeadArgs {
     #[command(subcommand)]
-    command: Command,
+    command: DeadCommand,
     #[command(flatten)]
     broker: BrokerArgs,
     #[command(flatten)]
@@ -63,109 +63,133 @@ pub struct Args {
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Command {
-    /// What was set aside, and why
+enum DeadCommand {
+    /// List what was set aside, and why
     #[command(after_help = LIST_EXAMPLES)]
     List {
-        /// Only requests, or only replies
-        #[arg(long)]
-        kind: Option<Kind>,
+        #[command(flatten)]
+        filter: LetterFilterArgs,
         /// How many at most
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST)),
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_READ)),
               value_name = "N")]
         limit: u32,
     },
-    /// All of one message that may be seen
+    /// Count what was set aside, by its kind, group, code and reason
+    #[command(after_help = summary::EXAMPLES)]
+    Summary {
+        #[command(flatten)]
+        filter: LetterFilterArgs,
+    },
+    /// Show one message, with secrets masked
     #[command(after_help = SHOW_EXAMPLES)]
-    Show { id: Prefix },
-    /// Publish messages once more, where they were meant to go
-    Replay(replay::Args),
+    Show { id: IdPrefix },
+    /// Publish messages again, to where they were meant to go
+    Replay(replay::ReplayArgs),
     /// Take messages out of the queue, for good
     #[command(after_help = DROP_EXAMPLES)]
     Drop {
         #[command(flatten)]
-        which: Which,
-        /// Needed with --all: nobody can bring them back
-        #[arg(long, required_if_eq("all", "true"))]
+        which: SelectionArgs,
+        /// Needed without an ID: dropped messages cannot be restored
+        #[arg(long, required_unless_present = "ids")]
         yes: bool,
+        #[command(flatten)]
+        database: DatabaseArgs,
     },
 }
 
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: DeadArgs) -> anyhow::Result<()> {
     let (config, format) = (super::broker(&args.broker)?, args.format);
     match args.command {
-        Command::List { kind, limit } => list(config, kind, limit, format).await,
-        Command::Show { id } => {
-            let (letter, position, copies) = with(config, async |dead| {
-                let mut found = select::take(dead, &[id]).await?;
-                let copies = found.len();
-                let (position, first) = found.pop().context("nothing was found")?;
-                let letter = first.letter.clone();
-                for (_, held) in found.into_iter().chain([(position, first)]) {
+        DeadCommand::List { filter, limit } => list(config, &filter, limit, format).await,
+        DeadCommand::Summary { filter } => summary::run(config, &filter, format).await,
+        DeadCommand::Show { id } => {
+            let shown = with(config, async |dead| {
+                let found = select::take(dead, &[id]).await?;
+                let (position, last) = found.last().context("nothing was found")?;
+                let shown = DeadLetterView::new(&last.letter, *position, found.len());
+                for (_, held) in found {
                     dead.keep(held).await?;
                 }
-                Ok((letter, position, copies))
+                anyhow::Ok(shown)
             })
             .await?;
-            show::print(&letter, position, copies, format)
+            show::print(&shown, format)
         }
-        Command::Replay(args) => replay::run(args, config, format).await,
-        Command::Drop { which, yes: _ } => discard(config, &which, format).await,
+        DeadCommand::Replay(args) => replay::run(args, config, format).await,
+        DeadCommand::Drop { which, yes: _, database } => {
+            let operator = super::operator(&database).await?;
+            discard(config, &which, format, &operator).await
+        }
     }
 }
 
-async fn list(config: BrokerConfig, kind: Option<Kind>, limit: u32, format: Format) -> anyhow::Result<()> {
+async fn list(
+    config: BrokerConfig,
+    filter: &LetterFilterArgs,
+    limit: u32,
+    format: Format,
+) -> anyhow::Result<()> {
     let mut entries = Vec::new();
+    let wanted = filter.read();
     let (queue, waiting, seen, beyond) = with(config, async |dead| {
         while entries.len() < limit as usize
             && let Some(held) = dead.next().await?
         {
-            if kind.is_none_or(|kind| held.letter.kind() == Some(kind)) {
-                entries.push(Entry::new(&held.letter, dead.seen));
+            if wanted.matches(&held.letter) {
+                entries.push(DeadLetterRow::new(&held.letter, dead.read));
             }
             dead.keep(held).await?;
         }
-        Ok((dead.names.dead.clone(), dead.waiting as usize, dead.seen, dead.beyond()))
+        anyhow::Ok((dead.names.dead.clone(), dead.waiting as usize, dead.read, dead.unread()))
     })
     .await?;
     let all = format!("{} in {queue}", messages(waiting.max(entries.len())));
-    let mut shown = match (kind, entries.len()) {
-        (_, 0) if seen == 0 => format!("{queue} is empty"),
-        (None, shown) if shown >= waiting => all,
-        (None, shown) => format!("the first {shown} of {all}"),
-        (Some(kind), shown) => format!("{shown} of kind {}, of {all}", kind.as_str()),
+    let mut shown = match entries.len() {
+        0 if seen == 0 => format!("{queue} is empty"),
+        shown if shown >= waiting => all,
+        shown if filter.is_empty() => format!("the first {shown} of {all}"),
+        shown => format!("{shown} that match, of {all}"),
     };
-    if seen == MOST && beyond > 0 {
+    if seen == MAX_READ && beyond > 0 {
         shown += &not_looked_at(beyond);
     } else if entries.len() == limit as usize && entries.len() < waiting {
         shown += "; --limit shows more";
     }
     if format.json {
-        format.lines(Entry::HEADER, Entry::REASON, &entries, Entry::cells)?;
-        // Programs read the rest from there.
+        format.lines(DeadLetterRow::HEADER, DeadLetterRow::REASON, &entries, DeadLetterRow::cells)?;
+        // Programs read this from standard error.
         if entries.len() < waiting {
             eprintln!("{shown}");
         }
         return Ok(());
     }
     if !entries.is_empty() {
-        format.lines(Entry::HEADER, Entry::REASON, &entries, Entry::cells)?;
+        format.lines(DeadLetterRow::HEADER, DeadLetterRow::REASON, &entries, DeadLetterRow::cells)?;
         output::print("")?;
     }
     output::print(&shown)
 }
 
-async fn discard(config: BrokerConfig, which: &Which, format: Format) -> anyhow::Result<()> {
-    let mut dropped = Vec::new();
-    let (queue, waiting, beyond) = with(config, async |dead| {
+async fn discard(
+    config: BrokerConfig,
+    which: &SelectionArgs,
+    format: Format,
+    operator: &Operator,
+) -> anyhow::Result<()> {
+    let mut record = LetterRecord::begin(operator, "dropped").await?;
+    let done = with(config, async |dead| {
         let mut source = which.open(dead).await?;
         while let Some(held) = source.next(dead).await? {
             dead.drop(&held).await?;
-            dropped.push(held.letter.id);
+            record.add(held.letter.id);
         }
-        Ok((dead.names.dead.clone(), dead.waiting as usize, dead.beyond()))
+        anyhow::Ok((dead.names.dead.clone(), dead.waiting as usize, dead.unread()))
     })
-    .await?;
+    .await;
+    // Also what was dropped before an error.
+    let dropped = record.end().await?;
+    let (queue, waiting, beyond) = done?;
     let left = waiting.saturating_sub(dropped.len());
     let mut sentence = format!("{} dropped, {left} left in {queue}", messages(dropped.len()));
     if beyond > 0 {

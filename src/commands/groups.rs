@@ -1,30 +1,36 @@
 //! `session-invite groups`: tenants, their options and their keys.
 
+mod group_arg;
 mod option_args;
+mod remove;
 #[cfg(test)]
 mod tests;
 mod view;
 
 use super::secret_input::{Secret, SecretInput};
 use crate::{
+    audit::Operator,
     config::{DatabaseArgs, Faults, SecretsArgs},
     group::{
-        options::Options,
+        options::GroupOptions,
         store::{
             self,
-            keys::{self, NewSecret, Old},
+            keys::{self, NewJwtSecret, OldKeys},
         },
         template::Wording,
     },
     group_id::GroupId,
     output::Format,
     seal::SecretsKey,
+    sessions,
 };
 use anyhow::ensure;
+use group_arg::GroupArg;
+pub(super) use group_arg::group_id;
 use option_args::OptionArgs;
 use secrecy::ExposeSecret;
 use serde_json::json;
-use sqlx::PgPool;
+use time::format_description::well_known::Rfc3339;
 
 /// Bytes below which an HS256 secret is weaker than its hash (RFC 7518, section 3.2).
 const JWT_SECRET_BYTES: usize = 32;
@@ -43,7 +49,11 @@ Examples:
 
   A new key beside the old one, and, once the partner uses it, without the old one:
     session-invite groups rotate-key 72
-    session-invite groups rotate-key 72 --finish";
+    session-invite groups rotate-key 72 --finish
+
+  No text of the group for a while, and nothing is lost:
+    session-invite groups pause 72
+    session-invite groups resume 72";
 
 const ADD_EXAMPLES: &str = "\
 Examples:
@@ -53,52 +63,62 @@ Examples:
   With the partner's own key from a file, and texts to two countries only:
     session-invite groups add 72 --api-key @key.txt --countries US,CA";
 
-/// How soon a worker sees a change: it asks for the settings' version about once a second.
+const PAUSE_EXAMPLES: &str = "\
+Examples:
+  A campaign has gone wrong; look, and go on:
+    session-invite groups pause 72
+    session-invite groups show 72
+    session-invite groups resume 72
+
+Invites are taken and wait. One that gets too old meanwhile (INVITE_MAX_AGE, --session-ttl) is answered invite_expired at
+its time. What may have been sent before is still looked for.";
+
+/// How soon a worker sees a change: it reads the settings' version about once a second.
 const FOLLOWS: &str = "Workers follow within a second or two.";
 
-/// Groups: who may ask for sessions, and how theirs are made
+/// Groups: the tenants, with their options and keys
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub struct GroupsArgs {
     #[command(subcommand)]
-    command: Command,
+    command: GroupsCommand,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Command {
+enum GroupsCommand {
     /// Add a group
     #[command(after_help = ADD_EXAMPLES)]
-    Add(Box<Add>),
+    Add(Box<AddGroupArgs>),
     /// List the groups
     List {
         #[command(flatten)]
         format: Format,
     },
     /// Show a group: its options, an example of its text, and its keys' ids (never the keys)
-    Show(One),
+    Show(GroupArg),
     /// Change the given options of a group, and no others
-    Set(Box<Set>),
-    /// Switch a group off: its invites are answered `group_disabled`
-    Disable(One),
+    Set(Box<SetGroupArgs>),
+    /// Switch a group off: its invites are answered `group_disabled`, its visitors' pages are closed, and agents can only end
+    /// what runs
+    Disable(GroupArg),
     /// Switch a group on again
-    Enable(One),
+    Enable(GroupArg),
+    /// Send no text of a group for now: its invites wait, and none is lost
+    #[command(after_help = PAUSE_EXAMPLES)]
+    Pause(GroupArg),
+    /// End a group's pause: its invites that wait go on at once
+    Resume(GroupArg),
     /// Add a key beside the old ones, or instead of them
-    RotateKey(RotateKey),
+    RotateKey(RotateKeyArgs),
+    /// Remove a group with its sessions, keys and addresses; without --yes it only counts them
+    #[command(after_help = remove::EXAMPLES)]
+    Remove(remove::RemoveGroupArgs),
 }
 
 #[derive(Debug, clap::Args)]
-struct One {
-    /// The group's id
-    #[arg(value_parser = group_id)]
-    group: GroupId,
+struct AddGroupArgs {
     #[command(flatten)]
-    format: Format,
-}
-
-#[derive(Debug, clap::Args)]
-struct Add {
-    #[command(flatten)]
-    one: One,
+    target: GroupArg,
     /// The key that signs login keys: itself, @FILE, or - for standard input; made and shown once if left out
     #[arg(long, value_name = "K")]
     api_key: Option<SecretInput>,
@@ -117,17 +137,17 @@ struct Add {
     mut_group("OptionArgs", |options| options.required(true)),
     override_usage = "session-invite groups set [OPTIONS] <GROUP>"
 )]
-struct Set {
+struct SetGroupArgs {
     #[command(flatten)]
-    one: One,
+    target: GroupArg,
     #[command(flatten)]
     options: OptionArgs,
 }
 
 #[derive(Debug, clap::Args)]
-struct RotateKey {
+struct RotateKeyArgs {
     #[command(flatten)]
-    one: One,
+    target: GroupArg,
     /// The new API key: itself, @FILE, or -; made and shown once if left out
     #[arg(long, value_name = "K", conflicts_with_all = ["jwt", "jwt_secret", "jwt_kid"])]
     api_key: Option<SecretInput>,
@@ -148,62 +168,76 @@ struct RotateKey {
     finish: bool,
 }
 
-/// Only what makes or takes a key needs `SECRETS_KEY`.
-pub async fn run(args: Args, database: &DatabaseArgs, secrets: &SecretsArgs) -> anyhow::Result<()> {
-    let pool = super::database(database).await?;
-    execute(args, &pool, || secrets.key(), &secrets.public_url()?.base).await
+/// Runs the command. Only those that make or take a key need `SECRETS_KEY`.
+pub(crate) async fn run(
+    args: GroupsArgs,
+    database: &DatabaseArgs,
+    secrets: &SecretsArgs,
+) -> anyhow::Result<()> {
+    let operator = super::operator(database).await?;
+    execute(args, &operator, || secrets.key(), &secrets.public_url()?.base).await
 }
 
 async fn execute(
-    args: Args,
-    pool: &PgPool,
+    args: GroupsArgs,
+    operator: &Operator,
     key: impl Fn() -> Result<SecretsKey, Faults>,
     public_url: &str,
 ) -> anyhow::Result<()> {
     match args.command {
-        Command::Add(args) => add(*args, pool, &key()?, public_url).await,
-        Command::List { format } => view::list(format, pool).await,
-        Command::Show(One { group, format }) => view::show(format, pool, group, public_url).await,
-        Command::Set(args) => set(*args, pool, public_url).await,
-        Command::Disable(One { group, format }) => {
-            store::disable(pool, group).await?;
+        GroupsCommand::Add(args) => add(*args, operator, &key()?, public_url).await,
+        GroupsCommand::List { format } => view::list(format, operator.pool()).await,
+        GroupsCommand::Show(GroupArg { group, format }) => {
+            view::show(format, operator.pool(), group, public_url).await
+        }
+        GroupsCommand::Set(args) => set(*args, operator, public_url).await,
+        GroupsCommand::Disable(GroupArg { group, format }) => {
+            store::disable(operator, group).await?;
             format.done(
                 &json!({"groupid": group.get(), "enabled": false}),
                 &format!("Group {group} is disabled. {FOLLOWS}"),
             )
         }
-        Command::Enable(One { group, format }) => {
-            store::enable(pool, group).await?;
+        GroupsCommand::Enable(GroupArg { group, format }) => {
+            store::enable(operator, group).await?;
             format.done(
                 &json!({"groupid": group.get(), "enabled": true}),
                 &format!("Group {group} is enabled. {FOLLOWS}"),
             )
         }
-        Command::RotateKey(args) => rotate_key(args, pool, &key()?).await,
+        GroupsCommand::Pause(target) => pause(target, operator).await,
+        GroupsCommand::Resume(target) => resume(target, operator).await,
+        GroupsCommand::RotateKey(args) => rotate_key(args, operator, &key()?).await,
+        GroupsCommand::Remove(args) => remove::run(args, operator).await,
     }
 }
 
-async fn add(args: Add, pool: &PgPool, secrets: &SecretsKey, public_url: &str) -> anyhow::Result<()> {
-    let One { group, format } = args.one;
+async fn add(
+    args: AddGroupArgs,
+    operator: &Operator,
+    secrets: &SecretsKey,
+    public_url: &str,
+) -> anyhow::Result<()> {
+    let GroupArg { group, format } = args.target;
     ensure!(
         !matches!((&args.api_key, &args.jwt_secret), (Some(SecretInput::Stdin), Some(SecretInput::Stdin))),
         "only one of --api-key and --jwt-secret can come from standard input; put the other into a file (@FILE)"
     );
-    let mut options = Options::default();
+    let mut options = GroupOptions::default();
     args.options.apply(&mut options);
     Wording::check(&options.template, options.link.as_deref(), public_url)?;
     let api_key = Secret::read_or_make("--api-key", args.api_key.as_ref())?;
     let jwt_secret = Secret::read_or_make("--jwt-secret", args.jwt_secret.as_ref())?;
     warn_if_short(&jwt_secret);
 
-    let jwt = NewSecret { kid: args.jwt_kid, secret: jwt_secret.secret().clone() };
-    store::add(pool, secrets, group, &options, api_key.secret(), Some(&jwt)).await?;
-    tell_made(format, group, "is added.", Some(&api_key), Some(&jwt_secret))
+    let jwt = NewJwtSecret { kid: args.jwt_kid, secret: jwt_secret.secret().clone() };
+    store::add(operator, secrets, group, &options, api_key.secret(), Some(&jwt)).await?;
+    print_made(format, group, "is added.", Some(&api_key), Some(&jwt_secret))
 }
 
-async fn set(args: Set, pool: &PgPool, public_url: &str) -> anyhow::Result<()> {
-    let One { group, format } = args.one;
-    store::set(pool, group, |options| {
+async fn set(args: SetGroupArgs, operator: &Operator, public_url: &str) -> anyhow::Result<()> {
+    let GroupArg { group, format } = args.target;
+    store::set(operator, group, |options| {
         args.options.apply(options);
         Wording::check(&options.template, options.link.as_deref(), public_url).map(drop)
     })
@@ -211,30 +245,50 @@ async fn set(args: Set, pool: &PgPool, public_url: &str) -> anyhow::Result<()> {
     format.done(&json!({"groupid": group.get()}), &format!("Group {group} is changed. {FOLLOWS}"))
 }
 
-async fn rotate_key(args: RotateKey, pool: &PgPool, secrets: &SecretsKey) -> anyhow::Result<()> {
-    let One { group, format } = args.one;
+async fn pause(GroupArg { group, format }: GroupArg, operator: &Operator) -> anyhow::Result<()> {
+    let since = store::pause(operator, group).await?.format(&Rfc3339)?;
+    format.done(
+        &json!({"groupid": group.get(), "pausedAt": since}),
+        &format!(
+            "Group {group} is paused since {since}: its texts wait for `groups resume {group}`. {FOLLOWS}"
+        ),
+    )
+}
+
+async fn resume(GroupArg { group, format }: GroupArg, operator: &Operator) -> anyhow::Result<()> {
+    store::resume(operator, group).await?;
+    // After the commit: an invite that a worker holds from now on sees that the pause is over.
+    let invites = sessions::wake(operator.pool(), group).await?;
+    format.done(
+        &json!({"groupid": group.get(), "pausedAt": null, "invites": invites}),
+        &format!("Group {group} is resumed. Invites that go on: {invites}, the first within 5 s."),
+    )
+}
+
+async fn rotate_key(args: RotateKeyArgs, operator: &Operator, secrets: &SecretsKey) -> anyhow::Result<()> {
+    let GroupArg { group, format } = args.target;
     if args.finish {
-        let revoked = keys::revoke_old(pool, group).await?;
+        let revoked = keys::revoke_old(operator, group).await?;
         let object = json!({"groupid": group.get(), "revoked": revoked});
         return format
             .done(&object, &format!("Group {group}: old keys and secrets revoked: {revoked}. {FOLLOWS}"));
     }
-    let old = if args.revoke_old { Old::Revoke } else { Old::Keep };
+    let old = if args.revoke_old { OldKeys::Revoke } else { OldKeys::Keep };
     if args.jwt || args.jwt_secret.is_some() || args.jwt_kid.is_some() {
         let secret = Secret::read_or_make("--jwt-secret", args.jwt_secret.as_ref())?;
         warn_if_short(&secret);
-        let jwt = NewSecret { kid: args.jwt_kid, secret: secret.secret().clone() };
-        keys::rotate_jwt_secret(pool, secrets, group, &jwt, old).await?;
-        tell_made(format, group, &format!("has a new JWT secret. {FOLLOWS}"), None, Some(&secret))
+        let jwt = NewJwtSecret { kid: args.jwt_kid, secret: secret.secret().clone() };
+        keys::rotate_jwt_secret(operator, secrets, group, &jwt, old).await?;
+        print_made(format, group, &format!("has a new JWT secret. {FOLLOWS}"), None, Some(&secret))
     } else {
         let key = Secret::read_or_make("--api-key", args.api_key.as_ref())?;
-        keys::rotate_api_key(pool, secrets, group, key.secret(), old).await?;
-        tell_made(format, group, &format!("has a new API key. {FOLLOWS}"), Some(&key), None)
+        keys::rotate_api_key(operator, secrets, group, key.secret(), old).await?;
+        print_made(format, group, &format!("has a new API key. {FOLLOWS}"), Some(&key), None)
     }
 }
 
-/// Shows what was made here, once; what was given is not repeated.
-fn tell_made(
+/// Prints the secrets that were made here, this once. Secrets that were given are not repeated.
+fn print_made(
     format: Format,
     group: GroupId,
     what: &str,
@@ -258,16 +312,6 @@ fn warn_if_short(secret: &Secret) {
             "warning: a JWT secret under {JWT_SECRET_BYTES} bytes can be guessed; `openssl rand -base64 32` makes one"
         );
     }
-}
-
-/// A group's id as an argument.
-pub(super) fn group_id(text: &str) -> Result<GroupId, String> {
-    let digits = text.bytes().all(|b| b.is_ascii_digit());
-    text.parse()
-        .ok()
-        .filter(|_| digits)
-        .and_then(GroupId::new)
-        .ok_or_else(|| format!("a group's id is a whole number from 1 to {}", GroupId::MAX))
 }
 
 fn kid(text: &str) -> Result<String, String> {

@@ -1,4 +1,4 @@
-//! `session-invite ready`: for a container's health check, whose image holds no curl.
+//! `session-invite ready`: a container's health check, as the image has no curl.
 
 use crate::config::HttpAddrArgs;
 use anyhow::{Context, bail};
@@ -16,23 +16,26 @@ It prints the answer of /readyz. Exit code 1 if the process is not ready, or doe
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub struct ReadyArgs {
     #[command(flatten)]
     http: HttpAddrArgs,
 }
 
-pub async fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: &ReadyArgs) -> anyhow::Result<()> {
     let mut addr = args.http.read()?;
     if addr.ip().is_unspecified() {
         addr.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(4)).build()?;
-    let response =
-        client.get(format!("http://{addr}/readyz")).send().await.context("the worker does not answer")?;
+    let response = client
+        .get(format!("http://{addr}/readyz"))
+        .send()
+        .await
+        .context(format!("http://{addr}/readyz does not answer"))?;
     let status = response.status();
     let body = response.text().await.unwrap_or_default();
     if !status.is_success() {
-        bail!("the worker is not ready: {body}");
+        bail!("not ready: {body}");
     }
     crate::output::print(&body)
 }

@@ -1,4 +1,4 @@
-//! Secrets on the command line: given, in a file, on standard input, or made.
+//! Secrets on the command line: given as they are, in a file, on standard input, or made here.
 
 use crate::pasted;
 use anyhow::{Context as _, bail, ensure};
@@ -8,7 +8,7 @@ use std::{convert::Infallible, fs, io, path::PathBuf, str::FromStr};
 
 /// Where a secret comes from: itself, `@FILE`, or `-` for standard input.
 #[derive(Debug, Clone)]
-pub enum SecretInput {
+pub(super) enum SecretInput {
     Given(SecretString),
     File(PathBuf),
     Stdin,
@@ -26,9 +26,9 @@ impl FromStr for SecretInput {
     }
 }
 
-/// A secret, and whether nobody but this process knows it yet.
+/// A secret, and whether it was given or made by this process.
 #[derive(Debug)]
-pub enum Secret {
+pub(super) enum Secret {
     Given(SecretString),
     Made(SecretString),
 }
@@ -38,8 +38,9 @@ impl Secret {
     ///
     /// # Errors
     ///
-    /// An unreadable file or standard input; an empty secret, or one with characters that were pasted along.
-    pub fn read_or_make(flag: &str, input: Option<&SecretInput>) -> anyhow::Result<Self> {
+    /// A file or standard input that cannot be read; an empty secret, or one with invisible characters or white space at its
+    /// ends.
+    pub(super) fn read_or_make(flag: &str, input: Option<&SecretInput>) -> anyhow::Result<Self> {
         let Some(input) = input else {
             return Ok(Self::Made(BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()).into()));
         };
@@ -64,14 +65,14 @@ impl Secret {
         Ok(Self::Given(secret))
     }
 
-    pub fn secret(&self) -> &SecretString {
+    pub(super) fn secret(&self) -> &SecretString {
         match self {
             Self::Given(secret) | Self::Made(secret) => secret,
         }
     }
 
-    /// The secret in clear, to be shown this once, if it was made here.
-    pub fn made(&self) -> Option<&str> {
+    /// The secret in clear text, to be shown this once, if it was made here.
+    pub(super) fn made(&self) -> Option<&str> {
         match self {
             Self::Made(secret) => Some(secret.expose_secret()),
             Self::Given(_) => None,
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_sees_is_refused_by_name_and_the_secret_is_not_shown() {
+    fn an_invisible_character_is_refused_by_name_and_the_secret_is_not_shown() {
         let path = std::env::temp_dir().join(format!("secret-{}", uuid::Uuid::new_v4()));
         for (text, named) in [
             ("\u{feff}5ECRET", "U+FEFF"),

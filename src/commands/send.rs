@@ -7,12 +7,12 @@ use crate::{
     credential::gkey,
     group_id::GroupId,
     output,
-    queue::{self, Names, Unusable},
+    queue::{self, BrokerConnection, BrokerError, QueueNames},
 };
 use anyhow::{Context, anyhow, bail};
 use futures::StreamExt;
 use lapin::{
-    BasicProperties, Channel,
+    BasicProperties, Channel, Consumer,
     message::Delivery,
     options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions},
     types::FieldTable,
@@ -31,14 +31,14 @@ The login key is signed with the group's API key, from the database. The exit co
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
-    /// The group that asks
+pub struct SendArgs {
+    /// The sender's group
     #[arg(long, value_parser = group_id)]
     group: GroupId,
-    /// The user that asks
+    /// The sender's user
     #[arg(long, default_value = "12345")]
     user: String,
-    /// Whom to text: with + and country code, or as dialled within the group's region
+    /// The number to text: with + and country code, or as dialled within the group's region
     #[arg(long)]
     phone: String,
     /// The session's type; 1 is the visitor's mobile camera
@@ -67,13 +67,24 @@ pub struct Args {
     secrets: SecretsArgs,
 }
 
-debug_shows!(Args { group });
+debug_shows!(SendArgs { group });
 
-pub async fn run(args: Args) -> anyhow::Result<()> {
+/// RabbitMQ's name for the replies to this channel.
+const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
+
+pub(crate) async fn run(args: SendArgs) -> anyhow::Result<()> {
     let authorization = login_key(&args).await?;
     let config = super::broker(&args.broker)?;
-    let connection = queue::connect(&config, "send").await?;
-    let channel = connection.create_channel().await?;
+    let opening = async |open: &BrokerConnection| {
+        let channel = open.connection.create_channel().await?;
+        let direct = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+        let replies =
+            channel.basic_consume(DIRECT_REPLY_TO.into(), "".into(), direct, FieldTable::default()).await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok::<_, BrokerError>((channel, replies))
+    };
+    let (BrokerConnection { connection, .. }, (channel, replies)) =
+        queue::on_answering_node(&config, "send", opening).await?;
     let mut params = Map::new();
     for (name, value) in [("camera", &args.camera), ("resolution", &args.resolution)] {
         if let Some(value) = value {
@@ -88,14 +99,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         "sessionParams": params,
     });
     let id = args.message_id.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
-    let requests = Names::new(&config.queue_prefix).requests;
-    let reply = ask(&channel, &requests, &body, &id, args.wait).await?;
-    connection.close(200, "done".into()).await?;
+    let requests = QueueNames::new(&config.queue_prefix).requests;
+    let reply = ask(&channel, replies, &requests, &body, &id, args.wait).await?;
+    queue::close_connection(&connection).await;
     print(&reply, args.json)
 }
 
-/// A login key of an hour, signed with the group's newest API key.
-async fn login_key(args: &Args) -> anyhow::Result<String> {
+/// A login key for an hour, signed with the group's newest API key.
+async fn login_key(args: &SendArgs) -> anyhow::Result<String> {
     let secrets = args.secrets.key()?;
     let pool = super::database(&args.database).await?;
     let key = newest_api_key(&pool, &secrets, args.group).await?;
@@ -105,23 +116,19 @@ async fn login_key(args: &Args) -> anyhow::Result<String> {
     Ok(format!("Bearer GKEY {token}"))
 }
 
-/// Publishes the request with RabbitMQ's direct reply-to, and waits.
+/// Publishes the request with RabbitMQ's direct reply-to, and waits for the reply.
 async fn ask(
     channel: &Channel,
+    mut replies: Consumer,
     queue: &str,
     body: &Value,
     id: &str,
     wait: Duration,
 ) -> anyhow::Result<String> {
-    let direct = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-    let reply_to = "amq.rabbitmq.reply-to";
-    let mut replies =
-        channel.basic_consume(reply_to.into(), "".into(), direct, FieldTable::default()).await?;
-    channel.confirm_select(ConfirmSelectOptions::default()).await?;
     let properties = BasicProperties::default()
         .with_message_id(id.into())
         .with_correlation_id(id.into())
-        .with_reply_to(reply_to.into())
+        .with_reply_to(DIRECT_REPLY_TO.into())
         .with_delivery_mode(2)
         .with_timestamp(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())
         .with_content_type("application/json".into());
@@ -129,30 +136,37 @@ async fn ask(
     let payload = serde_json::to_vec(body)?;
     let publishing =
         async { channel.basic_publish("".into(), queue.into(), options, &payload, properties).await?.await };
-    let confirm = publishing.await.map_err(Unusable::of_publishing)?;
+    let confirm = tokio::time::timeout(wait, publishing).await.map_err(|_| {
+        anyhow!(
+            "the broker did not confirm within {}: is it short of memory or disk, or has its cluster lost its majority? \
+             The invite may be in the queue",
+            humantime::format_duration(wait)
+        )
+    })?;
+    let confirm = confirm.map_err(BrokerError::of_publishing)?;
     if confirm.take_message().is_some() {
         bail!("there is no queue {queue}; start a worker, which declares it, or check QUEUE_PREFIX");
     }
-    // Anybody can publish to the name of a direct reply.
+    // Any client can publish to a direct reply's name.
     let own =
         |reply: &Delivery| reply.properties.correlation_id().as_ref().is_some_and(|of| of.as_str() == id);
-    let coming = async {
-        while let Some(came) = replies.next().await {
-            match came {
+    let receiving = async {
+        while let Some(received) = replies.next().await {
+            match received {
                 Ok(reply) if !own(&reply) => {}
-                came => return Some(came),
+                received => return Some(received),
             }
         }
         None
     };
-    let reply = tokio::time::timeout(wait, coming).await.map_err(|_| {
+    let reply = tokio::time::timeout(wait, receiving).await.map_err(|_| {
         let waited = humantime::format_duration(wait);
         anyhow!(
-            "no reply within {waited}; is a worker running? The invite waits in the queue, or goes on; \
+            "no reply within {waited}; is a worker running? The invite waits in the queue, or is being processed; \
              `sessions list` shows it once a worker has taken it"
         )
     })?;
-    let reply = reply.context("the broker closed the line before the reply came")??;
+    let reply = reply.context("the broker closed the channel before the reply came")??;
     String::from_utf8(reply.data).context("the reply is not UTF-8")
 }
 
@@ -168,6 +182,6 @@ fn print(body: &str, json: bool) -> anyhow::Result<()> {
         Some("sent") => Ok(()),
         Some("rejected") => bail!("the invite was rejected: {code}"),
         Some("failed") => bail!("the invite failed: {code}"),
-        _ => bail!("the reply has no status that is known here"),
+        _ => bail!("the reply's status is unknown"),
     }
 }

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use secrecy::SecretString;
 use serde::{Deserialize as _, Serialize};
 use serde_json::{Map, Value};
-use sms_sandbox::{Account, BadSetting, Deliver, Faults, Settings};
+use sms_sandbox::{Account, DeliveryOutcome, FaultSettings, SettingError, Settings};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -19,7 +19,7 @@ Examples:
   A worker that sends to it:
     SMS_BASE_URL=http://127.0.0.1:8081 session-invite worker
 
-  A slow provider that throttles one text in ten and cuts one line in a hundred:
+  A slow provider that throttles one text in ten and cuts one connection in a hundred:
     session-invite sms-sandbox --latency-ms 80 --throttle 0.1 --cut 0.01 --seed 7
 
   Other faults while it runs, and then what it accepted:
@@ -27,17 +27,17 @@ Examples:
     curl http://127.0.0.1:8081/sandbox/messages
     curl http://127.0.0.1:8081/sandbox/stats";
 
-/// A local Twilio-style provider with an inbox to look at. It texts nobody
+/// A local Twilio-style provider with an inbox to look at. It sends no text
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub struct SmsSandboxArgs {
     /// The port to listen on; 0 takes a free one, and prints it
     #[arg(long, default_value_t = 8081)]
     port: u16,
     /// The address to listen on
     #[arg(long, default_value = "127.0.0.1")]
     bind: IpAddr,
-    /// Serve this account only; without it any user and password will do
+    /// Serve this account only; without it any user and password are good
     #[arg(long, value_name = "AC…", requires = "auth_token")]
     account_sid: Option<String>,
     /// The account's auth token, which also signs its status callbacks
@@ -46,7 +46,7 @@ pub struct Args {
     /// How many of the newest messages to keep in memory
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = keep)]
     keep: usize,
-    /// Seed the draws of faults, so that they come again in the same order
+    /// Seed of the random faults: with the same seed they come in the same order
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Send no status callbacks
@@ -59,7 +59,7 @@ pub struct Args {
 /// The settings of `/sandbox/faults` as flags.
 #[derive(Debug, clap::Args, Serialize)]
 struct FaultArgs {
-    /// Wait so long before each answer, in milliseconds
+    /// How long to wait before each answer, in milliseconds
     #[arg(long, value_name = "MS")]
     latency_ms: Option<u64>,
     /// Answer 429 with Retry-After
@@ -101,31 +101,31 @@ struct FaultArgs {
     /// The HTTP status of --error-code [default: 400]
     #[arg(long, value_name = "STATUS")]
     error_status: Option<u16>,
-    /// List a text only so long after it was accepted, in milliseconds
+    /// How long an accepted text stays out of the list, in milliseconds
     #[arg(long, value_name = "MS")]
     list_lag_ms: Option<u64>,
-    /// What becomes of texts [default: delivered]
+    /// The last receipt of each text [default: delivered]
     #[arg(long)]
-    deliver: Option<Deliver>,
-    /// What meets the first texts, in this order, such as throttle,cut,ok
+    deliver: Option<DeliveryOutcome>,
+    /// Faults of the first texts, in this order, such as throttle,cut,ok
     #[arg(long, value_name = "FAULTS", value_delimiter = ',')]
     next: Vec<String>,
 }
 
 impl FaultArgs {
-    /// By way of the JSON that `/sandbox/faults` takes: the same names, the same checks.
-    fn faults(&self) -> anyhow::Result<Faults> {
+    /// The faults, by way of the JSON that `/sandbox/faults` takes: the same names, the same checks.
+    fn faults(&self) -> anyhow::Result<FaultSettings> {
         let mut changes = Map::deserialize(serde_json::to_value(self)?)?;
         changes.retain(|_, value: &mut Value| !value.is_null());
-        Ok(Faults::default().patched(&changes)?)
+        Ok(FaultSettings::default().patched(&changes)?)
     }
 }
 
 fn keep(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "a number from 1 up is wanted".to_owned())
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "must be a whole number from 1".to_owned())
 }
 
-impl Args {
+impl SmsSandboxArgs {
     fn settings(self) -> anyhow::Result<Settings> {
         let faults = self.faults.faults()?;
         let account =
@@ -138,11 +138,11 @@ impl Args {
 ///
 /// # Errors
 ///
-/// When a fault's setting is out of range, or the address cannot be listened on.
-pub async fn run(args: Args) -> anyhow::Result<()> {
+/// When a fault's setting is out of range, or the address cannot be bound.
+pub(crate) async fn run(args: SmsSandboxArgs) -> anyhow::Result<()> {
     let address = SocketAddr::new(args.bind, args.port);
     let settings = args.settings()?;
-    // Before the address is announced: whoever reads it may already send a signal.
+    // Before the address is announced: a script that reads it may send a signal at once.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
@@ -157,8 +157,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// Whether the error is a fault's setting that is out of range.
-pub fn is_wrong_usage(error: &anyhow::Error) -> bool {
-    error.is::<BadSetting>()
+pub(crate) fn is_wrong_usage(error: &anyhow::Error) -> bool {
+    error.is::<SettingError>()
 }
 
 fn announce(address: SocketAddr) -> io::Result<()> {

@@ -1,8 +1,10 @@
-//! `session-invite tokens issue`: a credential, to try the system with or to hand to a partner.
+//! `session-invite tokens issue`: a credential, to try the system with or to hand to a partner. `session-invite tokens hash`:
+//! the hash by which the log shows one.
 
 use super::{addresses::user, groups::group_id};
 use crate::masked::debug_shows;
 use crate::{
+    audit::Operator,
     config::{DatabaseArgs, Faults, SecretsArgs},
     credential::{GssnidToken, gjwt, gkey, gssnid},
     group::{
@@ -17,7 +19,10 @@ use anyhow::Context as _;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use sqlx::PgPool;
-use std::time::Duration;
+use std::{
+    io::{self, Read as _},
+    time::Duration,
+};
 use time::OffsetDateTime;
 
 const EXAMPLES: &str = "\
@@ -31,32 +36,48 @@ Examples:
   A website session, which is put into the table as well:
     session-invite tokens issue gssnid --group 72 --user joe";
 
+/// A request, and so a credential, is not larger.
+const CREDENTIAL_AT_MOST: u64 = 64 * 1_024;
+
 /// Make credentials
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct TokensArgs {
     #[command(subcommand)]
-    command: Command,
+    command: TokensCommand,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Command {
-    /// Print a token, as it follows its type
+enum TokensCommand {
+    /// Print a token, as it is written after its type
     #[command(after_help = EXAMPLES)]
-    Issue(Issue),
+    Issue(IssueArgs),
+    /// Print the hash by which the log shows a credential when it is refused
+    #[command(after_help = HASH_EXAMPLES)]
+    Hash {
+        #[command(flatten)]
+        format: Format,
+    },
 }
+
+const HASH_EXAMPLES: &str = "\
+Examples:
+  The lines of the log about a credential that a partner has sent:
+    grep \"$(session-invite tokens hash < credential.txt)\" worker.log
+
+The credential is read from standard input, with or without its scheme and type.";
 
 #[derive(Debug, clap::Args)]
-struct Issue {
+struct IssueArgs {
     #[command(subcommand)]
-    kind: Kind,
+    kind: TokenKind,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Kind {
+enum TokenKind {
     /// A login key, signed with the group's newest API key; for a day at most
     Gkey {
         #[command(flatten)]
-        bearer: Bearer,
+        bearer: BearerArgs,
         /// How long it is good, up to 1day
         #[arg(long, default_value = "1h", value_parser = |text: &str| seconds(text, 1..=86_400))]
         ttl: Duration,
@@ -64,7 +85,7 @@ enum Kind {
     /// A JSON web token, signed with the group's newest JWT secret; for 120 minutes at most
     Gjwt {
         #[command(flatten)]
-        bearer: Bearer,
+        bearer: BearerArgs,
         /// How long it is good, up to 2h
         #[arg(long, default_value = "1h", value_parser = |text: &str| seconds(text, 1..=7_200))]
         ttl: Duration,
@@ -72,16 +93,16 @@ enum Kind {
     /// A website session id, with its row in `website_sessions`
     Gssnid {
         #[command(flatten)]
-        bearer: Bearer,
+        bearer: BearerArgs,
         /// How long it is good, up to 1year
         #[arg(long, default_value = "1h", value_parser = |text: &str| seconds(text, 1..=31_557_600))]
         ttl: Duration,
     },
 }
 
-/// For whom it is.
+/// The group and the user of a token.
 #[derive(clap::Args)]
-struct Bearer {
+struct BearerArgs {
     /// The group's id
     #[arg(long, value_parser = group_id)]
     group: GroupId,
@@ -92,45 +113,73 @@ struct Bearer {
     format: Format,
 }
 
-debug_shows!(Bearer { group });
+debug_shows!(BearerArgs { group });
 
 /// Prints a token. A website session needs no `SECRETS_KEY`.
-pub async fn run(args: Args, database: &DatabaseArgs, secrets: &SecretsArgs) -> anyhow::Result<()> {
-    let pool = super::database(database).await?;
-    execute(args, &pool, || secrets.key()).await
+pub(crate) async fn run(
+    args: TokensArgs,
+    database: &DatabaseArgs,
+    secrets: &SecretsArgs,
+) -> anyhow::Result<()> {
+    execute(args, async || super::operator(database).await, || secrets.key()).await
 }
 
 pub(super) async fn execute(
-    args: Args,
-    pool: &PgPool,
+    args: TokensArgs,
+    operator: impl AsyncFnOnce() -> anyhow::Result<Operator>,
     key: impl Fn() -> Result<SecretsKey, Faults>,
 ) -> anyhow::Result<()> {
-    let Command::Issue(Issue { kind }) = args.command;
+    match args.command {
+        TokensCommand::Issue(IssueArgs { kind }) => issue(kind, &operator().await?, key).await,
+        TokensCommand::Hash { format } => print_hash(&key()?, format),
+    }
+}
+
+/// Prints the hash of the credential on standard input, whose last word is its value.
+fn print_hash(secrets: &SecretsKey, format: Format) -> anyhow::Result<()> {
+    let text =
+        io::read_to_string(io::stdin().take(CREDENTIAL_AT_MOST)).context("cannot read standard input")?;
+    let value = text.split_whitespace().next_back().context("there is no credential on standard input")?;
+    let hash = secrets.credential_hash(value);
+    format.done(&json!({"credential": hash}), &hash)
+}
+
+async fn issue(
+    kind: TokenKind,
+    operator: &Operator,
+    key: impl Fn() -> Result<SecretsKey, Faults>,
+) -> anyhow::Result<()> {
+    let pool = operator.pool();
     let now = OffsetDateTime::now_utc().unix_timestamp();
     let (kind, bearer, token) = match kind {
-        Kind::Gkey { bearer, ttl } => {
+        TokenKind::Gkey { bearer, ttl } => {
             let key = newest_api_key(pool, &key()?, bearer.group).await?;
             let token =
                 gkey::mint(bearer.group, &bearer.user, key.expose_secret().as_bytes(), until(now, ttl));
             ("GKEY", bearer, token)
         }
-        Kind::Gjwt { bearer, ttl } => {
+        TokenKind::Gjwt { bearer, ttl } => {
             store::show(pool, bearer.group).await?;
             let (secret, kid) = newest_jwt_secret(pool, &key()?, bearer.group).await?;
             let secret = secret.expose_secret().as_bytes();
             let token = gjwt::mint(bearer.group, &bearer.user, secret, kid.as_deref(), now, until(now, ttl));
             ("GJWT", bearer, token)
         }
-        Kind::Gssnid { bearer, ttl } => {
+        TokenKind::Gssnid { bearer, ttl } => {
             store::show(pool, bearer.group).await?;
             let token = gssnid::mint(&bearer.user, now, Some(bearer.group));
             let parsed = GssnidToken::parse(&token).map_err(|_| {
                 anyhow::anyhow!("--user: a website session's person has no dots and no spaces")
             })?;
-            website_sessions::insert(pool, parsed.sha256(), bearer.group, &bearer.user, ttl).await?;
+            website_sessions::insert(operator, parsed.sha256(), bearer.group, &bearer.user, ttl).await?;
             ("GSSNID", bearer, token)
         }
     };
+    // A website session's row has recorded it already.
+    if kind != "GSSNID" {
+        let issued = json!({"type": kind, "user": bearer.user});
+        operator.record(Some(bearer.group), None, Some(issued)).await?;
+    }
     if bearer.format.json {
         return bearer.format.done(&json!({"type": kind, "token": token}), "");
     }

@@ -1,8 +1,8 @@
-//! `session-invite topology`: declares the queues without a worker, or deletes those of a demo or a test.
+//! `session-invite topology`: declares the queues without a worker, or deletes the queues of a demo or a test.
 
 use crate::{
     config::BrokerArgs,
-    queue::{self, Names},
+    queue::{self, QueueNames},
 };
 
 const EXAMPLES: &str = "\
@@ -10,34 +10,34 @@ Examples:
   As a broker user who may declare queues, for workers whose user may not:
     session-invite topology declare --amqp-url amqp://admin:password@127.0.0.1:5672/%2f
 
-  Away with the queues of a test, and all that is in them:
+  Delete the queues of a test, with all that is in them:
     session-invite topology delete --queue-prefix test";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub struct TopologyArgs {
     #[command(subcommand)]
-    action: Action,
+    command: TopologyCommand,
     #[command(flatten)]
     broker: BrokerArgs,
 }
 
 #[derive(Debug, Clone, Copy, clap::Subcommand)]
-enum Action {
+enum TopologyCommand {
     /// Declare every queue
     Declare,
     /// Delete every queue, with all that is in them
     Delete,
 }
 
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: TopologyArgs) -> anyhow::Result<()> {
     let config = super::broker(&args.broker)?;
-    let names = Names::new(&config.queue_prefix);
-    let connection = queue::connect(&config, "topology").await?;
-    match args.action {
-        Action::Declare => queue::declare(&connection, &names).await?,
-        Action::Delete => queue::delete(&connection, &names).await?,
-    }
-    connection.close(200, "done".into()).await?;
+    let names = QueueNames::new(&config.queue_prefix);
+    let work = async |open: &queue::BrokerConnection| match args.command {
+        TopologyCommand::Declare => queue::declare(&open.connection, &names).await,
+        TopologyCommand::Delete => queue::delete(&open.connection, &names).await,
+    };
+    let (open, ()) = queue::on_answering_node(&config, "topology", work).await?;
+    queue::close_connection(&open.connection).await;
     Ok(())
 }

@@ -1,10 +1,11 @@
-//! The flags, each with its variable, as raw text; `check` turns them into configuration.
+//! The flags, each with its variable, as raw text. `check` turns them into the configuration.
 
 use super::{
-    AgeLimits, BrokerConfig, DatabaseConfig, ProviderConfig, PublicUrl, ReplyToAllow, Sender, WhenUnsure,
-    WorkerConfig, amqp_url, database_url, libpq,
-    read::{self, Faults, given},
-    sender::number_or_name,
+    AgeLimits, BrokerConfig, DatabaseConfig, FromNumber, ProviderConfig, PublicUrl, ReplyToAllow, TracesArgs,
+    WhenUnsure, WorkerConfig, amqp_url, database_url,
+    from_number::number_or_name,
+    libpq,
+    read::{self, Faults, nonempty},
 };
 use crate::masked::debug_shows;
 use crate::seal::SecretsKey;
@@ -85,7 +86,7 @@ pub struct ProviderArgs {
     /// Requests to the provider at a time [default: 256]
     #[arg(long, env = "SMS_CONCURRENCY", hide_env_values = true, value_name = "N")]
     pub sms_concurrency: Option<String>,
-    /// Texts a second from one sender, of all workers together, such as 1 or 0.5; more wait for their turn
+    /// Texts a second from one From number, by all workers together, such as 1 or 0.5; more wait for their turn
     #[arg(long, env = "SMS_PER_SECOND", hide_env_values = true, value_name = "N")]
     pub sms_per_second: Option<String>,
     /// Tries for one text at most [default: 5]
@@ -123,7 +124,7 @@ pub struct WorkerArgs {
     pub provider: ProviderArgs,
     #[command(flatten)]
     pub secrets: SecretsArgs,
-    /// Invites in hand at most; unless it is set, twice SMS_CONCURRENCY where that is more [default: 1000]
+    /// Invites in flight at most; unless it is set, twice SMS_CONCURRENCY where that is more [default: 1000]
     #[arg(long, env = "PREFETCH", hide_env_values = true, value_name = "N", help_heading = "Worker")]
     pub prefetch: Option<String>,
     /// Queues that a reply may go to: names with * for any characters, with commas [default: *]
@@ -144,14 +145,13 @@ pub struct WorkerArgs {
         help_heading = "Worker"
     )]
     pub invite_max_age: Option<String>,
-    /// Refuse an invite without a timestamp, whose age nobody knows [default: false]
+    /// Refuse an invite without a timestamp, as its age is unknown [default: false]
     #[arg(long, env = "INVITE_REQUIRE_TIMESTAMP", hide_env_values = true, value_name = "BOOL", help_heading = "Worker",
           num_args = 0..=1, default_missing_value = "true")]
     pub invite_require_timestamp: Option<String>,
-    /// How long ended sessions are kept, 1 day to 100 years [default: 2y]
-    #[arg(long, env = "RETENTION", hide_env_values = true, value_name = "DURATION", help_heading = "Worker")]
-    pub retention: Option<String>,
-    /// How long a stopping worker finishes what it has in hand [default: 25s]
+    #[command(flatten, next_help_heading = "Worker")]
+    pub retention: RetentionArgs,
+    /// How long a stopping worker may take to finish the invites in flight [default: 25s]
     #[arg(
         long,
         env = "SHUTDOWN_GRACE",
@@ -162,6 +162,15 @@ pub struct WorkerArgs {
     pub shutdown_grace: Option<String>,
     #[command(flatten, next_help_heading = "Worker")]
     pub http: HttpAddrArgs,
+    #[command(flatten)]
+    pub traces: TracesArgs,
+}
+
+#[derive(Args, Clone, Debug, Default)]
+pub struct RetentionArgs {
+    /// How long ended sessions are kept, 1 day to 100 years [default: 2y]
+    #[arg(long, env = "RETENTION", hide_env_values = true, value_name = "DURATION")]
+    pub retention: Option<String>,
 }
 
 #[derive(Args, Clone, Debug, Default)]
@@ -206,26 +215,26 @@ impl BrokerArgs {
     }
 }
 
-/// Warns of parameters of a URL that other clients obey, and this program does not. It warns once in a process: `doctor`
-/// reads each URL several times.
+/// Warns of URL parameters that other clients use, and this program ignores. It warns once in a process, because `doctor` reads
+/// each URL several times.
 fn warn_of_ignored(variable: &str, names: &[&str], warned: &Once) {
     if !names.is_empty() {
         let names = names.join(", ");
         warned.call_once(|| {
-            tracing::warn!(variable, parameters = names, "parameters of the URL are not obeyed");
+            tracing::warn!(variable, parameters = names, "parameters of the URL are ignored");
         });
     }
 }
 
 impl SecretsArgs {
-    /// The key alone, for one command.
+    /// The key, for a command that needs no other setting.
     pub fn key(&self) -> Result<SecretsKey, Faults> {
         let mut faults = Faults::default();
         let key = self.check_key(&mut faults);
         faults.finish(key)
     }
 
-    /// Where links lead, for a command that only writes templates.
+    /// The public URL, for a command that only writes templates.
     pub fn public_url(&self) -> Result<PublicUrl, Faults> {
         let mut faults = Faults::default();
         let url = self.check_public_url(&mut faults, None);
@@ -238,18 +247,21 @@ impl SecretsArgs {
         faults.read("SECRETS_KEY", Some(&key), "", SecretsKey::parse)
     }
 
-    /// Where links lead. `required_because` says who needs it, when it may not be left out.
+    /// The public URL. `required_because` is the reason for the fault when it must be set and is not.
     pub(super) fn check_public_url(
         &self,
         faults: &mut Faults,
         required_because: Option<&str>,
     ) -> Option<PublicUrl> {
-        match (given(self.public_url.as_ref()), required_because) {
+        match (nonempty(self.public_url.as_ref()), required_because) {
             (Some(_), _) => {
                 let base = faults.read("PUBLIC_URL", self.public_url.as_ref(), "", read::base_url)?;
                 Some(PublicUrl { base, callbacks: true })
             }
-            (None, None) => Some(PublicUrl { base: LOOPBACK_PUBLIC_URL.to_owned(), callbacks: false }),
+            (None, None) => {
+                faults.note_default("PUBLIC_URL", LOOPBACK_PUBLIC_URL);
+                Some(PublicUrl { base: LOOPBACK_PUBLIC_URL.to_owned(), callbacks: false })
+            }
             (None, Some(because)) => {
                 faults.add("PUBLIC_URL", format_args!("is not set; {because}"));
                 None
@@ -259,16 +271,17 @@ impl SecretsArgs {
 }
 
 impl ProviderArgs {
-    /// The account that requests are made with: its own token, or an API key.
+    /// The account's id, and the user and password of its requests: the account's token, or an API key.
     fn check_login(&self, faults: &mut Faults) -> Option<(String, String, SecretString)> {
         let hint = "the account's id at the provider, AC…";
         let account = faults.required("TWILIO_ACCOUNT_SID", self.twilio_account_sid.as_ref(), hint);
         if account.as_deref().is_some_and(|sid| !sid.bytes().all(|b| b.is_ascii_alphanumeric())) {
             faults.add("TWILIO_ACCOUNT_SID", "must be letters and digits only, such as AC…");
         }
-        let key = given(self.twilio_api_key.as_ref());
-        let secret = given(self.twilio_api_secret.as_ref());
-        let (user, password) = match (key, secret, given(self.twilio_auth_token.as_ref())) {
+        let key = faults.secret("TWILIO_API_KEY", self.twilio_api_key.as_ref());
+        let secret = faults.secret("TWILIO_API_SECRET", self.twilio_api_secret.as_ref());
+        let token = faults.secret("TWILIO_AUTH_TOKEN", self.twilio_auth_token.as_ref());
+        let (user, password) = match (key?, secret?, token?) {
             (Some(key), Some(secret), _) => (Some(key.to_owned()), secret.to_owned()),
             (None, None, Some(token)) => (account.clone(), token.to_owned()),
             (None, None, None) => {
@@ -283,14 +296,14 @@ impl ProviderArgs {
         Some((account?, user?, password.into()))
     }
 
-    fn check_sender(&self, faults: &mut Faults) -> Option<Sender> {
-        let service = given(self.sms_messaging_service_sid.as_ref());
-        match (given(self.sms_from.as_ref()), service) {
+    fn check_from_number(&self, faults: &mut Faults) -> Option<FromNumber> {
+        let service = nonempty(self.sms_messaging_service_sid.as_ref());
+        match (nonempty(self.sms_from.as_ref()), service) {
             (Some(_), None) => {
-                faults.read("SMS_FROM", self.sms_from.as_ref(), "", number_or_name).map(Sender::Number)
+                faults.read("SMS_FROM", self.sms_from.as_ref(), "", number_or_name).map(FromNumber::Number)
             }
             (None, Some(sid)) if sid.starts_with("MG") && sid.bytes().all(|b| b.is_ascii_alphanumeric()) => {
-                Some(Sender::MessagingService(sid.to_owned()))
+                Some(FromNumber::MessagingService(sid.to_owned()))
             }
             (None, Some(_)) => {
                 faults.add("SMS_MESSAGING_SERVICE_SID", "must be MG and letters and digits");
@@ -311,13 +324,13 @@ impl ProviderArgs {
         let base_url =
             faults.read("SMS_BASE_URL", self.sms_base_url.as_ref(), "https://api.twilio.com", read::base_url);
         let login = self.check_login(faults);
-        let sender = self.check_sender(faults);
+        let from_number = self.check_from_number(faults);
         let seconds = Duration::from_secs;
         let timeout_within = read::duration_within(Duration::from_millis(100), seconds(300));
         let timeout = faults.read("SMS_TIMEOUT", self.sms_timeout.as_ref(), "10s", timeout_within);
         let concurrency =
             faults.read("SMS_CONCURRENCY", self.sms_concurrency.as_ref(), "256", read::whole(1, 65_535));
-        let per_second = given(self.sms_per_second.as_ref()).map(|rate| {
+        let per_second = nonempty(self.sms_per_second.as_ref()).map(|rate| {
             faults.read("SMS_PER_SECOND", Some(&rate.to_owned()), "", read::decimal(0.001, 10_000.0))
         });
         let attempts =
@@ -331,7 +344,7 @@ impl ProviderArgs {
             account_sid,
             user,
             password,
-            sender: sender?,
+            from_number: from_number?,
             timeout: timeout?,
             concurrency: usize::try_from(concurrency?).ok()?,
             per_second: match per_second {
@@ -345,16 +358,23 @@ impl ProviderArgs {
     }
 }
 
+impl RetentionArgs {
+    pub fn check(&self, faults: &mut Faults) -> Option<Duration> {
+        let within = read::duration_within(DAY, 36_525 * DAY);
+        faults.read("RETENTION", self.retention.as_ref(), "2y", within)
+    }
+}
+
 impl HttpAddrArgs {
     pub(super) fn check(&self, faults: &mut Faults) -> Option<SocketAddr> {
         faults.read("HTTP_ADDR", self.http_addr.as_ref(), "127.0.0.1:9464", address("9464"))
     }
 
     pub fn is_given(&self) -> bool {
-        given(self.http_addr.as_ref()).is_some()
+        nonempty(self.http_addr.as_ref()).is_some()
     }
 
-    /// The address alone, for whoever asks a worker.
+    /// The address, for a command that queries a worker.
     pub fn read(&self) -> Result<SocketAddr, Faults> {
         let mut faults = Faults::default();
         let addr = self.check(&mut faults);
@@ -370,15 +390,15 @@ impl WorkerArgs {
         faults.finish(config)
     }
 
-    fn read(&self, faults: &mut Faults) -> Option<WorkerConfig> {
+    pub(super) fn read(&self, faults: &mut Faults) -> Option<WorkerConfig> {
         let database = self.database.check(faults);
         let broker = self.broker.check(faults);
         let allow = faults.read("REPLY_TO_ALLOW", self.reply_to_allow.as_ref(), "*", ReplyToAllow::parse);
         let provider = self.provider.check(faults);
         let enough = prefetch_for(provider.as_ref().map_or(0, |provider| provider.concurrency)).to_string();
         let prefetch = faults.read("PREFETCH", self.prefetch.as_ref(), &enough, read::whole(1, 65_535));
-        // By the URL alone: whatever else is wrong with the provider, this fault is listed with it.
-        let local = given(self.provider.sms_base_url.as_ref()).is_some_and(is_loopback);
+        // By the URL alone, so that this fault is listed together with any others of the provider.
+        let local = nonempty(self.provider.sms_base_url.as_ref()).is_some_and(is_loopback);
         let because =
             "links and callbacks lead there; it may be left out only when SMS_BASE_URL is on loopback";
         let public_url = self.secrets.check_public_url(faults, (!local).then_some(because));
@@ -386,12 +406,12 @@ impl WorkerArgs {
         let max_age = faults.read("INVITE_MAX_AGE", self.invite_max_age.as_ref(), "10m", age_within);
         let require = self.invite_require_timestamp.as_ref();
         let require_timestamp = faults.read("INVITE_REQUIRE_TIMESTAMP", require, "false", read::truth);
-        let retention_within = read::duration_within(DAY, 36_525 * DAY);
-        let retention = faults.read("RETENTION", self.retention.as_ref(), "2y", retention_within);
+        let retention = self.retention.check(faults);
         let grace_within = read::duration_within(Duration::ZERO, Duration::from_hours(1));
         let grace = faults.read("SHUTDOWN_GRACE", self.shutdown_grace.as_ref(), "25s", grace_within);
         let secrets_key = self.secrets.check_key(faults);
         let http_addr = self.http.check(faults);
+        let traces = self.traces.check(faults);
         Some(WorkerConfig {
             database: database?,
             broker: broker?,
@@ -404,13 +424,15 @@ impl WorkerArgs {
             secrets_key: secrets_key?,
             public_url: public_url?,
             http_addr: http_addr?,
+            traces: traces?,
         })
     }
 }
 
-/// Twice the places at the provider: while one half of the messages is there, the other is on its way to it or from it.
-fn prefetch_for(places: usize) -> usize {
-    (2 * places).clamp(1_000, 65_535)
+/// Twice the number of requests to the provider: while one half of the messages waits there, the other half is before or
+/// after that step.
+fn prefetch_for(concurrency: usize) -> usize {
+    (2 * concurrency).clamp(1_000, 65_535)
 }
 
 fn queue_prefix(text: &str) -> Result<String, String> {
@@ -425,16 +447,11 @@ fn queue_prefix(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn when_unsure(text: &str) -> Result<WhenUnsure, String> {
-    match text {
-        "look" => Ok(WhenUnsure::Look),
-        "fail" => Ok(WhenUnsure::Fail),
-        "resend" => Ok(WhenUnsure::Resend),
-        _ => Err("must be look, fail or resend".to_owned()),
-    }
+fn when_unsure(text: &str) -> Result<WhenUnsure, &'static str> {
+    text.parse().map_err(|_| "must be look, fail or resend")
 }
 
-/// An address to listen on; `port` is the usual one.
+/// An address to listen on; `port` is the default one, for the error.
 pub(super) fn address(port: &str) -> impl Fn(&str) -> Result<SocketAddr, String> {
     move |text| {
         let wrong = |_| format!("must be an address and a port, such as 127.0.0.1:{port}");

@@ -1,11 +1,12 @@
-//! `DATABASE_URL`, as libpq reads it (<https://www.postgresql.org/docs/current/libpq-connect.html>), to sqlx's options.
+//! `DATABASE_URL`, read as libpq reads it (<https://www.postgresql.org/docs/current/libpq-connect.html>), and turned into
+//! sqlx's options.
 //!
-//! By sqlx's setters only: its own parser logs a parameter that it does not know with its value, hands IPv6 addresses on
-//! with their brackets, and takes one host.
+//! sqlx's own parser is not used: it logs an unknown parameter with its value, keeps the brackets of IPv6 addresses, and
+//! takes one host only.
 
 use super::{
     pgpass::{self, Login},
-    service_url::{Host, Parameter, Service, ServiceUrl},
+    service_url::{Host, Parameter, Service, ServiceUrl, repeated_host},
 };
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
@@ -16,11 +17,13 @@ const DATABASE: Service = Service {
     several: "write several hosts in one URL: postgres://user:password@h1:5432,h2:5432/database",
 };
 
-/// How long one node may take to answer, where `connect_timeout` does not say.
+/// How long one node may take to answer, when `connect_timeout` is not set.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same where there are other nodes to try.
+const CONNECT_TIMEOUT_OF_SEVERAL: Duration = Duration::from_secs(3);
 
-/// The parameters that are obeyed, and libpq's variable that stands in for each where the URL does not say.
-pub(super) const OBEYED: [(&str, &str); 16] = [
+/// The parameters that are used, and libpq's variable for each, which counts when the URL leaves the parameter out.
+pub(super) const SUPPORTED: [(&str, &str); 16] = [
     ("host", "PGHOST"),
     ("hostaddr", "PGHOSTADDR"),
     ("port", "PGPORT"),
@@ -36,11 +39,11 @@ pub(super) const OBEYED: [(&str, &str); 16] = [
     ("options", "PGOPTIONS"),
     ("connect_timeout", "PGCONNECT_TIMEOUT"),
     ("target_session_attrs", "PGTARGETSESSIONATTRS"),
-    // sqlx's own: how many prepared statements a connection keeps; 0 behind a pooler that cannot take them.
+    // sqlx's own: how many prepared statements a connection keeps; 0 for a pooler without support for them.
     ("statement-cache-capacity", ""),
 ];
 
-/// Other ways to write those, which sqlx and JDBC's users know.
+/// Other names of those, from sqlx and JDBC.
 const ALIASES: [(&str, &str); 6] = [
     ("ssl-mode", "sslmode"),
     ("ssl-root-cert", "sslrootcert"),
@@ -50,7 +53,7 @@ const ALIASES: [(&str, &str); 6] = [
     ("statement_cache_capacity", "statement-cache-capacity"),
 ];
 
-/// The rest of libpq's: taken, and named in a warning.
+/// The rest of libpq's parameters: accepted, ignored, and named in a warning.
 const IGNORED: [&str; 39] = [
     "authtype",
     "channel_binding",
@@ -110,13 +113,13 @@ pub struct DatabaseAddress {
     pub target: TargetNode,
     /// For one node.
     pub connect_timeout: Duration,
-    /// The server's settings from `options`: last, as they win over ours.
+    /// The server's settings from `options`, which win over ours.
     pub settings: Vec<(String, String)>,
-    /// The variable that those are from.
+    /// The variable that they are from.
     pub settings_from: &'static str,
 }
 
-/// Without the password, which sqlx's own would show.
+/// Without the password, which sqlx's own `Debug` would show.
 impl fmt::Debug for DatabaseAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nodes: Vec<_> =
@@ -129,27 +132,27 @@ impl fmt::Debug for DatabaseAddress {
     }
 }
 
-/// What is wrong, and in which variable: libpq's stand in for what the URL leaves out.
+/// A fault, with its variable: `DATABASE_URL`, or the one of libpq's that gave the value.
 #[derive(Debug, thiserror::Error)]
 #[error("{variable}: {what}")]
-pub(super) struct Fault {
+pub(super) struct UrlFault {
     pub variable: &'static str,
     pub what: String,
 }
 
-impl From<String> for Fault {
+impl From<String> for UrlFault {
     fn from(what: String) -> Self {
         Self { variable: "DATABASE_URL", what }
     }
 }
 
-/// The address, and the names of the parameters that it does not obey.
+/// The address, and the names of the parameters that are ignored.
 pub(super) fn parse(
     text: &str,
     environment: impl Fn(&str) -> Option<OsString>,
-) -> Result<(DatabaseAddress, Vec<&'static str>), Fault> {
+) -> Result<(DatabaseAddress, Vec<&'static str>), UrlFault> {
     let url = ServiceUrl::parse(text, &DATABASE)?;
-    let mut given = Given::read(&url.parameters)?;
+    let mut parameters = ConnectionParameters::read(&url.parameters)?;
     let from_url = [
         ("user", url.user.clone()),
         ("password", url.password.as_ref().map(|password| password.expose_secret().to_owned())),
@@ -157,70 +160,70 @@ pub(super) fn parse(
     ];
     for (name, value) in from_url {
         if let Some(value) = value {
-            given.values.entry(name).or_insert(value);
+            parameters.values.entry(name).or_insert(value);
         }
     }
-    given.fill_in(&url, environment)?;
-    let address = given.address(&url)?;
-    Ok((address, given.ignored))
+    parameters.fill_in(&url, environment)?;
+    let address = parameters.address(&url)?;
+    Ok((address, parameters.ignored))
 }
 
-/// The parameters by libpq's names.
-struct Given {
+/// The parameters, by libpq's names.
+struct ConnectionParameters {
     values: HashMap<&'static str, String>,
-    /// The variables that some of them are from.
+    /// The variable that a value is from, for those that are not from the URL.
     origins: HashMap<&'static str, &'static str>,
     /// sqlx's `options[name]=value`.
     options: Vec<(String, String)>,
     ignored: Vec<&'static str>,
 }
 
-impl Given {
-    fn read(parameters: &[Parameter]) -> Result<Self, String> {
-        let mut given = Self {
+impl ConnectionParameters {
+    fn read(given: &[Parameter]) -> Result<Self, String> {
+        let mut parameters = Self {
             values: HashMap::new(),
             origins: HashMap::new(),
             options: Vec::new(),
             ignored: Vec::new(),
         };
-        for parameter in parameters {
+        for parameter in given {
             let name = parameter.name.as_str();
             let alias = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| *name);
             let option = name.strip_prefix("options[").and_then(|rest| rest.strip_suffix(']'));
-            if let Some((name, _)) = OBEYED.iter().find(|(obeyed, _)| *obeyed == alias) {
-                given.values.insert(name, parameter.value.clone());
+            if let Some((name, _)) = SUPPORTED.iter().find(|(supported, _)| *supported == alias) {
+                parameters.values.insert(name, parameter.value.clone());
             } else if let Some(option) = option {
-                given.options.push((option.to_owned(), parameter.value.clone()));
+                parameters.options.push((option.to_owned(), parameter.value.clone()));
             } else if name == "ssl" && parameter.value == "true" {
-                given.values.insert("sslmode", "require".to_owned());
+                parameters.values.insert("sslmode", "require".to_owned());
             } else if let Some(name) = IGNORED.iter().find(|ignored| **ignored == name) {
-                if !given.ignored.contains(name) {
-                    given.ignored.push(name);
+                if !parameters.ignored.contains(name) {
+                    parameters.ignored.push(name);
                 }
             } else {
                 return Err(parameter.unknown());
             }
         }
-        given.values.retain(|_, value| !value.is_empty());
-        let target = given.values.get("target_session_attrs").map(String::as_str);
+        parameters.values.retain(|_, value| !value.is_empty());
+        let target = parameters.values.get("target_session_attrs").map(String::as_str);
         if !matches!(target, None | Some("read-write" | "any")) {
-            given.values.remove("target_session_attrs");
-            given.ignored.push("target_session_attrs");
+            parameters.values.remove("target_session_attrs");
+            parameters.ignored.push("target_session_attrs");
         }
-        Ok(given)
+        Ok(parameters)
     }
 
-    /// What the URL leaves out is libpq's variables' to say, as with `psql`.
+    /// Takes what the URL leaves out from libpq's variables, as `psql` does.
     fn fill_in(
         &mut self,
         url: &ServiceUrl,
         environment: impl Fn(&str) -> Option<OsString>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), UrlFault> {
         let hosts_are_given = url.hosts.iter().any(|host| !host.name.is_empty())
             || self.values.contains_key("host")
             || self.values.contains_key("hostaddr");
         let ports_are_given = url.hosts.iter().all(|host| host.port.is_some());
-        for (name, variable) in OBEYED.into_iter().filter(|(_, variable)| !variable.is_empty()) {
+        for (name, variable) in SUPPORTED.into_iter().filter(|(_, variable)| !variable.is_empty()) {
             let is_host = matches!(name, "host" | "hostaddr");
             if self.values.contains_key(name)
                 || (is_host && hosts_are_given)
@@ -231,18 +234,18 @@ impl Given {
             }
             if let Some(value) = environment(variable).filter(|value| !value.is_empty()) {
                 let Ok(value) = value.into_string() else {
-                    return Err(Fault { variable, what: "is not UTF-8 text".to_owned() });
+                    return Err(UrlFault { variable, what: "is not UTF-8 text".to_owned() });
                 };
                 if name != "password" && value.contains("://") {
-                    // It would be shown as a name, and may hold a password.
-                    let what = "holds a URL; set DATABASE_URL to that".to_owned();
-                    return Err(Fault { variable, what });
+                    // The value would be shown as a name, and it may hold a password.
+                    let what = "holds a URL; put that into DATABASE_URL".to_owned();
+                    return Err(UrlFault { variable, what });
                 }
                 self.values.insert(name, value);
                 self.origins.insert(name, variable);
             }
         }
-        // Of the variable's values, those that are not ours to obey mean nothing.
+        // Other values of the variable are ignored.
         if !matches!(self.get("target_session_attrs"), None | Some("read-write" | "any")) {
             self.values.remove("target_session_attrs");
         }
@@ -253,10 +256,10 @@ impl Given {
         Ok(())
     }
 
-    /// The error for a value, in the name of where it is from.
-    fn wrong(&self, name: &str, what: impl fmt::Display) -> Fault {
+    /// The fault of a value, with the variable that it is from.
+    fn wrong(&self, name: &str, what: impl fmt::Display) -> UrlFault {
         match self.origins.get(name) {
-            Some(variable) => Fault { variable, what: what.to_string() },
+            Some(variable) => UrlFault { variable, what: what.to_string() },
             None => format!("has a wrong {name}: it {what}").into(),
         }
     }
@@ -265,29 +268,33 @@ impl Given {
         self.values.get(name).map(String::as_str)
     }
 
-    fn address(&self, url: &ServiceUrl) -> Result<DatabaseAddress, Fault> {
+    fn address(&self, url: &ServiceUrl) -> Result<DatabaseAddress, UrlFault> {
         let hosts = self.hosts(url)?;
         let target = match (self.get("target_session_attrs"), hosts.len()) {
             (Some("read-write"), _) | (None, 2..) => TargetNode::Writes,
             _ => TargetNode::Any,
         };
         let connect_timeout = match self.get("connect_timeout").map(str::parse::<i32>) {
+            None | Some(Ok(..=0)) if hosts.len() > 1 => CONNECT_TIMEOUT_OF_SEVERAL,
             None | Some(Ok(..=0)) => CONNECT_TIMEOUT,
             Some(Ok(seconds)) => Duration::from_secs(u64::from(seconds.unsigned_abs()).clamp(1, 600)),
-            Some(Err(_)) => return Err(self.wrong("connect_timeout", "is no number of seconds")),
+            Some(Err(_)) => return Err(self.wrong("connect_timeout", "is not a number of seconds")),
         };
         let common = self.common()?;
-        let nodes = hosts.iter().map(|host| self.node(common.clone(), host)).collect();
+        let nodes: Vec<_> = hosts.iter().map(|host| self.node(common.clone(), host)).collect();
+        if let Some(twice) = repeated_host(nodes.iter().map(|node| (node.get_host(), node.get_port()))) {
+            return Err(self.wrong_hosts(format_args!("names the host {twice} twice")));
+        }
         let settings = self.get("options").map_or(Some(Vec::new()), server_settings);
-        let form = "is not of the form -c name=value or --name=value";
+        let form = "does not have the form -c name=value or --name=value";
         let mut settings = settings.ok_or_else(|| self.wrong("options", form))?;
         settings.extend(self.options.iter().cloned());
         let settings_from = self.origins.get("options").copied().unwrap_or("DATABASE_URL");
         Ok(DatabaseAddress { nodes, target, connect_timeout, settings, settings_from })
     }
 
-    /// The hosts with their ports: by `hostaddr`, else `host`, else as they stand in the URL.
-    fn hosts(&self, url: &ServiceUrl) -> Result<Vec<(String, u16)>, Fault> {
+    /// The hosts with their ports: from `hostaddr`, else from `host`, else from the URL.
+    fn hosts(&self, url: &ServiceUrl) -> Result<Vec<(String, u16)>, UrlFault> {
         let named = self.get("hostaddr").or(self.get("host")).map(|names| {
             let whole = |name: &str| name.trim_start_matches('[').trim_end_matches(']').to_owned();
             names.split(',').map(whole).collect::<Vec<_>>()
@@ -295,7 +302,7 @@ impl Given {
         let names = named.unwrap_or_else(|| url.hosts.iter().map(|host| host.name.clone()).collect());
         let ports = match self.get("port") {
             Some(ports) => {
-                let wrong = |_| self.wrong("port", "is no number from 1 to 65535");
+                let wrong = |_| self.wrong("port", "is not a number from 1 to 65535");
                 ports
                     .split(',')
                     .map(|port| Host::port(port).map(Some).map_err(wrong))
@@ -303,7 +310,7 @@ impl Given {
             }
             None => Vec::new(),
         };
-        // A port in the URL is one that was said; one of the variable's is for what was not.
+        // A port in the URL wins; the parameter or variable is for hosts without one.
         let own: Vec<_> = url.hosts.iter().map(|host| host.port).collect();
         let port = |index: usize| {
             let of = |list: &[Option<u16>]| match list {
@@ -314,24 +321,38 @@ impl Given {
         };
         let differs = |count| count > 1 && count != names.len();
         if differs(ports.len()) {
-            return Err(self.wrong("port", "names another number of ports than there are hosts"));
+            return Err(self.wrong("port", "has another number of ports than there are hosts"));
         }
         if differs(own.len()) {
-            return Err("names another number of ports than of hosts".to_owned().into());
+            return Err("has another number of ports than of hosts".to_owned().into());
+        }
+        // An empty host alone is the server of this machine. In a list it is most likely a comma too many.
+        if names.len() > 1 && names.iter().any(String::is_empty) {
+            let beside = names.iter().find(|name| !name.is_empty());
+            let beside = beside.map(|name| format!(", beside {name}")).unwrap_or_default();
+            return Err(
+                self.wrong_hosts(format_args!("has an empty host in its list{beside}; remove the comma"))
+            );
         }
         Ok(names.into_iter().enumerate().map(|(index, name)| (name, port(index))).collect())
     }
 
+    /// The fault of the list of hosts, with the variable that it is from.
+    fn wrong_hosts(&self, what: impl fmt::Display) -> UrlFault {
+        let variable = ["hostaddr", "host"].into_iter().find_map(|name| self.origins.get(name).copied());
+        UrlFault { variable: variable.unwrap_or("DATABASE_URL"), what: what.to_string() }
+    }
+
     /// What all nodes have in common.
-    fn common(&self) -> Result<PgConnectOptions, Fault> {
+    fn common(&self) -> Result<PgConnectOptions, UrlFault> {
         let root = self.get("sslrootcert");
         let mode = match (self.get("sslmode"), root) {
             (None, Some("system")) => PgSslMode::VerifyFull,
             (None, _) => PgSslMode::Prefer,
-            // With a root certificate, libpq looks at the server's: as it was before there were the two words for it.
+            // With a root certificate, libpq verifies the server's: older releases had no `verify-ca`.
             (Some("require"), Some(_)) => PgSslMode::VerifyCa,
             (Some(mode), _) => mode.parse().map_err(|_| {
-                self.wrong("sslmode", "is none of disable, allow, prefer, require, verify-ca and verify-full")
+                self.wrong("sslmode", "must be disable, allow, prefer, require, verify-ca or verify-full")
             })?,
         };
         let mut options = self.certificates(PgConnectOptions::new_without_pgpass().ssl_mode(mode))?;
@@ -345,20 +366,20 @@ impl Given {
             options = options.application_name(name);
         }
         if let Some(capacity) = self.get("statement-cache-capacity") {
-            let wrong = |_| self.wrong("statement-cache-capacity", "is no number");
+            let wrong = |_| self.wrong("statement-cache-capacity", "is not a number");
             options = options.statement_cache_capacity(capacity.parse().map_err(wrong)?);
         }
         Ok(options)
     }
 
-    /// With the files that TLS needs in this mode.
-    fn certificates(&self, mut options: PgConnectOptions) -> Result<PgConnectOptions, Fault> {
+    /// Adds the files that TLS needs in this mode.
+    fn certificates(&self, mut options: PgConnectOptions) -> Result<PgConnectOptions, UrlFault> {
         let mode = options.get_ssl_mode();
         if matches!(mode, PgSslMode::Disable | PgSslMode::Allow) {
             return Ok(options);
         }
         let verifies = matches!(mode, PgSslMode::VerifyCa | PgSslMode::VerifyFull);
-        // One that is not asked for in the URL, and not needed, need not be there, as for libpq.
+        // A file that only the variable names need not exist when nothing is verified, as with libpq.
         let wanted = verifies || !self.origins.contains_key("sslrootcert");
         if wanted && self.get("sslrootcert").is_some_and(|file| file != "system") {
             options = options.ssl_root_cert(self.file("sslrootcert")?);
@@ -367,16 +388,14 @@ impl Given {
             (Some(_), Some(_)) => {
                 Ok(options.ssl_client_cert(self.file("sslcert")?).ssl_client_key(self.file("sslkey")?))
             }
-            (Some(_), None) => Err(self.wrong("sslcert", "goes together with a key, and there is none")),
-            (None, Some(_)) => {
-                Err(self.wrong("sslkey", "goes together with a certificate, and there is none"))
-            }
+            (Some(_), None) => Err(self.wrong("sslcert", "needs sslkey too, which is missing")),
+            (None, Some(_)) => Err(self.wrong("sslkey", "needs sslcert too, which is missing")),
             (None, None) => Ok(options),
         }
     }
 
-    /// The file that the parameter names, if it can be read now: sqlx would try it again and again.
-    fn file(&self, name: &str) -> Result<&str, Fault> {
+    /// The file that the parameter names, if it can be read now: sqlx would retry for ever.
+    fn file(&self, name: &str) -> Result<&str, UrlFault> {
         let file = self.get(name).unwrap_or_default();
         match std::fs::read(file) {
             Ok(_) => Ok(file),
@@ -404,7 +423,7 @@ impl Given {
     }
 }
 
-/// Where a server of this machine listens: the folder of its socket, where there is one.
+/// Where a server on this machine listens: the folder of its socket, or localhost.
 fn server_of_this_machine(port: u16) -> &'static str {
     let folders = ["/var/run/postgresql", "/tmp"];
     let has_socket = |folder: &&str| Path::new(folder).join(format!(".s.PGSQL.{port}")).exists();
@@ -428,7 +447,7 @@ fn server_settings(text: &str) -> Option<Vec<(String, String)>> {
     Some(settings)
 }
 
-/// Parted by white space, where a backslash takes the next character's meaning.
+/// The words between white space; a backslash escapes the next character.
 fn words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;

@@ -1,19 +1,20 @@
-//! The `.env` file of the working directory, and of no other: one `NAME=value` a line.
+//! The `.env` file of the working directory, and of no other folder: lines of `NAME=value`.
 //!
-//! A value is literal: a `$` in it is a character like any other, and no other variable's value is put in. So a token of
-//! any characters can stand there. No error shows any of the file but a variable's name.
+//! A value is literal: `$` has no meaning, so that a token may have any characters. An error shows a variable's name, and
+//! nothing else of the file.
 
 use std::{fmt, fs::File, io, io::Read as _, os::unix::fs::PermissionsExt as _};
 
-/// Where it is read.
 const FILE: &str = ".env";
 
-/// What was found in the file.
+/// The variables of the file.
 #[derive(Default)]
-pub struct DotEnv {
-    /// Of two values of one variable the last one counts, as with a shell and with Docker Compose.
+pub(crate) struct DotEnv {
+    /// The last value of a variable counts, as with a shell and with Docker Compose.
     variables: Vec<(String, String)>,
-    /// Whether everybody on the machine may read it.
+    /// Variables that the environment did not have.
+    applied: Vec<String>,
+    /// Whether every user of the machine may read the file.
     pub is_public: bool,
 }
 
@@ -21,22 +22,22 @@ pub struct DotEnv {
 impl fmt::Debug for DotEnv {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.variables.iter().map(|(name, _)| name).collect();
-        f.debug_struct("DotEnv").field("names", &names).field("is_public", &self.is_public).finish()
+        f.debug_struct("DotEnv").field("names", &names).finish_non_exhaustive()
     }
 }
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum DotEnvError {
+pub(crate) enum DotEnvError {
     #[error("{FILE} cannot be read: {0}")]
     Io(#[from] io::Error),
     #[error("{FILE}, line {line}{}: {fault}", .name.as_ref().map(|name| format!(", {name}")).unwrap_or_default())]
-    Line { line: usize, name: Option<String>, fault: Fault },
+    Line { line: usize, name: Option<String>, fault: LineFault },
 }
 
-/// What is wrong with a line.
+/// The fault of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
+pub(crate) enum LineFault {
     #[error(
         "it must be NAME=value; the name is letters, digits and underscores, with no space before or after the ="
     )]
@@ -45,27 +46,27 @@ pub enum Fault {
     NotUtf8,
     #[error("the value holds white space, a quote or a backslash: put it in single quotes, 'like this'")]
     Unquoted,
-    #[error("the quote is not closed on its line; a value in single quotes is literal and holds none")]
+    #[error(
+        "the quote is not closed on its line; a value in single quotes is literal and has no single quote"
+    )]
     Unclosed,
     #[error(
         "something other than a comment follows the closing quote; in double quotes write \\\" for a quote"
     )]
     Trailing,
-    #[error(
-        "in double quotes only \\\", \\\\ and \\n may follow a backslash; in single quotes all is literal"
-    )]
+    #[error("in double quotes only \\\", \\\\ and \\n are escapes; in single quotes all is literal")]
     Escape,
-    #[error("the value holds a zero byte, which no variable can")]
+    #[error("the value has a zero byte, which no variable can hold")]
     Zero,
 }
 
 impl DotEnv {
-    /// Reads the file; one that is not there is an empty one.
+    /// Reads the file. A missing file counts as empty.
     ///
     /// # Errors
     ///
-    /// The first line that cannot be read: those below it may belong to a value whose quote was forgotten.
-    pub fn read() -> Result<Self, DotEnvError> {
+    /// The first wrong line only: the lines below it may belong to a value whose quote was forgotten.
+    pub(crate) fn read() -> Result<Self, DotEnvError> {
         let mut file = match File::open(FILE) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             opened => opened?,
@@ -74,22 +75,28 @@ impl DotEnv {
         let is_public = metadata.is_file() && metadata.permissions().mode() & 0o004 != 0;
         let mut text = Vec::new();
         file.read_to_end(&mut text)?;
-        Ok(Self { variables: parse(&text)?, is_public })
+        Ok(Self { variables: parse(&text)?, applied: Vec::new(), is_public })
     }
 
-    /// Puts what the environment leaves out into it: the environment wins.
+    /// Sets the variables that the environment does not have.
     ///
     /// To be called before the process has a second thread.
-    pub fn apply(&self) {
+    pub(crate) fn apply(&mut self) {
         let missing: Vec<_> =
             self.variables.iter().filter(|(name, _)| std::env::var_os(name).is_none()).collect();
+        self.applied = missing.iter().map(|(name, _)| name.clone()).collect();
         for (name, value) in missing {
-            #[expect(unsafe_code, reason = "the libraries that read variables know no other place for them")]
-            // SAFETY: no other thread is there yet that could read the environment meanwhile.
+            #[expect(unsafe_code, reason = "libraries read their variables from the environment only")]
+            // SAFETY: there is no second thread yet that could read the environment meanwhile.
             unsafe {
                 std::env::set_var(name, value);
             }
         }
+    }
+
+    /// Whether the variable's value is the file's, and not the environment's.
+    pub(crate) fn gives(&self, name: &str) -> bool {
+        self.applied.iter().any(|applied| applied == name)
     }
 }
 
@@ -108,20 +115,20 @@ fn parse(text: &[u8]) -> Result<Vec<Variable>, DotEnvError> {
     Ok(variables)
 }
 
-/// A line's variable, if it has one.
-fn variable(line: &[u8]) -> Result<Option<Variable>, (Option<String>, Fault)> {
+/// The variable of a line; `None` for an empty line and a comment.
+fn variable(line: &[u8]) -> Result<Option<Variable>, (Option<String>, LineFault)> {
     let start = line.trim_ascii_start();
     if start.is_empty() || start.starts_with(b"#") {
         return Ok(None);
     }
-    let (name, text) = name(start).ok_or_else(|| (spaced_name(start), Fault::NotAnAssignment))?;
-    match std::str::from_utf8(text).map_err(|_| Fault::NotUtf8).and_then(value) {
+    let (name, text) = name(start).ok_or_else(|| (spaced_name(start), LineFault::NotAnAssignment))?;
+    match std::str::from_utf8(text).map_err(|_| LineFault::NotUtf8).and_then(value) {
         Ok(value) => Ok(Some((name, value))),
         Err(fault) => Err((Some(name), fault)),
     }
 }
 
-/// The name before the `=`, and what follows that.
+/// The name before the `=`, and the text after it.
 fn name(line: &[u8]) -> Option<(String, &[u8])> {
     let exported =
         line.strip_prefix(b"export").filter(|rest| rest.starts_with(b" ") || rest.starts_with(b"\t"));
@@ -134,19 +141,19 @@ fn name(line: &[u8]) -> Option<(String, &[u8])> {
     is_name.then(|| (name.to_owned(), &value[1..]))
 }
 
-/// The name of a line whose only fault may be a space beside its `=`.
+/// The name of a line that has a space before its `=`.
 fn spaced_name(line: &[u8]) -> Option<String> {
     let at = line.iter().position(|byte| *byte == b'=')?;
     let joined = [line[..at].trim_ascii_end(), b"="].concat();
     name(&joined).map(|(name, _)| name)
 }
 
-fn value(text: &str) -> Result<String, Fault> {
+fn value(text: &str) -> Result<String, LineFault> {
     if text.contains('\0') {
-        return Err(Fault::Zero);
+        return Err(LineFault::Zero);
     }
     if let Some(quoted) = text.strip_prefix('\'') {
-        let (value, rest) = quoted.split_once('\'').ok_or(Fault::Unclosed)?;
+        let (value, rest) = quoted.split_once('\'').ok_or(LineFault::Unclosed)?;
         return ends(rest).map(|()| value.to_owned());
     }
     if let Some(quoted) = text.strip_prefix('"') {
@@ -155,31 +162,31 @@ fn value(text: &str) -> Result<String, Fault> {
     let comment = [" #", "\t#"].into_iter().filter_map(|mark| text.find(mark)).min();
     let value = text[..comment.unwrap_or(text.len())].trim_end();
     let needs_quotes = |c: char| c.is_whitespace() || c.is_control() || "'\"\\‘’“”".contains(c);
-    if value.contains(needs_quotes) { Err(Fault::Unquoted) } else { Ok(value.to_owned()) }
+    if value.contains(needs_quotes) { Err(LineFault::Unquoted) } else { Ok(value.to_owned()) }
 }
 
-/// After its first quote.
-fn double_quoted(text: &str) -> Result<String, Fault> {
+/// The value of a text after its opening quote.
+fn double_quoted(text: &str) -> Result<String, LineFault> {
     let mut value = String::with_capacity(text.len());
     let mut rest = text.chars();
     loop {
-        match rest.next().ok_or(Fault::Unclosed)? {
+        match rest.next().ok_or(LineFault::Unclosed)? {
             '"' => return ends(rest.as_str()).map(|()| value),
-            '\\' => value.push(match rest.next().ok_or(Fault::Unclosed)? {
+            '\\' => value.push(match rest.next().ok_or(LineFault::Unclosed)? {
                 'n' => '\n',
                 same @ ('"' | '\\') => same,
-                _ => return Err(Fault::Escape),
+                _ => return Err(LineFault::Escape),
             }),
             other => value.push(other),
         }
     }
 }
 
-/// Nothing but a comment may follow a closing quote.
-fn ends(rest: &str) -> Result<(), Fault> {
+/// Checks that nothing but a comment follows a closing quote.
+fn ends(rest: &str) -> Result<(), LineFault> {
     let comment = rest.trim_start();
     let is_comment = comment.starts_with('#') && comment.len() < rest.len();
-    if comment.is_empty() || is_comment { Ok(()) } else { Err(Fault::Trailing) }
+    if comment.is_empty() || is_comment { Ok(()) } else { Err(LineFault::Trailing) }
 }
 
 #[cfg(test)]
@@ -187,12 +194,12 @@ mod tests {
     use super::*;
     use proptest::{prop_assert, prop_assert_eq, proptest};
 
-    fn one(line: &str) -> Result<String, (Option<String>, Fault)> {
+    fn one(line: &str) -> Result<String, (Option<String>, LineFault)> {
         variable(line.as_bytes()).map(|found| found.expect("a variable").1)
     }
 
     #[test]
-    fn a_value_is_literal_whatever_it_holds() {
+    fn a_value_is_literal() {
         let cases = [
             ("A=b", "b"),
             ("A=", ""),
@@ -227,34 +234,34 @@ mod tests {
     #[test]
     fn any_other_line_is_an_error_that_names_the_variable() {
         let cases = [
-            ("A=b c", Some("A"), Fault::Unquoted),
-            ("A= b", Some("A"), Fault::Unquoted),
-            ("A=b'c", Some("A"), Fault::Unquoted),
-            ("A=b\\c", Some("A"), Fault::Unquoted),
-            ("A=“b”", Some("A"), Fault::Unquoted),
-            ("A=b\u{a0}c", Some("A"), Fault::Unquoted),
-            ("export A='b", Some("A"), Fault::Unclosed),
-            ("A=\"b", Some("A"), Fault::Unclosed),
-            ("A=\"b\\\"", Some("A"), Fault::Unclosed),
-            ("A='b'c", Some("A"), Fault::Trailing),
-            ("A='b'#c", Some("A"), Fault::Trailing),
-            ("A='it''s'", Some("A"), Fault::Trailing),
-            ("A=\"\\t\"", Some("A"), Fault::Escape),
-            ("A=\"\\$b\"", Some("A"), Fault::Escape),
-            ("A=b\0", Some("A"), Fault::Zero),
-            ("A =b", Some("A"), Fault::NotAnAssignment),
-            ("A", None, Fault::NotAnAssignment),
-            ("=b", None, Fault::NotAnAssignment),
-            ("1A=b", None, Fault::NotAnAssignment),
-            ("A-B=c", None, Fault::NotAnAssignment),
-            ("export A", None, Fault::NotAnAssignment),
-            ("exports A=b", None, Fault::NotAnAssignment),
-            ("A: b", None, Fault::NotAnAssignment),
+            ("A=b c", Some("A"), LineFault::Unquoted),
+            ("A= b", Some("A"), LineFault::Unquoted),
+            ("A=b'c", Some("A"), LineFault::Unquoted),
+            ("A=b\\c", Some("A"), LineFault::Unquoted),
+            ("A=“b”", Some("A"), LineFault::Unquoted),
+            ("A=b\u{a0}c", Some("A"), LineFault::Unquoted),
+            ("export A='b", Some("A"), LineFault::Unclosed),
+            ("A=\"b", Some("A"), LineFault::Unclosed),
+            ("A=\"b\\\"", Some("A"), LineFault::Unclosed),
+            ("A='b'c", Some("A"), LineFault::Trailing),
+            ("A='b'#c", Some("A"), LineFault::Trailing),
+            ("A='it''s'", Some("A"), LineFault::Trailing),
+            ("A=\"\\t\"", Some("A"), LineFault::Escape),
+            ("A=\"\\$b\"", Some("A"), LineFault::Escape),
+            ("A=b\0", Some("A"), LineFault::Zero),
+            ("A =b", Some("A"), LineFault::NotAnAssignment),
+            ("A", None, LineFault::NotAnAssignment),
+            ("=b", None, LineFault::NotAnAssignment),
+            ("1A=b", None, LineFault::NotAnAssignment),
+            ("A-B=c", None, LineFault::NotAnAssignment),
+            ("export A", None, LineFault::NotAnAssignment),
+            ("exports A=b", None, LineFault::NotAnAssignment),
+            ("A: b", None, LineFault::NotAnAssignment),
         ];
         for (line, name, fault) in cases {
             assert_eq!(one(line), Err((name.map(str::to_owned), fault)), "{line}");
         }
-        assert_eq!(variable(b"A=\xff"), Err((Some("A".to_owned()), Fault::NotUtf8)));
+        assert_eq!(variable(b"A=\xff"), Err((Some("A".to_owned()), LineFault::NotUtf8)));
     }
 
     #[test]
@@ -270,19 +277,20 @@ mod tests {
 
     #[test]
     fn debug_shows_no_value() {
-        let read = DotEnv { variables: vec![("A".to_owned(), "SECRET".to_owned())], is_public: true };
+        let variables = vec![("A".to_owned(), "SECRET".to_owned())];
+        let read = DotEnv { variables, applied: Vec::new(), is_public: true };
         let shown = format!("{read:?}");
         assert!(shown.contains('A') && !shown.contains("SECRET"), "{shown}");
     }
 
     proptest! {
         #[test]
-        fn what_is_in_single_quotes_comes_back(value in "[^'\0\r\n]{0,40}") {
+        fn a_value_in_single_quotes_is_read_unchanged(value in "[^'\0\r\n]{0,40}") {
             prop_assert_eq!(one(&format!("A='{value}'")), Ok(value));
         }
 
         #[test]
-        fn what_is_escaped_in_double_quotes_comes_back(value in "[^\0\r]{0,40}") {
+        fn an_escaped_value_in_double_quotes_is_read_back(value in "[^\0\r]{0,40}") {
             let escaped = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
             prop_assert_eq!(one(&format!("A=\"{escaped}\"")), Ok(value));
         }

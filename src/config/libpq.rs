@@ -1,11 +1,11 @@
-//! libpq's variables, such as `PGHOST`: what `DATABASE_URL` leaves out is theirs to say.
+//! libpq's variables, such as `PGHOST`, which give the values that `DATABASE_URL` leaves out.
 //!
-//! sqlx reads some of them itself, empty and beside the URL's own, and has no setter that takes back what it has read. So
-//! they are taken out of the process's environment at the start, and sqlx finds none.
+//! sqlx reads some of them itself, even empty ones and those that the URL overrides, and has no setter to undo it. So they
+//! are removed from the process's environment at the start, and sqlx finds none.
 
 use std::{collections::HashMap, ffi::OsString, sync::OnceLock};
 
-/// Those that are obeyed; sqlx reads no others.
+/// The variables that are used; sqlx reads no others.
 const VARIABLES: [&str; 15] = [
     "PGHOST",
     "PGHOSTADDR",
@@ -26,15 +26,15 @@ const VARIABLES: [&str; 15] = [
 
 static TAKEN: OnceLock<HashMap<&'static str, OsString>> = OnceLock::new();
 
-/// Takes them out of the environment, for `variable`.
+/// Removes them from the environment, and keeps them for `variable`.
 ///
 /// To be called once, before the process has a second thread.
-pub fn take_libpq_variables() {
+pub(crate) fn take_libpq_variables() {
     let set = VARIABLES.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
     let taken: HashMap<_, _> = set.collect();
     for name in taken.keys() {
-        #[expect(unsafe_code, reason = "sqlx cannot be told to leave them alone")]
-        // SAFETY: no other thread is there yet that could read the environment meanwhile.
+        #[expect(unsafe_code, reason = "sqlx has no option to ignore them")]
+        // SAFETY: there is no second thread yet that could read the environment meanwhile.
         unsafe {
             std::env::remove_var(name);
         }
@@ -50,21 +50,27 @@ pub(super) fn variable(name: &str) -> Option<OsString> {
     }
 }
 
+/// Those that are set.
+pub(super) fn set_variables() -> impl Iterator<Item = (&'static str, String)> {
+    let value = |name| Some((name, variable(name)?.to_string_lossy().into_owned()));
+    VARIABLES.into_iter().filter_map(value).filter(|(_, value)| !value.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::database_url::OBEYED;
+    use super::super::database_url::SUPPORTED;
     use super::VARIABLES;
 
     #[test]
-    fn each_variable_that_is_obeyed_is_taken() {
-        let mut obeyed: Vec<_> = OBEYED
+    fn each_variable_that_is_used_is_removed() {
+        let mut used: Vec<_> = SUPPORTED
             .into_iter()
             .map(|(_, variable)| variable)
             .filter(|variable| !variable.is_empty())
             .collect();
-        let mut taken = VARIABLES;
-        obeyed.sort_unstable();
-        taken.sort_unstable();
-        assert_eq!(obeyed, taken);
+        let mut removed = VARIABLES;
+        used.sort_unstable();
+        removed.sort_unstable();
+        assert_eq!(used, removed);
     }
 }

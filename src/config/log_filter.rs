@@ -1,46 +1,47 @@
-//! `RUST_LOG`: tracing's filters, in which a word that is neither a level nor a crate is an error. For tracing such a word is
-//! a target, so that `erorr` would mean no log at all.
+//! `RUST_LOG`: tracing's filters, but a word that is neither a level nor a crate is an error. tracing would take such a word
+//! for a target, so that `erorr` would turn the log off.
 
 use tracing_subscriber::EnvFilter;
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// The crates in the program, by the names that its log has: of `cargo tree`, as the test below asks it.
+/// The crates in the program, by their names in the log. A test compares the list with `cargo tree`.
 const CRATES: &str = include_str!("crates.txt");
 
-/// Nobody needs to hear that a table exists already.
-const ALWAYS: &str = "sqlx::postgres::notice=warn";
+/// PostgreSQL's notices are not logged: a migration gets one for each table that exists already. Nor does the pool log each
+/// connection that our own hook refuses: the watch of the database reports the cause once.
+const ALWAYS: &str = "sqlx::postgres::notice=warn,sqlx_core::pool::inner=off";
 
-/// What no filter turns on: the AMQP client logs a returned message whole, with keys, numbers and credentials.
-pub const NEVER: &str = "lapin";
+/// The crate whose log no filter turns on: the AMQP client logs a returned message whole, with keys, numbers and credentials.
+pub(crate) const NEVER_LOGGED: &str = "lapin";
 
-/// A filter, and whether it asks for what is [`NEVER`] logged.
+/// A parsed `RUST_LOG`.
 #[derive(Debug)]
-pub struct Read {
+pub(crate) struct LogFilter {
     pub filter: EnvFilter,
-    pub asks_in_vain: bool,
+    pub names_never_logged: bool,
 }
 
-/// Reads a filter; one without a word in it is `default_level`.
-pub fn parse(text: &str, default_level: &str) -> Result<Read, &'static str> {
+/// Parses a filter; an empty one is `default_level`.
+pub(crate) fn parse(text: &str, default_level: &str) -> Result<LogFilter, &'static str> {
     let directives: Vec<_> =
         text.split(',').map(str::trim).filter(|directive| !directive.is_empty()).collect();
     if !directives.iter().all(|directive| is_known(directive)) {
         return Err(
             "has a word that is neither a level (off, error, warn, info, debug, trace) nor the name of a crate in \
-                    this program, which has _ for -; such as info, or warn,session_invite=debug",
+                    this program (with _ for -); write for example info, or warn,session_invite=debug",
         );
     }
     let filter = if directives.is_empty() { default_level.to_owned() } else { directives.join(",") };
-    let asks_in_vain = directives.iter().any(|directive| is_hidden(directive));
-    // Or its warning would be filtered out.
-    let warning = if asks_in_vain { ",session_invite::telemetry=warn" } else { "" };
+    let names_never_logged = directives.iter().any(|directive| directive.starts_with(NEVER_LOGGED));
+    // So that the filter does not hide the warning about itself.
+    let warning = if names_never_logged { ",session_invite::telemetry=warn" } else { "" };
     EnvFilter::try_new(format!("{filter},{ALWAYS}{warning}"))
-        .map(|filter| Read { filter, asks_in_vain })
+        .map(|filter| LogFilter { filter, names_never_logged })
         .map_err(|_| "is not a filter such as info, or warn,session_invite=debug")
 }
 
-/// Whether the directive is more than a word, or a word that means something.
+/// Whether the directive is a level, a crate, or more than one word.
 fn is_known(directive: &str) -> bool {
     let crate_name = directive.split("::").next().unwrap_or_default();
     directive.contains(['=', '['])
@@ -50,11 +51,6 @@ fn is_known(directive: &str) -> bool {
 
 fn is_crate(name: &str) -> bool {
     CRATES.lines().any(|known| known == name)
-}
-
-/// Whether a directive asks for what is never logged.
-fn is_hidden(directive: &str) -> bool {
-    directive.starts_with(NEVER)
 }
 
 #[cfg(test)]
@@ -85,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn other_words_are_none() {
+    fn other_words_are_refused() {
         for bad in [
             "erorr",
             "info,SECRET",
@@ -105,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_holds_where_nothing_is_said() {
+    fn an_empty_filter_is_the_default_level() {
         for empty in ["", ",", " , "] {
             assert_eq!(
                 parse(empty, "warn").unwrap().filter.to_string(),
@@ -115,35 +111,35 @@ mod tests {
     }
 
     #[test]
-    fn what_is_never_logged_is_asked_for_in_vain() {
-        for (text, in_vain) in
+    fn a_filter_that_names_the_amqp_client_is_noticed() {
+        for (text, expected) in
             [("lapin", true), ("info,lapin::channel=trace", true), ("trace", false), ("sqlx=lapin", false)]
         {
-            assert_eq!(parse(text, "info").is_ok_and(|read| read.asks_in_vain), in_vain, "{text}");
+            assert_eq!(parse(text, "info").is_ok_and(|read| read.names_never_logged), expected, "{text}");
         }
     }
 
-    /// `cargo tree` needs the sources of the crates, and no network. Where there is no cargo, there is nothing to compare with.
+    /// `cargo tree` needs the sources of the crates, but no network. Without cargo the test compares nothing.
     #[test]
-    fn the_list_of_crates_is_cargos() {
+    fn the_list_of_crates_is_that_of_cargo_tree() {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let tree = "tree --package session-invite --offline --locked -e normal,no-proc-macro --target x86_64-unknown-linux-gnu --prefix none --format {lib}";
-        let asked = std::process::Command::new(cargo)
+        let output = std::process::Command::new(cargo)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .args(tree.split(' '))
             .output();
-        let Ok(asked) = asked.map_err(|error| eprintln!("not compared: {error}")) else { return };
-        if !asked.status.success() {
-            eprintln!("not compared: {}", String::from_utf8_lossy(&asked.stderr));
+        let Ok(output) = output.map_err(|error| eprintln!("not compared: {error}")) else { return };
+        if !output.status.success() {
+            eprintln!("not compared: {}", String::from_utf8_lossy(&output.stderr));
             return;
         }
-        let asked = String::from_utf8(asked.stdout).unwrap();
-        let names = asked.lines().filter_map(|line| line.split(' ').next()).filter(|name| !name.is_empty());
+        let output = String::from_utf8(output.stdout).unwrap();
+        let names = output.lines().filter_map(|line| line.split(' ').next()).filter(|name| !name.is_empty());
         let expected: std::collections::BTreeSet<_> = names.collect();
         let listed: std::collections::BTreeSet<_> = CRATES.lines().collect();
         assert_eq!(
             listed, expected,
-            "make the list anew: cargo {tree} | sed 's/ .*//' | grep . | sort -u > src/config/crates.txt"
+            "write the list again: cargo {tree} | sed 's/ .*//' | grep . | sort -u > src/config/crates.txt"
         );
     }
 }

@@ -1,29 +1,42 @@
-//! The only reader of the environment. Every variable has a flag of the same name; every fault is
-//! listed, all of them together, before anything starts.
+//! The only reader of the environment. Every variable has a flag of the same name. All faults are listed together, before
+//! anything starts.
 
 mod amqp_url;
 mod args;
+mod console;
 mod database_url;
 mod dotenv;
+mod from_number;
 mod gateway;
 mod libpq;
-pub mod log_filter;
+pub(crate) mod log_filter;
+mod misspelt;
 mod network;
 mod pgpass;
 mod read;
 mod reply_to;
-mod sender;
+mod secret_file;
 mod service_url;
+mod shown;
+mod traces;
 
-pub use args::{BrokerArgs, DatabaseArgs, HttpAddrArgs, LogArgs, ProviderArgs, SecretsArgs, WorkerArgs};
-pub use database_url::{DatabaseAddress, TargetNode};
-pub use dotenv::{DotEnv, DotEnvError};
-pub use gateway::{GatewayArgs, GatewayConfig, GatewayHttp};
-pub use libpq::take_libpq_variables;
-pub use network::Network;
-pub use read::Faults;
-pub use reply_to::ReplyToAllow;
-pub use sender::{OwnSenderArgs, sender_name};
+pub(crate) use amqp_url::name as broker_node_name;
+pub(crate) use args::{
+    BrokerArgs, DatabaseArgs, HttpAddrArgs, LogArgs, ProviderArgs, RetentionArgs, SecretsArgs, WorkerArgs,
+};
+pub(crate) use console::ConsoleConfig;
+pub(crate) use database_url::{DatabaseAddress, TargetNode};
+pub(crate) use dotenv::DotEnv;
+pub(crate) use from_number::{FromNumberArgs, from_number};
+pub(crate) use gateway::{GatewayArgs, GatewayConfig};
+pub(crate) use libpq::take_libpq_variables;
+pub(crate) use misspelt::{MisspeltSetting, misspelt_settings};
+pub(crate) use network::Network;
+pub(crate) use read::Faults;
+pub(crate) use reply_to::ReplyToAllow;
+pub(crate) use secret_file::{SECRET_SETTINGS, is_from_file, read_secret_files, secret_files};
+pub(crate) use shown::{ShownConfig, libpq_variables};
+pub(crate) use traces::{Sampler, TracesArgs, TracesConfig};
 
 use crate::seal::SecretsKey;
 use lapin::uri::AMQPUri;
@@ -37,7 +50,7 @@ pub struct DatabaseConfig {
     pub max_connections: u32,
 }
 
-/// Where the broker is, and what this installation's queues are called.
+/// Where the broker is, and the prefix of the queues' names.
 #[derive(Clone)]
 pub struct BrokerConfig {
     /// One for each node, at least one.
@@ -45,34 +58,33 @@ pub struct BrokerConfig {
     pub queue_prefix: String,
 }
 
-/// Without the logins, which lapin's own would show.
+/// Without the logins, which lapin's own `Debug` would show.
 impl fmt::Debug for BrokerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let node = |uri: &AMQPUri| format!("{}:{}", uri.authority.host, uri.authority.port);
         f.debug_struct("BrokerConfig")
-            .field("nodes", &self.nodes.iter().map(node).collect::<Vec<_>>())
+            .field("nodes", &self.nodes.iter().map(broker_node_name).collect::<Vec<_>>())
             .field("queue_prefix", &self.queue_prefix)
             .finish_non_exhaustive()
     }
 }
 
-/// Whom a text is from.
+/// What a text comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Sender {
+pub enum FromNumber {
     /// A number in E.164, or another `From` that the provider takes.
     Number(String),
     MessagingService(String),
 }
 
-impl Sender {
-    /// As it stands in the tables of limits and opt-outs.
+impl FromNumber {
+    /// As the tables of limits and opt-outs have it.
     pub fn as_str(&self) -> &str {
         let (Self::Number(name) | Self::MessagingService(name)) = self;
         name
     }
 }
 
-/// The provider's account, and how long and how often it is asked.
+/// The provider's account, and the limits of the requests to it.
 #[derive(Debug, Clone)]
 pub struct ProviderConfig {
     /// Without a trailing slash.
@@ -81,10 +93,10 @@ pub struct ProviderConfig {
     /// `AC…` with its token, or `SK…` with its secret.
     pub user: String,
     pub password: SecretString,
-    pub sender: Sender,
+    pub from_number: FromNumber,
     pub timeout: Duration,
     pub concurrency: usize,
-    /// Texts of one sender in a second; `None` for as fast as they come.
+    /// Texts from one From number in a second; `None` for no limit.
     pub per_second: Option<f64>,
     pub max_attempts: u32,
     pub settle: Duration,
@@ -92,30 +104,33 @@ pub struct ProviderConfig {
 }
 
 /// What to do about a text that may have gone out (contract, section 6).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumString)]
+#[strum(serialize_all = "lowercase")]
 pub enum WhenUnsure {
     Look,
     Fail,
     Resend,
 }
 
-/// Where links and callbacks lead.
+/// The address that links and callbacks begin with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicUrl {
     /// Without a trailing slash.
     pub base: String,
-    /// Whether the provider can reach it: only when it was given.
+    /// Whether the provider is given callback addresses: only when `PUBLIC_URL` is set.
     pub callbacks: bool,
 }
 
 /// How old an invite may be.
 #[derive(Debug, Clone, Copy)]
 pub struct AgeLimits {
+    /// `INVITE_MAX_AGE`.
     pub max_age: Duration,
+    /// `INVITE_REQUIRE_TIMESTAMP`: a request without a `timestamp` is refused.
     pub require_timestamp: bool,
 }
 
-/// Everything that the worker needs, checked whole.
+/// Everything that the worker needs, checked.
 #[derive(Debug, Clone)]
 pub struct WorkerConfig {
     pub database: DatabaseConfig,
@@ -129,4 +144,6 @@ pub struct WorkerConfig {
     pub secrets_key: SecretsKey,
     pub public_url: PublicUrl,
     pub http_addr: SocketAddr,
+    /// `None` for no traces.
+    pub traces: Option<TracesConfig>,
 }

@@ -1,12 +1,12 @@
 //! `TRUSTED_PROXIES`: addresses and networks.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// An address, or a network in CIDR notation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
     address: u128,
-    /// Of the bits of an IPv6 address, as which IPv4 is seen too.
+    /// Of the bits of an IPv6 address. IPv4 is mapped to IPv6.
     mask: u128,
 }
 
@@ -25,8 +25,13 @@ impl Network {
         Ok(Self { address: as_bits(address) & mask, mask })
     }
 
-    /// Whether the address lies in it.
-    pub fn holds(&self, address: IpAddr) -> bool {
+    /// Whether all addresses are in it, or all of IPv4.
+    pub(super) fn is_everything(&self) -> bool {
+        self.contains(Ipv4Addr::UNSPECIFIED.into()) && self.contains(Ipv4Addr::BROADCAST.into())
+    }
+
+    /// Whether the address is in the network.
+    pub fn contains(&self, address: IpAddr) -> bool {
         as_bits(address) & self.mask == self.address
     }
 }
@@ -44,9 +49,14 @@ mod tests {
 
     #[test]
     fn networks_are_addresses_with_a_length() {
-        assert!(Network::parse("0.0.0.0/0").unwrap().holds("1.2.3.4".parse().unwrap()));
-        assert!(!Network::parse("0.0.0.0/0").unwrap().holds("2001:db8::1".parse().unwrap()));
-        assert!(Network::parse("::/0").unwrap().holds("1.2.3.4".parse().unwrap()));
+        assert!(Network::parse("0.0.0.0/0").unwrap().contains("1.2.3.4".parse().unwrap()));
+        assert!(!Network::parse("0.0.0.0/0").unwrap().contains("2001:db8::1".parse().unwrap()));
+        assert!(Network::parse("::/0").unwrap().contains("1.2.3.4".parse().unwrap()));
+        for (text, is_everything) in
+            [("0.0.0.0/0", true), ("::/0", true), ("10.0.0.0/8", false), ("2001:db8::/32", false)]
+        {
+            assert_eq!(Network::parse(text).unwrap().is_everything(), is_everything, "{text}");
+        }
         for bad in ["", "10.0.0", "10.0.0.0/33", "::/129", "10.0.0.0/", "host", "10.0.0.0/-1"] {
             assert!(Network::parse(bad).is_err(), "{bad}");
         }

@@ -1,12 +1,12 @@
-//! libpq's password file: `host:port:database:user:password`, a line each, with `*` for any
+//! libpq's password file: lines of `host:port:database:user:password`, with `*` for any
 //! (<https://www.postgresql.org/docs/current/libpq-pgpass.html>).
 //!
-//! Not sqlx's reader, which logs a line that it does not understand, whole.
+//! Not sqlx's reader: it logs the whole of a line that it cannot parse.
 
 use secrecy::SecretString;
 use std::os::unix::fs::PermissionsExt;
 
-/// Whom a password is for.
+/// The login that needs a password.
 pub(super) struct Login<'a> {
     pub host: &'a str,
     pub port: u16,
@@ -14,13 +14,13 @@ pub(super) struct Login<'a> {
     pub user: &'a str,
 }
 
-/// The password of the first line that fits. A file that others may read is left alone, as libpq does.
+/// The password of the first line that fits. A file that other users may read is ignored, as libpq does.
 pub(super) fn find(file: &str, login: &Login<'_>) -> Option<SecretString> {
     let metadata = std::fs::metadata(file).ok().filter(std::fs::Metadata::is_file)?;
     if metadata.permissions().mode() & 0o077 != 0 {
         tracing::warn!(
             file,
-            "the file of database passwords is not used: others may read it; chmod 600 mends that"
+            "the file of database passwords is not used: other users may read it; run chmod 600 on it"
         );
         return None;
     }
@@ -30,7 +30,7 @@ pub(super) fn find(file: &str, login: &Login<'_>) -> Option<SecretString> {
 
 fn password(line: &str, login: &Login<'_>) -> Option<SecretString> {
     let port = login.port.to_string();
-    // A socket stands there as localhost, or by its folder.
+    // The file names a socket by its folder, or as localhost.
     let local = if login.host.starts_with('/') { "localhost" } else { login.host };
     let wanted = [&[login.host, local][..], &[&port], &[login.database], &[login.user]];
     let mut rest = line;
@@ -44,7 +44,7 @@ fn password(line: &str, login: &Login<'_>) -> Option<SecretString> {
     field(rest).map(|(password, _)| password.into())
 }
 
-/// Up to the next colon, and what follows it; a backslash takes a colon's or a backslash's meaning.
+/// The text up to the next colon, and what follows the colon. A backslash escapes a colon or a backslash.
 fn field(text: &str) -> Option<(String, Option<&str>)> {
     let mut field = String::new();
     let mut rest = text.char_indices();

@@ -1,39 +1,70 @@
-//! Turning raw text into typed values, collecting what is wrong instead of stopping at the first.
+//! Turning raw text into typed values. Faults are collected, so that one run shows them all.
 
-use std::{fmt, time::Duration};
+use super::secret_file;
+use std::{collections::HashMap, fmt, time::Duration};
 
-/// What is wrong with the configuration: a line for each fault.
+/// The faults of the configuration, a line for each; and the defaults that are in force.
 #[derive(Debug, Default)]
-pub struct Faults(Vec<String>);
+pub struct Faults {
+    lines: Vec<String>,
+    defaults: HashMap<String, String>,
+}
 
 impl Faults {
     pub fn add(&mut self, name: &str, what: impl fmt::Display) {
-        self.0.push(format!("{name}: {what}"));
+        self.lines.push(format!("{name}: {what}"));
     }
 
-    /// One for each fault.
+    /// Notes the default of a setting that is not set.
+    pub(super) fn note_default(&mut self, name: &str, default: &str) {
+        self.defaults.insert(name.to_owned(), default.to_owned());
+    }
+
+    /// The defaults that are in force, by their settings' names.
+    pub(super) fn defaults(&self) -> &HashMap<String, String> {
+        &self.defaults
+    }
+
+    /// Whether the setting's value is wrong.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.lines.iter().any(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(':')))
+    }
+
+    /// A line for each fault.
     pub fn lines(&self) -> &[String] {
-        &self.0
+        &self.lines
     }
 
-    /// The value, or all the faults that were found on the way to it.
+    /// The value, or all faults, if there are any.
     pub fn finish<T>(self, value: Option<T>) -> Result<T, Self> {
         match value {
-            Some(value) if self.0.is_empty() => Ok(value),
+            Some(value) if self.lines.is_empty() => Ok(value),
             _ => Err(self),
         }
     }
 
-    /// A value that must be there. An empty variable counts as unset, as Docker Compose passes it.
+    /// A value that must be set. An empty variable counts as unset: Docker Compose passes an unset variable so.
     pub fn required(&mut self, name: &str, raw: Option<&String>, hint: &str) -> Option<String> {
-        let value = given(raw).map(str::to_owned);
+        let value = self.secret(name, raw)?.map(str::to_owned);
         if value.is_none() {
             self.add(name, format_args!("is not set; {hint}"));
         }
         value
     }
 
-    /// A value with a default, read by `parse`, whose error says what it should have been.
+    /// A value that may come from a file, and may be left out. `None` when the file is wrong.
+    #[expect(clippy::option_option, reason = "a wrong file, no value, or the value")]
+    pub(super) fn secret<'a>(&mut self, name: &str, raw: Option<&'a String>) -> Option<Option<&'a str>> {
+        match secret_file::fault_of(name) {
+            None => Some(nonempty(raw)),
+            Some(fault) => {
+                self.lines.push(fault.to_owned());
+                None
+            }
+        }
+    }
+
+    /// A value with a default. The error of `parse` must describe a right value, and must not show the wrong one.
     pub fn read<T, E: fmt::Display>(
         &mut self,
         name: &str,
@@ -41,7 +72,11 @@ impl Faults {
         default: &str,
         parse: impl Fn(&str) -> Result<T, E>,
     ) -> Option<T> {
-        match parse(given(raw).unwrap_or(default)) {
+        let given = self.secret(name, raw)?;
+        if given.is_none() && !default.is_empty() {
+            self.note_default(name, default);
+        }
+        match parse(given.unwrap_or(default)) {
             Ok(value) => Some(value),
             Err(error) => {
                 self.add(name, error);
@@ -53,7 +88,7 @@ impl Faults {
 
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.as_slice() {
+        match self.lines.as_slice() {
             [one] => write!(f, "the configuration is wrong: {one}"),
             many => {
                 write!(f, "the configuration is wrong in {} places:", many.len())?;
@@ -66,17 +101,17 @@ impl fmt::Display for Faults {
 impl std::error::Error for Faults {}
 
 /// The text, unless it is empty.
-pub fn given(raw: Option<&String>) -> Option<&str> {
+pub(super) fn nonempty(raw: Option<&String>) -> Option<&str> {
     raw.map(|text| text.trim()).filter(|text| !text.is_empty())
 }
 
 /// `10s`, `10m`, `24h`, `2y`.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "is not a duration such as 10s, 10m or 24h".to_owned())
 }
 
 /// A duration that is at least `least` and at most `most`.
-pub fn duration_within(least: Duration, most: Duration) -> impl Fn(&str) -> Result<Duration, String> {
+pub(super) fn duration_within(least: Duration, most: Duration) -> impl Fn(&str) -> Result<Duration, String> {
     move |text| {
         let value = duration(text)?;
         if (least..=most).contains(&value) {
@@ -87,7 +122,7 @@ pub fn duration_within(least: Duration, most: Duration) -> impl Fn(&str) -> Resu
     }
 }
 
-/// In its largest whole unit, as [`duration`] reads it.
+/// The duration in its largest whole unit, in the form that [`duration`] reads.
 fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
@@ -99,7 +134,7 @@ fn span(duration: Duration) -> String {
 }
 
 /// A whole number from `least` to `most`.
-pub fn whole(least: u64, most: u64) -> impl Fn(&str) -> Result<u64, String> {
+pub(super) fn whole(least: u64, most: u64) -> impl Fn(&str) -> Result<u64, String> {
     move |text| match text.parse() {
         Ok(value) if (least..=most).contains(&value) => Ok(value),
         _ => Err(format!("must be a whole number from {least} to {most}")),
@@ -107,7 +142,7 @@ pub fn whole(least: u64, most: u64) -> impl Fn(&str) -> Result<u64, String> {
 }
 
 /// A number from `least` to `most`.
-pub fn decimal(least: f64, most: f64) -> impl Fn(&str) -> Result<f64, String> {
+pub(super) fn decimal(least: f64, most: f64) -> impl Fn(&str) -> Result<f64, String> {
     move |text| match text.parse::<f64>() {
         Ok(value) if (least..=most).contains(&value) => Ok(value),
         _ => Err(format!("must be a number from {least} to {most}")),
@@ -115,7 +150,7 @@ pub fn decimal(least: f64, most: f64) -> impl Fn(&str) -> Result<f64, String> {
 }
 
 /// `true` or `false`, in the spellings that people use.
-pub fn truth(text: &str) -> Result<bool, String> {
+pub(super) fn truth(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Ok(true),
         "false" | "0" | "no" | "off" => Ok(false),
@@ -123,14 +158,14 @@ pub fn truth(text: &str) -> Result<bool, String> {
     }
 }
 
-/// An absolute http(s) URL without query, fragment or credentials, its scheme in any case; its last slash is taken off.
-pub fn base_url(text: &str) -> Result<String, String> {
+/// An absolute http(s) URL without query, fragment or credentials, its scheme in any case. A slash at its end is removed.
+pub(super) fn base_url(text: &str) -> Result<String, String> {
     let (scheme, rest) = text.split_once("://").unwrap_or_default();
     let scheme = scheme.to_ascii_lowercase();
     if !matches!(scheme.as_str(), "http" | "https") || rest.starts_with(['/', '?', '#']) {
         return Err("must be an absolute http:// or https:// URL".to_owned());
     }
-    // A parser that mends them is not asked to: links begin with this text as it stands.
+    // The URL parser would correct these, but links begin with the text as it is written.
     if text.contains(|c: char| c.is_whitespace() || c.is_control() || "\\{}<>\"".contains(c)) {
         return Err("holds white space, a backslash, a brace or a quote; percent-encode it".to_owned());
     }

@@ -1,6 +1,6 @@
 //! `REPLY_TO_ALLOW`: which queues a reply may go to.
 
-/// Where replies may go: names in which `*` stands for any characters, several with commas.
+/// The queues that replies may go to: names in which `*` stands for any characters, separated by commas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplyToAllow(Vec<String>);
 
@@ -9,7 +9,7 @@ impl ReplyToAllow {
         let patterns: Vec<String> =
             text.split(',').map(str::trim).filter(|pattern| !pattern.is_empty()).map(str::to_owned).collect();
         if patterns.is_empty() {
-            Err(format!("{text:?} holds no pattern; * allows all"))
+            Err(format!("{text:?} has no pattern; * allows all"))
         } else {
             Ok(Self(patterns))
         }
@@ -20,7 +20,7 @@ impl ReplyToAllow {
     }
 }
 
-/// Whether the name is the pattern, with `*` for any characters. Linear in both, whatever the pattern.
+/// Whether the name fits the pattern, with `*` for any characters. Linear in both, for any pattern.
 fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     // `split` gives at least one part.
@@ -55,7 +55,7 @@ mod tests {
         );
         assert!(allows("*.replies", "a.replies") && !allows("*.replies", "a.replies.b"));
         assert!(allows("a*b*c", "a1b2c") && !allows("a*b*c", "acb"));
-        assert!(!allows("ab*ba", "aba"), "the ends do not overlap");
+        assert!(!allows("ab*ba", "aba"), "the two ends must not overlap");
         assert!(ReplyToAllow::parse(" , ").is_err());
     }
 }

@@ -1,23 +1,27 @@
 //! The URL of a service: `scheme://user:password@host:port,host:port/path?name=value`.
 //!
-//! Not the `url` crate, which takes one host and says "invalid port number" when the password holds a `#`. No error shows
-//! any part of the value but the name of a parameter.
+//! Not the `url` crate, which takes one host only, and reports "invalid port number" when the password has a `#`. An error
+//! shows the name of a parameter, and no other part of the value.
 
 use secrecy::SecretString;
-use std::net::Ipv6Addr;
+use std::{
+    collections::HashSet,
+    net::{IpAddr, Ipv6Addr},
+};
 
-/// What a password often holds, and what must be written instead.
-const ENCODE: &str = "percent-encode what stands in the user and the password: / is %2F, # is %23, ? is %3F, @ is %40, % is %25";
+/// Characters that passwords often have, and how to write them.
+const ENCODE: &str =
+    "percent-encode these in the user and the password: / is %2F, # is %23, ? is %3F, @ is %40, % is %25";
 
-/// What separates the parts.
-const AS_IT_IS: &str =
-    "what separates its parts stands as it is: user:password@host:port/name?parameter=value";
+/// How to write the separators.
+const SEPARATORS: &str =
+    "write the separators of its parts without encoding: user:password@host:port/name?parameter=value";
 
-/// A kind of service, for its URLs.
+/// How the URLs of a service are written.
 pub(super) struct Service {
-    /// In lower case; the URL's may be in any.
+    /// In lower case; the URL may have any case.
     pub schemes: &'static [&'static str],
-    /// How several nodes are written.
+    /// How to write several nodes, for an error.
     pub several: &'static str,
 }
 
@@ -29,13 +33,13 @@ pub(super) struct ServiceUrl {
     pub password: Option<SecretString>,
     /// At least one, which may be empty.
     pub hosts: Vec<Host>,
-    /// Without its first slash; `None` where there is no slash.
+    /// Without its first slash; `None` if the URL has none.
     pub path: Option<String>,
     pub parameters: Vec<Parameter>,
 }
 
 pub(super) struct Host {
-    /// A name or an address, IPv6 without its brackets; a folder, where it begins with a slash.
+    /// A name or an address, IPv6 without its brackets; or a folder, which begins with a slash.
     pub name: String,
     pub port: Option<u16>,
 }
@@ -43,23 +47,23 @@ pub(super) struct Host {
 pub(super) struct Parameter {
     pub name: String,
     pub value: String,
-    /// Whether the name may stand in an error: not where it may be the end of a password.
+    /// Whether an error may show the name: not if it may be the end of a password.
     shown: bool,
 }
 
 impl Parameter {
-    /// The error for a parameter that nobody knows.
-    pub fn unknown(&self) -> String {
+    /// The error for an unknown parameter.
+    pub(super) fn unknown(&self) -> String {
         if self.shown {
-            format!("has the parameter {:?}, which is unknown; correct it or take it out", self.name)
+            format!("has the unknown parameter {:?}; correct it or remove it", self.name)
         } else {
-            format!("has a parameter that is unknown; correct it or take it out, and {ENCODE}")
+            format!("has an unknown parameter; correct it or remove it, and {ENCODE}")
         }
     }
 }
 
 impl ServiceUrl {
-    pub fn parse(text: &str, service: &Service) -> Result<Self, String> {
+    pub(super) fn parse(text: &str, service: &Service) -> Result<Self, String> {
         if text.chars().any(char::is_control) {
             return Err("holds a line break or another control character".to_owned());
         }
@@ -75,7 +79,7 @@ impl ServiceUrl {
         let (path, query) = tail.split_once('?').unwrap_or((tail, ""));
         if holds_more_than_a_name(path) || query.split('&').any(holds_a_second_url) {
             return Err(format!(
-                "holds an @, a second / or a separator after its first /: if that is a second URL, {}; if it belongs to a \
+                "has an @, a second / or a separator after its first /: if that is a second URL, {}; if it belongs to a \
                  password or a name, {ENCODE}; a comma is %2C, a semicolon %3B, a space %20",
                 service.several
             ));
@@ -98,13 +102,13 @@ impl ServiceUrl {
         };
         if url.shows_a_password() {
             return Err(format!(
-                "holds a percent-encoded separator, so that a name may hold a password; {AS_IT_IS}"
+                "has a percent-encoded separator, so that a name may hold a password; {SEPARATORS}"
             ));
         }
         Ok(url)
     }
 
-    /// Whether a part that may stand in an error or in the log holds what separates parts: it was percent-encoded.
+    /// Whether a part that an error or the log may show has a separator, which was percent-encoded, and so perhaps a password.
     fn shows_a_password(&self) -> bool {
         let user = self.user.as_deref().unwrap_or_default();
         let values =
@@ -114,14 +118,14 @@ impl ServiceUrl {
     }
 }
 
-/// Whether the path holds what only a second URL, or the rest of a password, has: it would be shown as the name of a vhost or
-/// a database. A second slash alone is the vhost `/`, written in full.
+/// Whether the path has what only a second URL or the rest of a password has. It would be shown as the name of a vhost or a
+/// database. A second slash alone is the vhost `/`, written in full.
 fn holds_more_than_a_name(path: &str) -> bool {
     let name = path.strip_prefix('/').unwrap_or(path);
     name != "/" && name.contains(|c: char| "@,;/".contains(c) || c.is_whitespace())
 }
 
-/// The same of a parameter, whose value may be a name with commas. A password is never shown.
+/// The same for a parameter, whose value may be a name with commas. A parameter `password` is never shown.
 fn holds_a_second_url(parameter: &str) -> bool {
     let is_password = parameter.starts_with("password=");
     !is_password
@@ -129,14 +133,14 @@ fn holds_a_second_url(parameter: &str) -> bool {
             || parameter.split_once('=').is_some_and(|(_, value)| value.contains('@')))
 }
 
-/// Whether a decoded name holds what only a URL, a login or a password's parameter does.
+/// Whether a decoded name has what only a URL, a login or a parameter `password` has.
 fn holds_a_login(name: &str) -> bool {
     let has_login = name.split_once(':').is_some_and(|(_, rest)| rest.contains('@'));
     has_login || name.contains("://") || name.contains("password=")
 }
 
 impl Host {
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         let (name, port) = if let Some(bracketed) = text.strip_prefix('[') {
             let (name, rest) = bracketed.split_once(']').ok_or("has a [ without its ]")?;
             let name = decode(name)?;
@@ -150,7 +154,7 @@ impl Host {
             (name, port)
         } else if text.matches(':').count() > 1 {
             return Err(format!(
-                "has a host with several colons; an IPv6 address stands in brackets, and {ENCODE}"
+                "has a host with several colons; write an IPv6 address in brackets, and {ENCODE}"
             ));
         } else {
             let (name, port) = text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
@@ -161,26 +165,44 @@ impl Host {
         }
         let is_folder = name.starts_with('/');
         if !text.starts_with('[') && (!is_folder && holds_a_separator(&name) || holds_a_login(&name)) {
-            return Err(format!("has a host with a percent-encoded separator; {AS_IT_IS}"));
+            return Err(format!("has a host with a percent-encoded separator; {SEPARATORS}"));
         }
         let port = port.filter(|port| !port.is_empty()).map(Self::port).transpose()?;
         Ok(Self { name, port })
     }
 
-    pub fn port(text: &str) -> Result<u16, String> {
+    pub(super) fn port(text: &str) -> Result<u16, String> {
         let digits = text.bytes().all(|b| b.is_ascii_digit());
         let port = text.parse().ok().filter(|port| *port > 0 && digits);
-        port.ok_or_else(|| format!("has a port that is no number from 1 to 65535; {ENCODE}"))
+        port.ok_or_else(|| format!("has a port that is not a number from 1 to 65535; {ENCODE}"))
     }
 }
 
-/// Whether a decoded host holds what no name or address of one does.
+/// A host and its port, for errors and the log.
+pub(crate) fn host_and_port(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// The first node that was named before, however its host is written.
+pub(super) fn repeated_host<'a>(nodes: impl Iterator<Item = (&'a str, u16)>) -> Option<String> {
+    let mut seen = HashSet::new();
+    let form = |host: &str| match host.parse::<IpAddr>() {
+        Ok(address) => address.to_string(),
+        // A folder's name may have capitals that matter.
+        Err(_) if host.starts_with('/') => host.to_owned(),
+        Err(_) => host.to_ascii_lowercase(),
+    };
+    let mut nodes = nodes.filter(|(host, port)| !seen.insert((form(host), *port)));
+    nodes.next().map(|(host, port)| host_and_port(host, port))
+}
+
+/// Whether a decoded host has a character that is in no name or address.
 fn holds_a_separator(name: &str) -> bool {
     name.contains(|c: char| c.is_ascii_punctuation() && !"-._".contains(c))
 }
 
 fn parameters(query: &str) -> Result<Vec<Parameter>, String> {
-    // An @ here may be the one before the host, and what stands before it the end of a password.
+    // An @ here may be the one before the host, and the text before it the end of a password.
     let shown = !query.contains('@');
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
     let parameter = |pair: &str| {
@@ -189,9 +211,11 @@ fn parameters(query: &str) -> Result<Vec<Parameter>, String> {
         let (name, value) = (decode(name)?, decode(value)?);
         let is_name =
             name.len() <= 63 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.[]".contains(&b));
-        // Else it may be several parameters whose separators were percent-encoded, one of them a password.
+        // It may be several parameters whose separators were percent-encoded, and one of them a password.
         if !is_name {
-            return Err(format!("has a parameter whose name is none; {AS_IT_IS}"));
+            return Err(format!(
+                "has a parameter whose name is too long, or has a character that no name has; {SEPARATORS}"
+            ));
         }
         Ok(Parameter { name, value, shown })
     };
@@ -207,7 +231,7 @@ fn decode(text: &str) -> Result<String, String> {
         bytes.push(match byte {
             b'%' => match (hex(rest.next()), hex(rest.next())) {
                 (Some(high), Some(low)) => u8::try_from(high * 16 + low).unwrap_or_default(),
-                _ => return Err(format!("has a % that two hex digits do not follow; {ENCODE}")),
+                _ => return Err(format!("has a % without two hex digits after it; {ENCODE}")),
             },
             other => other,
         });
@@ -245,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_password_holds_unencoded_is_said_and_not_shown() {
+    fn an_unencoded_password_is_explained_and_not_shown() {
         let urls = [
             "amqp://user:SEC#RET@h/",
             "amqp://user:SEC/RET@h/",
@@ -270,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_slash_is_one_name() {
+    fn one_name_follows_the_slash() {
         for (text, path) in [
             ("amqp://h", None),
             ("amqp://h/", Some("")),
@@ -296,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_such_url_is_an_error() {
+    fn other_texts_are_an_error() {
         let urls = [
             "",
             "host=h dbname=d",
@@ -322,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_separator_that_was_encoded_makes_no_name_of_a_password() {
+    fn an_encoded_separator_does_not_turn_a_password_into_a_name() {
         for text in [
             "amqp://u%3ASECRET@h/v",
             "amqp://u%3aSECRET%40h/v",
@@ -357,9 +381,9 @@ mod tests {
     }
 
     proptest! {
-        /// Neither in an error nor in what is shown later.
+        /// Neither in an error nor in a part that is shown later.
         #[test]
-        fn no_password_becomes_a_name_whatever_is_percent_encoded(
+        fn no_percent_encoding_turns_a_password_into_a_name(
             first in "(u:p@)?h?(:5672)?/?",
             second in "(,|,amqp://)?",
             rest in "user:SECRET@h2(:5673)?(/v?)?|h2(:5673)?/v?\\?(heartbeat=5&)?password=SECRET(&heartbeat=5)?",
@@ -380,7 +404,7 @@ mod tests {
         }
 
         #[test]
-        fn any_login_comes_back_from_its_percent_encoding(user in ".{1,20}", password in ".{0,20}") {
+        fn any_percent_encoded_login_is_read_back(user in ".{1,20}", password in ".{0,20}") {
             let encode = |text: &str| text.bytes().map(|b| format!("%{b:02x}")).collect::<Vec<_>>().concat();
             let text = format!("amqp://{}:{}@h/", encode(&user), encode(&password));
             match ServiceUrl::parse(&text, &SERVICE) {
@@ -389,7 +413,7 @@ mod tests {
                     let found = url.password.unwrap();
                     prop_assert_eq!(found.expose_secret(), password.as_str());
                 }
-                // A user that looks like a whole login is refused: it may hold a password, and a user is shown.
+                // A user that looks like a whole login is refused: it may hold a password, and users are shown.
                 Err(_) => prop_assert!(user.contains('\0') || password.contains('\0') || holds_a_login(&user)),
             }
         }
@@ -402,9 +426,9 @@ mod tests {
             }
         }
 
-        /// Neither an error nor what is shown later: the hosts, the path, and the parameters but a password.
+        /// Neither in an error nor in a part that is shown later: the hosts, the path, and the parameters but a password.
         #[test]
-        fn of_several_urls_no_password_becomes_a_name(
+        fn no_password_of_several_urls_becomes_a_name(
             first in "(u:p@)?h(:5672)?(/(%2f|v)?)?(\\?a=b)?",
             separator in "[,; ]{1,2}|",
             scheme in "((amqp|ampq|amqps|postgres)://)?",

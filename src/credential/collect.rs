@@ -1,22 +1,23 @@
-use super::{Credential, refused::malformed, requester::CredentialKind};
+use super::{Credential, refusals::malformed, requester::CredentialKind};
 use crate::{
     pasted,
     refusal::{Code, Refusal},
 };
 use std::fmt;
 
-/// The form that a place writes its credential in.
+/// How the credential is written in a field or header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceKind {
-    /// `Bearer TYPE value`, as the HTTP header: the body's `authorization`, a header named so.
+    /// `Bearer TYPE value`, as in HTTP: the body's `authorization`, or the header of that name.
     Authorization,
-    /// The raw value of a website session: the body's `gssnid`, a header `X-GSSNID`.
+    /// The website session id alone: the body's `gssnid`, or the header `X-GSSNID`.
     Gssnid,
 }
 
-/// What stands in the place. A null is absent: it is no source.
+/// The value of a field or header. A JSON null counts as absent, and gives no source.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum SourceValue<'a> {
+    /// A text that may hold a credential.
     Text(&'a str),
     /// Not a string, or not UTF-8.
     NotText,
@@ -31,24 +32,26 @@ impl fmt::Debug for SourceValue<'_> {
     }
 }
 
-/// One place of an invite that may carry a credential.
+/// A field or header of an invite that may carry a credential.
 #[derive(Debug, Clone, Copy)]
-pub struct Source<'a> {
+pub struct CredentialSource<'a> {
+    /// How the value is written.
     pub kind: SourceKind,
+    /// Its value.
     pub value: SourceValue<'a>,
 }
 
-/// The one credential that the sources hold, parsed.
+/// The one credential of the sources, parsed.
 ///
-/// Sources are equal when type and value are, wherever they stand; two that differ are ambiguous even if one of them
-/// is malformed. Surrounding spaces and tabs do not count, and an empty source is none. Other white space there, quotes, and
-/// invisible characters anywhere are refused by name.
+/// Several sources must agree in type and value. Two that differ are ambiguous, even if one of them is malformed. Spaces and
+/// tabs at the ends do not count, and an empty source is left out. Other white space and quotes at the ends, and invisible
+/// characters anywhere, are refused, and the refusal names the character.
 ///
 /// # Errors
 ///
 /// `credential_missing`, `credential_ambiguous` or `credential_malformed`.
-pub fn collect<'a>(sources: impl IntoIterator<Item = Source<'a>>) -> Result<Credential, Refusal> {
-    let mut presented = sources.into_iter().filter_map(Presented::read);
+pub fn collect<'a>(sources: impl IntoIterator<Item = CredentialSource<'a>>) -> Result<Credential, Refusal> {
+    let mut presented = sources.into_iter().filter_map(PresentedCredential::read);
     let Some(first) = presented.next() else {
         return Err(Refusal::new(
             Code::CredentialMissing,
@@ -65,15 +68,15 @@ pub fn collect<'a>(sources: impl IntoIterator<Item = Source<'a>>) -> Result<Cred
 }
 
 #[derive(PartialEq, Eq)]
-enum Presented<'a> {
+enum PresentedCredential<'a> {
     Typed(CredentialKind, &'a str),
     /// An Authorization without a known scheme and type.
     Untyped(&'a str),
     NotText,
 }
 
-impl<'a> Presented<'a> {
-    fn read(source: Source<'a>) -> Option<Self> {
+impl<'a> PresentedCredential<'a> {
+    fn read(source: CredentialSource<'a>) -> Option<Self> {
         let SourceValue::Text(text) = source.value else { return Some(Self::NotText) };
         let text = text.trim_matches([' ', '\t']);
         if text.is_empty() {
@@ -93,7 +96,7 @@ impl<'a> Presented<'a> {
                 Err(malformed("the credential must not contain U+0000"))
             }
             Self::Typed(_, text) | Self::Untyped(text) if let Some(stray) = stray(text) => {
-                Err(malformed(format!("the credential must stand as it was issued, and holds {stray}")))
+                Err(malformed(format!("the credential must be sent as it was issued, and has {stray}")))
             }
             Self::Typed(kind, value) => Credential::parse(kind, value),
             Self::Untyped(_) => Err(malformed(
@@ -104,17 +107,17 @@ impl<'a> Presented<'a> {
     }
 }
 
-/// What was pasted along with a credential. None that is good ends in a quote or white space, or holds a character that
-/// nobody sees: such a one would be another credential that looks the same.
+/// The character that was pasted along with a credential, described. No good credential ends in a quote or white space, or
+/// has an invisible character: it would be another credential that looks the same.
 fn stray(text: &str) -> Option<String> {
     let is_plain = text.bytes().all(|b| matches!(b, b' '..=b'~')) && !text.ends_with(['"', '\'']);
     if is_plain { None } else { pasted::stray(text) }
 }
 
-/// Parts `Bearer TYPE value`; the names match in any case, and one or more spaces part them.
+/// Splits `Bearer TYPE value`. The first two words match in any case, and one or more spaces separate them.
 fn bearer(text: &str) -> Option<(CredentialKind, &str)> {
     let (scheme, rest) = text.split_once(' ')?;
     let (kind, value) = rest.trim_start_matches(' ').split_once(' ')?;
-    let kind = CredentialKind::named(kind).filter(|_| scheme.eq_ignore_ascii_case("bearer"))?;
+    let kind = kind.parse().ok().filter(|_| scheme.eq_ignore_ascii_case("bearer"))?;
     Some((kind, value.trim_start_matches([' ', '\t'])))
 }

@@ -1,4 +1,4 @@
-//! The encodings that tokens are written in, read strictly: what has two spellings has two signatures.
+//! The encodings of tokens, read strictly: a second spelling of a token must not verify too.
 
 use base64::engine::{GeneralPurpose, general_purpose::URL_SAFE_NO_PAD};
 use std::fmt::Write as _;
@@ -6,12 +6,12 @@ use std::fmt::Write as _;
 /// Base64url without padding (RFC 4648 §5); its decoder refuses padding and stray trailing bits.
 pub(super) const BASE64URL: GeneralPurpose = URL_SAFE_NO_PAD;
 
-/// Whether only characters of the base64url alphabet stand in the text.
+/// Whether the text has only characters of the base64url alphabet.
 pub(super) fn is_base64url(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
-/// Decodes `%XX` (RFC 3986 §2.1); a plus is a plus. `None` for an incomplete escape, or what is not UTF-8.
+/// Decodes `%XX` (RFC 3986 §2.1); a plus is a plus. `None` for an incomplete escape, or if the result is not UTF-8.
 pub(super) fn percent_decode(text: &str) -> Option<String> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();

@@ -1,38 +1,35 @@
-//! GJWT, a JSON web token (RFC 7519): HS256 and nothing else, whatever its header says.
+//! GJWT, a JSON web token (RFC 7519). Only HS256 is accepted.
 
 use super::{
     encoding::{BASE64URL, is_base64url},
-    refused::{malformed, unproven},
+    names::check_name,
+    refusals::{malformed, unproven},
     requester::{CredentialKind, Requester},
-    subject::check_name,
 };
 use crate::{
     group_id::GroupId,
     hmac_key::{HmacKey, any_signed},
-    json::Name,
+    json::{RawMembers, read_object},
     refusal::{Code, Refusal},
 };
 use base64::Engine as _;
-use serde::{
-    Deserialize, Deserializer,
-    de::{DeserializeOwned, Error as _, MapAccess, Visitor},
-};
+use serde::de::DeserializeOwned;
 use serde_json::{json, value::RawValue};
-use std::{borrow::Cow, collections::BTreeMap, fmt};
+use std::{borrow::Cow, fmt};
 
-/// How far the clocks of signer and worker may differ, in seconds.
+/// The most seconds that the clocks of signer and worker may differ.
 pub const LEEWAY: i64 = 30;
 
-/// How far ahead `exp` may lie, in seconds, before [`LEEWAY`].
+/// The most seconds that `exp` may be in the future; [`LEEWAY`] is added.
 pub const MAX_AHEAD: i64 = 7_200;
 
-/// The longest token that is looked at, in bytes.
+/// The longest token that is accepted, in bytes.
 const MAX_BYTES: usize = 8 * 1024;
 
 /// A JSON web token of the right shape.
 pub struct GjwtToken {
     token: String,
-    /// The dot before the signature: up to it stand the header and the claims, as they were signed.
+    /// The index of the dot before the signature. The header and the claims before it are what was signed.
     last_dot: usize,
     kid: Option<String>,
     claims: Claims,
@@ -46,11 +43,11 @@ struct Claims {
     issued_at: Option<NumericDate>,
 }
 
-/// Unix seconds, perhaps with a fraction (RFC 7519 §2). Exact to the second until the year 285,000,000.
+/// Unix seconds, which may have a fraction (RFC 7519 §2). Exact to the second until the year 285,000,000.
 type NumericDate = f64;
 
 impl GjwtToken {
-    /// Reads `header.claims.signature`. Members that are not known are ignored, but `crit` says that they must not be.
+    /// Reads `header.claims.signature`. Unknown members are ignored; a header with `crit`, which forbids that, is refused.
     ///
     /// # Errors
     ///
@@ -65,26 +62,26 @@ impl GjwtToken {
         if claims.contains('.') {
             return Err(wrong_shape());
         }
-        let kid = read_header(&Object::read(&decode(header, "header")?, "header")?)?;
-        let claims = Claims::read(&Object::read(&decode(claims, "claims")?, "claims")?)?;
+        let kid = read_header(&TokenPart::read(&decode(header, "header")?, "header")?)?;
+        let claims = Claims::read(&TokenPart::read(&decode(claims, "claims")?, "claims")?)?;
         if !is_base64url(signature) {
             return Err(malformed("the GJWT's signature must be unpadded base64url"));
         }
         Ok(Self { token: value.to_owned(), last_dot, kid, claims })
     }
 
-    /// The group whose secrets are to verify it. Nothing is proven yet.
+    /// The group whose secrets must verify the token. It is not proven yet.
     pub fn group(&self) -> GroupId {
         self.claims.group
     }
 
-    /// Decides at the Unix time `now`, in seconds, by the group's secrets, each with its kid. A token with a `kid` is
-    /// checked against the secrets of that name only. Give none for an unknown group: it costs as much as a wrong
-    /// signature, and reads the same.
+    /// Verifies the token at the Unix time `now`, in seconds, with the group's secrets, each with its kid. A token with a `kid`
+    /// is checked against the secrets of that kid only. Pass no secrets for an unknown group: it costs as much as a wrong
+    /// signature, and gives the same refusal.
     ///
     /// # Errors
     ///
-    /// `credential_invalid` or, once the signature holds, `credential_expired`.
+    /// `credential_invalid`; or `credential_expired`, if the signature is right.
     pub fn verify<'k>(
         &self,
         secrets: impl IntoIterator<Item = (Option<&'k str>, &'k HmacKey)>,
@@ -108,7 +105,7 @@ impl fmt::Debug for GjwtToken {
     }
 }
 
-/// A token for the user, signed with one of the group's secrets; `iat` and `exp` are Unix seconds.
+/// Makes a token for the user, signed with one of the group's secrets; `iat` and `exp` are Unix seconds.
 pub fn mint(group: GroupId, user: &str, secret: &[u8], kid: Option<&str>, iat: i64, exp: i64) -> String {
     let mut header = json!({"alg": "HS256", "typ": "JWT"});
     if let Some(kid) = kid {
@@ -120,8 +117,8 @@ pub fn mint(group: GroupId, user: &str, secret: &[u8], kid: Option<&str>, iat: i
     format!("{signed}.{signature}")
 }
 
-/// The `kid`, of a header that is good.
-fn read_header(header: &Object<'_>) -> Result<Option<String>, Refusal> {
+/// Checks the header, and returns its `kid`.
+fn read_header(header: &TokenPart<'_>) -> Result<Option<String>, Refusal> {
     if header.get("crit").is_some() {
         return Err(malformed("the GJWT's header must not have 'crit'"));
     }
@@ -132,7 +129,7 @@ fn read_header(header: &Object<'_>) -> Result<Option<String>, Refusal> {
 }
 
 impl Claims {
-    fn read(claims: &Object<'_>) -> Result<Self, Refusal> {
+    fn read(claims: &TokenPart<'_>) -> Result<Self, Refusal> {
         const GROUP: &str = "an integer from 1 to 2^53-1";
         const DATE: &str = "a number of Unix seconds";
 
@@ -157,10 +154,10 @@ impl Claims {
             return Err(Refusal::new(Code::CredentialExpired, "the GJWT has expired"));
         }
         if self.not_before.is_some_and(|date| date > now + leeway) {
-            return invalid("the GJWT is not good yet: its 'nbf' lies ahead");
+            return invalid("the GJWT is not valid yet: its 'nbf' is in the future");
         }
         if self.issued_at.is_some_and(|date| date > now + leeway) {
-            return invalid("the GJWT's 'iat' lies ahead");
+            return invalid("the GJWT's 'iat' is in the future");
         }
         if self.exp > now + max_ahead + leeway {
             return invalid("the GJWT's 'exp' must lie at most 120 minutes ahead");
@@ -169,65 +166,39 @@ impl Claims {
     }
 }
 
-/// A JSON object whose names are all different, so that no two readers can see different claims in it.
-struct Object<'a> {
-    part: &'static str,
-    members: BTreeMap<Cow<'a, str>, &'a RawValue>,
+/// The header or the claims: a JSON object whose names all differ.
+struct TokenPart<'a> {
+    /// `header` or `claims`, for messages.
+    name: &'static str,
+    members: Vec<(Cow<'a, str>, &'a RawValue)>,
 }
 
 fn decode(encoded: &str, part: &str) -> Result<Vec<u8>, Refusal> {
     BASE64URL.decode(encoded).map_err(|_| malformed(format!("the GJWT's {part} must be unpadded base64url")))
 }
 
-impl<'a> Object<'a> {
-    fn read(json: &'a [u8], part: &'static str) -> Result<Self, Refusal> {
-        let Members(members) = serde_json::from_slice(json).map_err(|_| {
-            malformed(format!("the GJWT's {part} must be a JSON object without repeated names"))
+impl<'a> TokenPart<'a> {
+    fn read(json: &'a [u8], name: &'static str) -> Result<Self, Refusal> {
+        let members = std::str::from_utf8(json).ok().and_then(|text| read_object(text).ok());
+        let members = members.map(RawMembers::into_vec).ok_or_else(|| {
+            malformed(format!("the GJWT's {name} must be a JSON object without repeated names"))
         })?;
-        Ok(Self { part, members })
+        Ok(Self { name, members })
     }
 
-    fn get(&self, name: &str) -> Option<&RawValue> {
-        self.members.get(name).copied()
+    fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.members.iter().find(|(known, _)| known == name).map(|(_, value)| *value)
     }
 
     fn required<T: DeserializeOwned>(&self, name: &str, kind: &str) -> Result<T, Refusal> {
         self.optional(name, kind)?
-            .ok_or_else(|| malformed(format!("the GJWT's {} must have '{name}', {kind}", self.part)))
+            .ok_or_else(|| malformed(format!("the GJWT's {} must have '{name}', {kind}", self.name)))
     }
 
     /// A null is not absent: it is of the wrong type.
     fn optional<T: DeserializeOwned>(&self, name: &str, kind: &str) -> Result<Option<T>, Refusal> {
         let value = self.get(name).map(|value| serde_json::from_str(value.get()));
         value.transpose().map_err(|_| wrong_member(name, kind))
-    }
-}
-
-struct Members<'a>(BTreeMap<Cow<'a, str>, &'a RawValue>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Distinct;
-
-        impl<'de> Visitor<'de> for Distinct {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object without repeated names")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = BTreeMap::new();
-                while let Some((Name(name), value)) = map.next_entry()? {
-                    if members.insert(name, value).is_some() {
-                        return Err(A::Error::custom("a repeated name"));
-                    }
-                }
-                Ok(Members(members))
-            }
-        }
-
-        deserializer.deserialize_map(Distinct)
     }
 }
 

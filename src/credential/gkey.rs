@@ -1,10 +1,10 @@
-//! GKEY, a login key: signed with a group's API key, good for at most a day.
+//! GKEY, a login key: signed with a group's API key, valid for at most a day.
 
 use super::{
     encoding::{is_base64url, percent_decode, percent_encode},
-    refused::{malformed, unproven},
+    names::{check_name, parse_group},
+    refusals::{malformed, unproven},
     requester::{CredentialKind, Requester},
-    subject::{check_name, parse_group},
 };
 use crate::masked::debug_shows;
 use crate::{
@@ -15,42 +15,43 @@ use crate::{
 };
 use std::fmt;
 
-/// How far ahead a login key's expiry may lie, in seconds.
+/// The most seconds that a login key's expiry may be in the future.
 pub const MAX_AHEAD: i64 = 86_400;
 
-/// The digits of an expiry: exactly ten, or `user1` with one expiry would sign the same bytes as `user` with another.
+/// The digits of an expiry. Exactly ten: else `user1` with one expiry would sign the same bytes as `user` with another.
 const EXPIRY_DIGITS: usize = 10;
 
-/// The only version of the signature; it is a part of what is signed.
+/// The only version of the signature. It is signed too.
 const VERSION: &str = "1";
 
 /// A login key of the right shape.
 pub struct GkeyToken {
-    subject: Subject,
-    /// Unix seconds, in the ten digits that were signed.
+    subject: LoginKeySubject,
+    /// Unix seconds, as the ten digits that were signed.
     expiry: [u8; EXPIRY_DIGITS],
     signature: [u8; SIGNATURE_CHARS],
 }
 
-/// For whom the login key speaks.
-enum Subject {
-    User(Account),
+/// Whose login key it is.
+enum LoginKeySubject {
+    User(GroupUser),
     /// In lower case.
     Address(String),
 }
 
-/// A user of a group: what a login key names itself, or what its address stands for.
+/// A user of a group: named by a login key, or by an address in one.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Account {
+pub struct GroupUser {
+    /// The user's group.
     pub group: GroupId,
     /// Decoded.
     pub user: String,
 }
 
-debug_shows!(Account { group });
+debug_shows!(GroupUser { group });
 
 impl GkeyToken {
-    /// Reads `partnerid&partneruserid&loginkey`, if there are exactly two `&`, else `glanceaddress~loginkey`.
+    /// Reads `partnerid&partneruserid&loginkey` if the value has exactly two `&`, else `glanceaddress~loginkey`.
     ///
     /// # Errors
     ///
@@ -63,37 +64,40 @@ impl GkeyToken {
             let user = percent_decode(user)
                 .ok_or_else(|| malformed("the login key's partneruserid must be URL-encoded UTF-8"))?;
             check_name(&user, "the login key's partneruserid")?;
-            (Subject::User(Account { group, user }), login_key)
+            (LoginKeySubject::User(GroupUser { group, user }), login_key)
         } else {
             let (address, login_key) = value.rsplit_once('~').ok_or_else(wrong_shape)?;
-            (Subject::Address(fold_address(address)?), login_key)
+            (LoginKeySubject::Address(fold_address(address)?), login_key)
         };
         let (expiry, signature) = parse_login_key(login_key)?;
         Ok(Self { subject, expiry, signature })
     }
 
-    /// The account that the token names, looking an address (in lower case) up if it has one. `None` for an unknown
-    /// address: verify all the same, so that it costs what a wrong signature does.
-    pub fn account<'a>(&'a self, lookup: impl FnOnce(&str) -> Option<&'a Account>) -> Option<&'a Account> {
+    /// The user that the token names; `lookup` finds the one of an address (in lower case). `None` for an unknown address:
+    /// call `verify` all the same, so that it costs as much as a wrong signature.
+    pub fn group_user<'a>(
+        &'a self,
+        lookup: impl FnOnce(&str) -> Option<&'a GroupUser>,
+    ) -> Option<&'a GroupUser> {
         match &self.subject {
-            Subject::User(account) => Some(account),
-            Subject::Address(address) => lookup(address),
+            LoginKeySubject::User(user) => Some(user),
+            LoginKeySubject::Address(address) => lookup(address),
         }
     }
 
-    /// Decides at the Unix time `now`, in seconds. Give no account for an unknown address, and no keys for an unknown
-    /// group: either costs as much as a wrong signature, and reads the same.
+    /// Verifies the token at the Unix time `now`, in seconds. Pass no user for an unknown address, and no keys for an unknown
+    /// group: both cost as much as a wrong signature, and give the same refusal.
     ///
     /// # Errors
     ///
-    /// `credential_invalid` or, once the signature holds, `credential_expired`.
+    /// `credential_invalid`; or `credential_expired`, if the signature is right.
     pub fn verify<'k>(
         &self,
-        account: Option<&Account>,
+        user: Option<&GroupUser>,
         keys: impl IntoIterator<Item = &'k HmacKey>,
         now: i64,
     ) -> Result<Requester, Refusal> {
-        let Some(Account { group, user }) = account else {
+        let Some(GroupUser { group, user }) = user else {
             any_signed([], &[&self.expiry], &self.signature);
             return Err(unproven());
         };
@@ -123,11 +127,11 @@ impl fmt::Debug for GkeyToken {
     }
 }
 
-/// The form in which addresses are kept and compared: they are case-insensitive.
+/// An address in lower case, as addresses are stored and compared.
 ///
 /// # Errors
 ///
-/// `credential_malformed` outside 1 … 255 characters, or with U+0000 or a character that nobody sees.
+/// `credential_malformed` outside 1 … 255 characters, or with U+0000 or an invisible character.
 pub fn fold_address(address: &str) -> Result<String, Refusal> {
     if let Some(c) = address.chars().find(|c| pasted::is_invisible(*c)) {
         return Err(malformed(format!(
@@ -140,9 +144,9 @@ pub fn fold_address(address: &str) -> Result<String, Refusal> {
     Ok(folded)
 }
 
-/// A login key for the user, good until `exp` (Unix seconds): `72&12345&$1$1589912963$…`.
+/// Makes a login key for the user, valid until `exp` (Unix seconds): `72&12345&$1$1589912963$…`.
 ///
-/// It is what [`GkeyToken::parse`] takes only if the user has 1 … 255 characters, and `exp` ten digits.
+/// [`GkeyToken::parse`] accepts it only if the user has 1 … 255 characters, and `exp` has ten digits.
 pub fn mint(group: GroupId, user: &str, api_key: &[u8], exp: i64) -> String {
     let (id, expiry) = (group.to_string(), format!("{exp:0EXPIRY_DIGITS$}"));
     let signature = HmacKey::from_secret(api_key).sign(&[
@@ -154,7 +158,7 @@ pub fn mint(group: GroupId, user: &str, api_key: &[u8], exp: i64) -> String {
     format!("{id}&{}&${VERSION}${expiry}${signature}", percent_encode(user))
 }
 
-/// Parts `$1$exp$sig` into the expiry and the signature.
+/// Splits `$1$exp$sig` into the expiry and the signature.
 fn parse_login_key(login_key: &str) -> Result<([u8; EXPIRY_DIGITS], [u8; SIGNATURE_CHARS]), Refusal> {
     let mut fields = login_key.split('$');
     let (Some(""), Some(version), Some(expiry), Some(signature), None) =

@@ -1,10 +1,10 @@
-//! GSSNID, a website session id: opaque, and good if the Authorization Service's table holds its SHA-256.
+//! GSSNID, a website session id: opaque, and valid if the Authorization Service's table has its SHA-256.
 
 use super::{
     encoding::{BASE64URL, is_base64url},
-    refused::{malformed, unproven},
+    names::{check_name, parse_group},
+    refusals::{malformed, unproven},
     requester::{CredentialKind, Requester},
-    subject::{check_name, parse_group},
 };
 use crate::masked::debug_shows;
 use crate::{
@@ -18,18 +18,22 @@ use std::fmt;
 /// Bytes of randomness in a minted token: 32 characters of base64url.
 const RANDOM_BYTES: usize = 24;
 
-/// A website session id of the right shape. The raw value is not kept.
+/// A website session id of the right shape. Only its hash is kept.
 pub struct GssnidToken {
     sha256: [u8; 32],
     group: Option<GroupId>,
 }
 
-/// A row of `website_sessions`, judged by Postgres's clock.
+/// A row of `website_sessions`. Postgres's clock decides whether it is expired or revoked.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WebsiteSession {
+    /// The group that the session belongs to.
     pub group_id: GroupId,
+    /// The user.
     pub person_id: String,
+    /// Its `expires_at` has passed.
     pub expired: bool,
+    /// Its `revoked_at` has passed.
     pub revoked: bool,
 }
 
@@ -64,17 +68,22 @@ impl GssnidToken {
         Ok(Self { sha256: Sha256::digest(value).into(), group })
     }
 
-    /// The key of the token's row in `website_sessions`: the SHA-256 of the whole token.
+    /// The group that it names.
+    pub(crate) fn group(&self) -> Option<GroupId> {
+        self.group
+    }
+
+    /// The SHA-256 of the whole token, which is the key of its row in `website_sessions`.
     pub fn sha256(&self) -> &[u8; 32] {
         &self.sha256
     }
 
-    /// Decides by the row that [`sha256`](Self::sha256) finds, if any.
+    /// Verifies the token by its row, if there is one for [`sha256`](Self::sha256).
     ///
     /// # Errors
     ///
-    /// `credential_invalid` without a row, when it is revoked, and when the token names another group than the row;
-    /// else `credential_expired`.
+    /// `credential_invalid` without a row, for a revoked one, and when the token names another group than the row;
+    /// `credential_expired` for an expired row.
     pub fn accept(&self, row: Option<&WebsiteSession>) -> Result<Requester, Refusal> {
         let row = row.filter(|row| !row.revoked).ok_or_else(unproven)?;
         if self.group.is_some_and(|group| group != row.group_id) {
@@ -93,10 +102,10 @@ impl fmt::Debug for GssnidToken {
     }
 }
 
-/// A new website session id, made at `now` (Unix seconds), from a CSPRNG. It is good once its row is in the table.
+/// Makes a website session id at `now` (Unix seconds), from a CSPRNG. It is valid once its row is in the table.
 ///
-/// It is what [`GssnidToken::parse`] takes only if the person has 1 … 255 characters, without dots and spaces.
-pub fn mint(person: &str, now: i64, group: Option<GroupId>) -> String {
+/// [`GssnidToken::parse`] accepts it only if the person has 1 … 255 characters, without dots and spaces.
+pub(crate) fn mint(person: &str, now: i64, group: Option<GroupId>) -> String {
     let random = BASE64URL.encode(rand::random::<[u8; RANDOM_BYTES]>());
     match group {
         Some(group) => format!("{person}.{now}.{random}.{group}"),

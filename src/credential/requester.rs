@@ -1,11 +1,13 @@
-//! Whom a credential proves.
+//! The sender that a credential proves.
 
 use crate::group_id::GroupId;
 use crate::masked::debug_shows;
 use std::fmt;
+use strum::{EnumString, IntoStaticStr};
 
-/// The TYPE of `Bearer TYPE value`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// The TYPE of `Bearer TYPE value`; in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "lowercase", ascii_case_insensitive)]
 pub enum CredentialKind {
     Gkey,
     Gjwt,
@@ -13,26 +15,18 @@ pub enum CredentialKind {
 }
 
 impl CredentialKind {
-    pub(super) const ALL: [Self; 3] = [Self::Gkey, Self::Gjwt, Self::Gssnid];
-
     /// The name in lower case, as `requested_by` begins with it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Gkey => "gkey",
-            Self::Gjwt => "gjwt",
-            Self::Gssnid => "gssnid",
-        }
-    }
-
-    pub(super) fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| name.eq_ignore_ascii_case(kind.as_str()))
+    fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 
-/// The sender that a credential proves, and the group that it is good for.
+/// The sender that a credential proves, and its group.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Requester {
+    /// The group that the credential belongs to.
     pub group: GroupId,
+    /// The type of the credential.
     pub kind: CredentialKind,
     /// The partner's user id, the token's `sub` or the website's person id.
     pub user: String,
@@ -41,7 +35,7 @@ pub struct Requester {
 debug_shows!(Requester { group, kind });
 
 impl Requester {
-    /// What `sessions.requested_by` stores: `gkey:12345`.
+    /// The value of `sessions.requested_by`: `gkey:12345`.
     pub fn requested_by(&self) -> String {
         [self.kind.as_str(), ":", &self.user].concat()
     }

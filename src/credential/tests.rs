@@ -1,4 +1,4 @@
-//! The credentials of the contract's §3, case by case, and what must hold for any.
+//! The credentials of the contract's §3, case by case, and properties of any credential.
 
 mod collecting;
 mod gjwts;
@@ -22,7 +22,7 @@ fn code<T>(result: Result<T, Refusal>) -> Result<T, Code> {
     result.map_err(|refusal| refusal.code)
 }
 
-/// The token with the character at the index replaced; `None` if that changes nothing.
+/// The token with the character at the index replaced; `None` if it is the same character.
 fn with_char(token: &str, index: usize, replacement: char) -> Option<String> {
     let mut chars: Vec<char> = token.chars().collect();
     let index = index % chars.len();

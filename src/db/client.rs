@@ -1,19 +1,20 @@
-//! Who connects, and how a connection is set for it.
+//! Which program connects, and the settings of its connections.
 
 use std::time::Duration;
 
-/// Who connects.
+/// The program that connects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Client {
+pub(crate) enum DatabaseClient {
     Worker,
     Gateway,
-    /// An operator's question, which may well read a whole table.
+    /// An operator's command, which may read a whole table.
     Command,
 }
 
-impl Client {
-    /// Settings of a connection. Statements of processes must never read a whole table. A plan is made once for a
-    /// connection, maybe when the tables are empty: so it must be right for full ones. Those of the URL come last, and win.
+impl DatabaseClient {
+    /// The settings of a connection. A worker's or gateway's statements must never read a whole table. A connection makes
+    /// each plan once, perhaps while the tables are empty, so the plan must be right for full tables too. The URL's settings
+    /// come last, and win.
     pub(super) fn settings(self, of_the_url: &[(String, String)]) -> Vec<(String, String)> {
         let ours: &[(&str, &str)] = match self {
             Self::Worker | Self::Gateway => &[
@@ -35,12 +36,12 @@ impl Client {
         ours.chain(of_the_url.iter().cloned()).collect()
     }
 
-    /// How long an idle connection is used without a sign of life. A request must not be what finds a closed one; the
-    /// worker's statements are repeated.
-    pub(super) fn trusts_for(self) -> Option<Duration> {
+    /// How long a connection may be idle and still be used without a ping. A gateway's request must not meet a closed
+    /// connection. A worker's statements are repeated, so that it may wait longer.
+    pub(super) fn trusts_idle_for(self) -> Option<Duration> {
         match self {
             Self::Worker => Some(Duration::from_secs(1)),
-            // In a burst a sign of life for each statement would be half of the work.
+            // In a burst, a ping before each statement would be half of the work.
             Self::Gateway => Some(Duration::from_millis(20)),
             Self::Command => None,
         }

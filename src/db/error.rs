@@ -1,47 +1,61 @@
 //! What an error from the database means.
 
-use super::sqlstate::{self, Action};
+use super::sqlstate::{self, ErrorAction};
 use sqlx::migrate::MigrateError;
+use std::io::ErrorKind;
+
+/// SQLSTATE `query_canceled`.
+const QUERY_CANCELED: &str = "57014";
 
 /// What to do about an error from the database.
-pub fn action(error: &sqlx::Error) -> Action {
+pub(crate) fn action(error: &sqlx::Error) -> ErrorAction {
     match error {
+        // A server that is not compared yet (`sessions/rewinds.rs`).
+        sqlx::Error::Io(error) if error.kind() == ErrorKind::WouldBlock => ErrorAction::Wait,
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
-            Action::LeaveConnection
+            ErrorAction::RetireConnections
         }
-        sqlx::Error::PoolTimedOut => Action::Wait,
-        sqlx::Error::Database(error) => error.code().map_or(Action::Refuse, |code| sqlstate::action(&code)),
-        _ => Action::Refuse,
+        sqlx::Error::PoolTimedOut => ErrorAction::Wait,
+        sqlx::Error::Database(error) => {
+            error.code().map_or(ErrorAction::Refuse, |code| sqlstate::action(&code))
+        }
+        _ => ErrorAction::Refuse,
     }
 }
 
-/// Whether the statement may have been carried out all the same.
-pub fn may_hide_a_commit(error: &sqlx::Error) -> bool {
+/// Whether the statement may have been carried out in spite of the error.
+pub(crate) fn may_hide_a_commit(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(error) => error.code().is_some_and(|code| sqlstate::may_hide_a_commit(&code)),
         sqlx::Error::PoolTimedOut => false,
+        sqlx::Error::Io(error) => error.kind() != ErrorKind::WouldBlock,
         _ => true,
     }
 }
 
-/// An error that may pass by itself.
-pub trait Passing: From<sqlx::Error> {
-    /// The database's own error, if that is what it is.
+/// The error of a statement, which may be transient.
+pub(crate) trait StatementError: From<sqlx::Error> {
+    /// sqlx's error, if that is the cause.
     fn database_error(&self) -> Option<&sqlx::Error>;
-    /// In words that hold none of the statement's values.
+    /// The cause in words, without any of the statement's values.
     fn summary(&self) -> String;
-    /// Whether the same statement may well succeed later.
-    fn passes(&self) -> bool {
-        self.database_error().is_some_and(|error| action(error) != Action::Refuse)
+    /// Whether the statement was ended, mostly as it took longer than `statement_timeout`.
+    fn is_canceled(&self) -> bool {
+        let error = self.database_error().and_then(sqlx::Error::as_database_error);
+        error.is_some_and(|error| error.code().as_deref() == Some(QUERY_CANCELED))
+    }
+    /// Whether the same statement may succeed later.
+    fn is_transient(&self) -> bool {
+        self.database_error().is_some_and(|error| action(error) != ErrorAction::Refuse)
     }
 }
 
-impl Passing for sqlx::Error {
+impl StatementError for sqlx::Error {
     fn database_error(&self) -> Option<&sqlx::Error> {
         Some(self)
     }
 
-    /// Without PostgreSQL's detail, which repeats the row.
+    /// It leaves out PostgreSQL's detail, which repeats the row.
     fn summary(&self) -> String {
         match self {
             Self::Database(error) => {
@@ -54,7 +68,7 @@ impl Passing for sqlx::Error {
                 };
                 format!("{} ({code}){pooler}", error.message())
             }
-            Self::PoolTimedOut => "no connection to the database is to be had".to_owned(),
+            Self::PoolTimedOut => "the pool has no free connection to the database".to_owned(),
             Self::Io(error) => error.to_string(),
             other => other.to_string(),
         }
@@ -63,7 +77,7 @@ impl Passing for sqlx::Error {
 
 /// Why the database cannot be used at all, with what to do.
 #[derive(Debug, thiserror::Error)]
-pub enum Unusable {
+pub(crate) enum UnusableDatabase {
     #[error("the database refuses the login: {0}; check the user, password and database of DATABASE_URL")]
     Login(String),
     #[error("PostgreSQL {0} is too old: version 13 or later is needed")]
@@ -73,26 +87,27 @@ pub enum Unusable {
     )]
     Encoding(String),
     #[error(
-        "the pooler before the database refuses a startup parameter: {0}; session-invite needs none but those of every \
-         client, so take it out of DATABASE_URL, or let pgbouncer's ignore_startup_parameters name it"
+        "the pooler before the database refuses a startup parameter: {0}; session-invite needs only those that every \
+         client sends, so remove it from DATABASE_URL, or name it in pgbouncer's ignore_startup_parameters"
     )]
     Pooler(String),
     #[error(
-        "{0}: the server does not take a setting in its options, or this role may not set it (SQLSTATE {1}); correct it or \
-         take it out"
+        "{0}: the server refuses a setting in its options, or this role may not set it (SQLSTATE {1}); correct it or \
+         remove it"
     )]
     Setting(&'static str, String),
     #[error("the database is away ({0})")]
     Away(String),
-    #[error("the schema is newer than this program (migration {0} is unknown to it): update the program")]
-    SchemaNewer(i64),
+    /// Of several nodes, with a cause for each that does not pass by itself.
+    #[error("no node of the database can be used: {0}")]
+    NoNode(String),
     #[error(
-        "the schema is not up to date ({missing} migrations are to come): run session-invite migrate, or start a worker"
+        "the schema is not up to date ({missing} migrations are missing): run session-invite migrate, or start a worker"
     )]
     SchemaOld { missing: usize },
     #[error(
-        "the schema is not up to date ({missing} migrations are to come), and this role may not change it: {error}; run \
-         session-invite migrate as a role with the right to create in the schema and that owns its tables"
+        "the schema is not up to date ({missing} migrations are missing), and this role may not change it: {error}; run \
+         session-invite migrate as a role that may create in the schema and owns its tables"
     )]
     MayNotMigrate { missing: usize, error: String },
     #[error(
@@ -103,13 +118,21 @@ pub enum Unusable {
     Migration(MigrateError),
 }
 
-impl Unusable {
+impl UnusableDatabase {
+    /// The cause alone, for a text that names the node already.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::Away(why) => why.clone(),
+            other => other.to_string(),
+        }
+    }
+
     /// Whether waiting may help.
-    pub fn passes(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Away(_) | Self::SchemaOld { .. } | Self::SchemaHidden { .. } => true,
             Self::Migration(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
-                !matches!(action(error), Action::Refuse | Action::End)
+                !matches!(action(error), ErrorAction::Refuse | ErrorAction::End)
             }
             _ => false,
         }

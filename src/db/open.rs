@@ -1,123 +1,143 @@
 //! Opening the pool of a process or a command.
 
 use super::{
-    client::Client,
-    error::Unusable,
-    reach::{Reach, Reached},
+    client::DatabaseClient,
+    error::UnusableDatabase,
+    metrics,
+    node_states::{self, NodeLook},
+    nodes::{DatabaseNodes, NodeConnection},
     schema::{self, migrate},
     watch::Watch,
 };
 use crate::{
     backoff::Backoff,
     config::{DatabaseAddress, DatabaseConfig},
-    supervise::{Task, keep_up},
+    supervise::{Task, keep_running},
 };
 use sqlx::{ConnectOptions, PgPool, postgres::PgConnectOptions};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
-/// Where the database of these settings is.
-fn reach(config: &DatabaseConfig, application: &str, client: Client) -> Reach {
+/// The nodes that the configuration names, and how to connect to them.
+fn nodes_of(config: &DatabaseConfig, application: &str, client: DatabaseClient) -> DatabaseNodes {
     let DatabaseAddress { nodes, target, connect_timeout, settings, settings_from } = &config.address;
     let node = |node: &PgConnectOptions| {
         let application = node.get_application_name().unwrap_or(application).to_owned();
         node.clone()
             .application_name(&application)
-            // Only text needs it, and a pooler would refuse it.
+            // It only affects floats that are sent as text, and a pooler refuses the parameter.
             .extra_float_digits(None)
             .log_statements(tracing::log::LevelFilter::Off)
             .log_slow_statements(tracing::log::LevelFilter::Off, Duration::ZERO)
     };
-    Reach {
+    DatabaseNodes {
         nodes: nodes.iter().map(node).collect(),
         target: *target,
         connect_timeout: *connect_timeout,
         client,
         settings: client.settings(settings).into(),
         settings_from,
+        cluster: Arc::default(),
     }
 }
 
-/// Opens a pool and checks the server, or says at once why not.
-pub async fn connect(config: &DatabaseConfig, application: &str) -> Result<PgPool, Unusable> {
-    let reach = reach(config, application, Client::Command);
-    let Reached { connection, node } = Box::pin(reach.connect()).await?;
-    reach.remember();
-    let _ = sqlx::Connection::close(connection).await;
-    Ok(reach.pool(node, config.max_connections))
+/// Looks at every node that the configuration names, for `doctor`.
+pub(crate) async fn look_at_nodes(config: &DatabaseConfig, application: &str) -> Vec<NodeLook> {
+    node_states::look_at_all(&nodes_of(config, application, DatabaseClient::Command)).await
 }
 
-/// A process's pool, and what [`Watch`] needs to look after it.
+/// Opens a pool for a command and checks the server. It does not wait for a database that is away.
+pub(crate) async fn connect(config: &DatabaseConfig, application: &str) -> Result<PgPool, UnusableDatabase> {
+    let nodes = nodes_of(config, application, DatabaseClient::Command);
+    let NodeConnection { connection, node } = Box::pin(nodes.connect()).await?;
+    nodes.remember();
+    let _ = sqlx::Connection::close(connection).await;
+    Ok(nodes.pool(node, config.max_connections))
+}
+
+/// A process's pool, with what [`Watch`] needs to check the database.
 #[derive(Debug)]
-pub struct Opened {
+pub(crate) struct OpenDatabase {
     pub pool: PgPool,
     watch: Watch,
-    reach: Reach,
+    nodes: DatabaseNodes,
 }
 
-impl Opened {
-    /// Looks whether all can be done that this process needs, until `stop`.
-    pub fn keep_watching(self, stop: CancellationToken) -> PgPool {
-        let Self { pool, watch, reach } = self;
-        let of_the_task = pool.clone();
-        keep_up(Task::Database, stop.clone(), move |pulse| {
-            Box::pin(watch.clone().run(reach.clone(), of_the_task.clone(), stop.clone(), pulse))
+impl OpenDatabase {
+    /// Checks until `stop` whether the process can do what it needs.
+    pub(crate) fn keep_watching(self, stop: CancellationToken) -> PgPool {
+        let Self { pool, watch, nodes } = self;
+        metrics::show(&pool);
+        let task_pool = pool.clone();
+        keep_running(Task::Database, stop.clone(), move |pulse| {
+            Box::pin(watch.clone().run(nodes.clone(), task_pool.clone(), stop.clone(), pulse))
         });
         pool
     }
 }
 
-/// Connects, however long the database is away, and brings the schema up to date; a gateway waits for that. `watch` says
-/// meanwhile what it waits for.
+/// Connects, and waits for as long as the database is away. A worker then migrates the schema; a gateway waits until that is
+/// done. Meanwhile `watch` reports the cause.
 ///
 /// # Errors
 ///
-/// What no waiting mends.
-pub async fn open(
+/// A fault that does not pass by itself.
+pub(crate) async fn open(
     config: &DatabaseConfig,
     application: &str,
-    client: Client,
+    client: DatabaseClient,
     watch: &Watch,
-) -> Result<Opened, Unusable> {
-    let reach = reach(config, application, client);
-    reach.remember();
+) -> Result<OpenDatabase, UnusableDatabase> {
+    let nodes = nodes_of(config, application, client);
+    nodes.remember();
+    watch.set_nodes(&nodes);
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
-    let mut told = String::new();
+    let mut logged = String::new();
     loop {
-        let error = match Box::pin(try_to_open(config, &reach, watch)).await {
+        let error = match Box::pin(try_to_open(config, &nodes, watch)).await {
             Ok(opened) => return Ok(opened),
             Err(error) => error,
         };
-        if !error.passes() {
+        if !error.is_transient() {
             return Err(error);
         }
         let why = error.to_string();
-        watch.is_away(&why);
-        if told != why {
+        watch.set_away(&why);
+        if logged != why {
             tracing::warn!(error = why, "waiting for the database");
-            told = why;
+            logged = why;
         }
         backoff.wait().await;
     }
 }
 
-async fn try_to_open(config: &DatabaseConfig, reach: &Reach, watch: &Watch) -> Result<Opened, Unusable> {
-    let mut reached = reach.connect().await?;
-    // One of them looks whether all is well.
+async fn try_to_open(
+    config: &DatabaseConfig,
+    nodes: &DatabaseNodes,
+    watch: &Watch,
+) -> Result<OpenDatabase, UnusableDatabase> {
+    if nodes.are_several() {
+        // An old primary is not used, not even for a moment.
+        watch.record_looks(node_states::look_at_all(nodes).await);
+    }
+    let mut opened = nodes.connect().await?;
+    // The watch has one connection of its own.
     let connections = config.max_connections.saturating_sub(1).max(2);
-    let pool = reach.pool(reached.node.clone(), connections);
-    let newer = match reach.client {
-        Client::Worker => migrate(&pool).await?.newer,
-        Client::Gateway | Client::Command => schema::up_to_date(&mut reached.connection).await?.newer,
+    let pool = nodes.pool(opened.node.clone(), connections);
+    let newer = match nodes.client {
+        DatabaseClient::Worker => migrate(&pool).await?.newer,
+        DatabaseClient::Gateway | DatabaseClient::Command => {
+            schema::up_to_date(&mut opened.connection).await?.newer
+        }
     };
     if let Some(newer) = newer {
-        tracing::info!(newer, "the schema is of a newer release; going on");
+        tracing::info!(newer, "the schema is of a newer release; continuing");
     }
-    let _ = sqlx::Connection::close(reached.connection).await;
-    Ok(Opened { pool, watch: watch.clone(), reach: reach.clone() })
+    let _ = sqlx::Connection::close(opened.connection).await;
+    Ok(OpenDatabase { pool, watch: watch.clone(), nodes: nodes.clone() })
 }
 
-/// Whether the last table of the migrations is there.
-pub async fn has_schema(pool: &PgPool) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("select to_regclass('optouts') is not null").fetch_one(pool).await
+/// Whether the newest table of this release exists.
+pub(crate) async fn has_schema(pool: &PgPool) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("select to_regclass('steps') is not null").fetch_one(pool).await
 }

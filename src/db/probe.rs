@@ -1,37 +1,37 @@
-//! What stands in the way of statements, looked at without running them: rights, tables, locks, a server that takes no
-//! writes. It takes no lock and changes nothing.
+//! Obstacles to statements, found without running them: missing rights and tables, locks, a server that takes no writes. It
+//! takes no lock and changes nothing.
 
-use super::kinds::{Kind, Right};
-use sqlx::PgConnection;
+use super::kinds::{StatementKind, TableRight};
+use sqlx::{PgConnection, PgPool};
 use std::{
     collections::HashMap,
     time::{Duration, Instant},
 };
 
-/// A lock that is held for so long counts as a database that is away.
-pub const HELD_FOR: Duration = Duration::from_secs(5);
+/// A lock that is held for so long is an obstacle.
+pub(crate) const HELD_FOR: Duration = Duration::from_secs(5);
 
-/// What a finding is about.
+/// Which statements an obstacle concerns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum About {
     Everything,
     Table(String),
-    /// Reading goes on.
+    /// All but reads.
     Writes(String),
-    Right(String, &'static str),
+    Right(String, String),
 }
 
-/// Something that stands in the way, in words, with what to do.
+/// An obstacle to statements, with its remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Obstacle {
+pub(crate) struct Obstacle {
     about: About,
     pub message: String,
 }
 
 impl Obstacle {
-    /// Whether it stands in the way of this kind of statement.
-    pub fn concerns(&self, kind: &Kind) -> bool {
-        let needs = |table: &str, wanted: &dyn Fn(Right) -> bool| {
+    /// Whether statements of this kind meet the obstacle.
+    pub(crate) fn concerns(&self, kind: &StatementKind) -> bool {
+        let needs = |table: &str, wanted: &dyn Fn(TableRight) -> bool| {
             kind.needs
                 .iter()
                 .any(|(name, rights)| *name == table && rights.iter().any(|right| wanted(*right)))
@@ -39,37 +39,39 @@ impl Obstacle {
         match &self.about {
             About::Everything => true,
             About::Table(table) => needs(table, &|_| true),
-            About::Writes(table) => needs(table, &|right| right != Right::Select),
-            About::Right(table, right) => needs(table, &|needed| needed.as_str() == *right),
+            About::Writes(table) => needs(table, &|right| right != TableRight::Select),
+            About::Right(table, right) => needs(table, &|needed| needed.as_str() == right),
         }
     }
 
     /// Whether the server takes no writes at all.
-    pub fn is_of_everything(&self) -> bool {
+    pub(crate) fn stops_everything(&self) -> bool {
         self.about == About::Everything
     }
 }
 
-/// Who holds a lock on a table, and since when that was seen.
+/// When each lock was first seen, by its table and the server process that holds it or waits for it.
 #[derive(Debug, Default)]
-pub struct Locks(HashMap<(String, i32), Instant>);
+pub(crate) struct Locks(HashMap<(String, i32), Instant>);
 
 impl Locks {
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
 #[derive(sqlx::FromRow)]
-struct Whole {
+struct ServerMode {
     standby: bool,
     read_only: bool,
+    /// Where `default_transaction_read_only` is set (`pg_settings.source`).
+    set_by: Option<String>,
     role: String,
     database: String,
 }
 
 #[derive(sqlx::FromRow)]
-struct Missing {
+struct UnmetNeed {
     table_name: String,
     wanted: String,
     is_there: bool,
@@ -77,7 +79,7 @@ struct Missing {
 }
 
 #[derive(sqlx::FromRow)]
-struct Held {
+struct TableLock {
     table_name: String,
     pid: i32,
     mode: String,
@@ -87,28 +89,28 @@ struct Held {
     role: String,
 }
 
-/// All that stands in the way of these kinds of statements; of locks, those that were seen for `held_for`.
-pub async fn obstacles(
+/// All obstacles to these kinds of statements. A lock is one once it was seen for `held_for`.
+pub(crate) async fn obstacles(
     connection: &mut PgConnection,
-    kinds: &[&'static Kind],
+    kinds: &[&'static StatementKind],
     locks: &mut Locks,
     held_for: Duration,
 ) -> Result<Vec<Obstacle>, sqlx::Error> {
-    let whole: Whole = sqlx::query_as(
+    let mode: ServerMode = sqlx::query_as(
         "select pg_is_in_recovery() as standby, current_setting('transaction_read_only') = 'on' as read_only,
+                (select source from pg_settings where name = 'default_transaction_read_only') as set_by,
                 quote_ident(current_user) as role, quote_ident(current_database()) as database",
     )
     .fetch_one(&mut *connection)
     .await?;
-    let mut found: Vec<_> = whole.obstacle().into_iter().collect();
-    found.extend(rights(connection, kinds, &whole.role).await?);
-    found.extend(held(connection, kinds, locks, held_for).await?);
+    let mut found: Vec<_> = mode.obstacle().into_iter().collect();
+    found.extend(unmet_needs(connection, kinds, &mode.role).await?);
+    found.extend(table_locks(connection, kinds, locks, held_for).await?);
     Ok(found)
 }
 
-impl Whole {
+impl ServerMode {
     fn obstacle(&self) -> Option<Obstacle> {
-        let database = &self.database;
         let text = match (self.standby, self.read_only) {
             (true, _) => {
                 "the database is a standby and takes no writes: let DATABASE_URL name the primary, or promote it with \
@@ -116,22 +118,37 @@ impl Whole {
                     .to_owned()
             }
             (_, true) => format!(
-                "the database is read-only (default_transaction_read_only is on): alter database {database} reset \
-                 default_transaction_read_only; or the same of the role {role}, or of the server",
-                role = self.role
+                "the database is read-only (default_transaction_read_only is on): begin read write; {}; commit",
+                self.makes_writable()
             ),
             _ => return None,
         };
         Some(Obstacle { about: About::Everything, message: text })
     }
+
+    /// The statement that ends `default_transaction_read_only`, at the place where it is set.
+    fn makes_writable(&self) -> String {
+        let Self { role, database, .. } = self;
+        match self.set_by.as_deref() {
+            Some("user") => format!("alter role {role} reset default_transaction_read_only"),
+            Some("database user") => {
+                format!("alter role {role} in database {database} reset default_transaction_read_only")
+            }
+            Some("configuration file" | "command line") => {
+                format!("alter database {database} set default_transaction_read_only = off")
+            }
+            _ => format!("alter database {database} reset default_transaction_read_only"),
+        }
+    }
 }
 
-async fn rights(
+/// Tables that are missing or hidden, and rights that the role lacks.
+async fn unmet_needs(
     connection: &mut PgConnection,
-    kinds: &[&'static Kind],
+    kinds: &[&'static StatementKind],
     role: &str,
 ) -> Result<Vec<Obstacle>, sqlx::Error> {
-    let mut needed: Vec<(&str, Right)> = Vec::new();
+    let mut needed: Vec<(&str, TableRight)> = Vec::new();
     for (table, rights) in kinds.iter().flat_map(|kind| kind.needs) {
         for right in *rights {
             if !needed.contains(&(*table, *right)) {
@@ -139,7 +156,7 @@ async fn rights(
             }
         }
     }
-    let missing: Vec<Missing> = sqlx::query_as(
+    let missing: Vec<UnmetNeed> = sqlx::query_as(
         "with needed as (
              select name, wanted, to_regclass(quote_ident(name)) as id from unnest($1::text[], $2::text[]) as n (name, wanted)
          )
@@ -163,7 +180,7 @@ async fn rights(
     Ok(found)
 }
 
-impl Missing {
+impl UnmetNeed {
     fn obstacle(self, role: &str) -> Obstacle {
         let Self { table_name: table, wanted, is_there, in_schema } = self;
         if let Some(schema) = in_schema {
@@ -179,26 +196,24 @@ impl Missing {
             );
             return Obstacle { about: About::Table(table), message: text };
         }
-        let right = [Right::Select, Right::Insert, Right::Update, Right::Delete].map(Right::as_str);
-        let right = right.into_iter().find(|right| *right == wanted).unwrap_or_default();
         let text = format!(
-            "the role {role} has no right to {right} on the table {table}: grant {right} on {table} to {role}"
+            "the role {role} has no right to {wanted} on the table {table}: grant {wanted} on {table} to {role}"
         );
-        Obstacle { about: About::Right(table, right), message: text }
+        Obstacle { about: About::Right(table, wanted), message: text }
     }
 }
 
-/// Locks that others hold, or wait for, and that keep statements waiting behind them.
-async fn held(
+/// Table locks that other processes hold or wait for, and that our statements would wait behind.
+async fn table_locks(
     connection: &mut PgConnection,
-    kinds: &[&'static Kind],
+    kinds: &[&'static StatementKind],
     locks: &mut Locks,
     held_for: Duration,
 ) -> Result<Vec<Obstacle>, sqlx::Error> {
     let mut tables: Vec<&str> = kinds.iter().flat_map(|kind| kind.needs).map(|(table, _)| *table).collect();
     tables.sort_unstable();
     tables.dedup();
-    let all: Vec<Held> = sqlx::query_as(
+    let all: Vec<TableLock> = sqlx::query_as(
         "select c.relname::text as table_name, l.pid, l.mode, l.granted,
                 case when not l.granted then (pg_blocking_pids(l.pid))[1] end as holder,
                 coalesce(a.application_name, '') as application, coalesce(a.usename::text, '') as role
@@ -224,27 +239,41 @@ async fn held(
     Ok(found)
 }
 
-impl Held {
+/// How the transaction of a process of the server is ended.
+fn end_by(pid: i32) -> String {
+    format!(
+        "What to do: end its transaction where it runs, or, if that may lose its work, in psql as that role or a superuser: \
+         select pg_terminate_backend({pid})"
+    )
+}
+
+impl TableLock {
     fn obstacle(self) -> Obstacle {
         let Self { table_name: table, pid, mode, granted, holder, application, role } = self;
         let who = format!("{application:?}, role {role}");
         let (text, to_end) = match (granted, holder) {
             (false, Some(holder)) => (
                 format!(
-                    "process {pid} ({who}) waits for a {mode} on the table {table} behind process {holder}, and all wait behind it"
+                    "process {pid} ({who}) waits for a {mode} on the table {table} behind process {holder}, and all others wait \
+                     behind it"
                 ),
                 holder,
             ),
             _ => (format!("process {pid} ({who}) holds a {mode} on the table {table}"), pid),
         };
-        let text = format!("{text}: end its transaction, or select pg_terminate_backend({to_end})");
+        let text = format!("{text}. {}", end_by(to_end));
         let about = if mode == "AccessExclusiveLock" { About::Table(table) } else { About::Writes(table) };
         Obstacle { about, message: text }
     }
 }
 
-/// Who holds up statements of ours at this moment, by a lock on a row or a table.
-pub async fn holders(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+/// The same, for a command.
+pub(crate) async fn lock_holders(pool: &PgPool) -> Result<Vec<String>, sqlx::Error> {
+    holders(&mut *pool.acquire().await?).await
+}
+
+/// The processes whose locks, on a row or a table, our statements wait for at this moment.
+pub(super) async fn holders(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
     let holders: Vec<(i32, String, String)> = sqlx::query_as(
         "select distinct b.pid, coalesce(b.application_name, ''), coalesce(b.usename::text, '')
            from pg_stat_activity w
@@ -256,10 +285,7 @@ pub async fn holders(connection: &mut PgConnection) -> Result<Vec<String>, sqlx:
     .fetch_all(connection)
     .await?;
     let text = |(pid, application, role)| {
-        format!(
-            "process {pid} ({application:?}, role {role}) holds what it waits for: end its transaction, or select \
-             pg_terminate_backend({pid})"
-        )
+        format!("process {pid} ({application:?}, role {role}) holds what it waits for. {}", end_by(pid))
     };
     Ok(holders.into_iter().map(text).collect())
 }

@@ -1,42 +1,42 @@
-//! The schema: whether it is up to date, and bringing it there.
+//! The schema: whether it is up to date, and its migrations.
 
-use super::error::{Passing, Unusable};
+use super::error::{StatementError, UnusableDatabase};
 use sqlx::{
     PgConnection, PgPool,
-    migrate::{MigrateError, Migration},
+    migrate::{MigrateError, Migration, Migrator},
 };
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 /// The migrations in `migrations/`, embedded.
-pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
+pub(crate) static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// How the database's migrations differ from the program's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Schema {
-    /// To come.
+pub(crate) struct Schema {
+    /// How many are not applied yet.
     pub missing: usize,
-    /// The newest that this program does not know.
+    /// The newest one that this program does not know.
     pub newer: Option<i64>,
-    /// One that is not what this program has under its number.
+    /// One that differs from the program's migration of that number.
     pub changed: Option<i64>,
-    /// Where nothing can be seen of it.
-    pub hidden: Option<Hidden>,
+    /// The schema with our tables, when the role may not use it.
+    pub hidden: Option<HiddenSchema>,
 }
 
-/// A schema with our tables that the role has no right to use.
+/// A schema with our tables that the role may not use.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
-pub struct Hidden {
+pub(crate) struct HiddenSchema {
     pub schema: String,
     pub role: String,
 }
 
 impl Schema {
-    /// Reads it, and changes nothing.
-    pub async fn read(connection: &mut PgConnection) -> Result<Self, sqlx::Error> {
+    /// Reads the state, and changes nothing.
+    pub(crate) async fn read(connection: &mut PgConnection) -> Result<Self, sqlx::Error> {
         let begun: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
             .fetch_one(&mut *connection)
             .await?;
-        let hidden = if begun { None } else { Hidden::find(connection).await? };
+        let hidden = if begun { None } else { HiddenSchema::find(connection).await? };
         let applied: BTreeMap<i64, Vec<u8>> = if begun {
             let all = "select version, checksum from _sqlx_migrations where success";
             sqlx::query_as(all).fetch_all(connection).await?.into_iter().collect()
@@ -55,7 +55,7 @@ impl Schema {
     }
 }
 
-impl Hidden {
+impl HiddenSchema {
     async fn find(connection: &mut PgConnection) -> Result<Option<Self>, sqlx::Error> {
         sqlx::query_as(
             "select quote_ident(s.nspname) as schema, quote_ident(current_user) as role
@@ -70,9 +70,9 @@ impl Hidden {
     }
 }
 
-/// Brings the schema up to date; safe when many start at once, as the migrator takes an advisory lock. Where nothing is
-/// missing, nothing is written, and reading is all that it takes.
-pub async fn migrate(pool: &PgPool) -> Result<Schema, Unusable> {
+/// Brings the schema up to date. Many processes may do so at once: the migrator takes an advisory lock. When no migration is
+/// missing, it only reads.
+pub(crate) async fn migrate(pool: &PgPool) -> Result<Schema, UnusableDatabase> {
     let mut connection = pool.acquire().await.map_err(|error| away(&error))?;
     let schema = Schema::read(&mut connection).await.map_err(|error| away(&error))?;
     if schema.missing == 0 && schema.changed.is_none() {
@@ -81,26 +81,33 @@ pub async fn migrate(pool: &PgPool) -> Result<Schema, Unusable> {
     if let Some(hidden) = schema.hidden {
         return Err(hidden.into());
     }
-    // A large table takes longer than an invite's statement may. But who waits for a lock has all others wait behind it.
+    // A migration of a large table takes longer than an invite's statement may. Its wait for a lock stays short, because
+    // all other statements then wait behind it.
     sqlx::raw_sql("set statement_timeout = 0; set lock_timeout = '2s'")
         .execute(&mut *connection)
         .await
         .map_err(|error| away(&error))?;
-    let migrated = MIGRATIONS.run(&mut *connection).await;
-    // Not to be used with that setting.
+    // A newer release may have migrated already, as when this one is a correction of the release before it: its own
+    // migrations are then applied too.
+    let known = Migrator {
+        migrations: Cow::Borrowed(&MIGRATIONS.migrations),
+        ignore_missing: true,
+        ..Migrator::DEFAULT
+    };
+    let migrated = known.run(&mut *connection).await;
+    // No statement of an invite may use a connection with these settings.
     let _ = connection.close().await;
     match migrated {
         Ok(()) => Ok(schema),
-        Err(MigrateError::VersionMissing(version)) => Err(Unusable::SchemaNewer(version)),
         Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) if is_denied(&error) => {
-            Err(Unusable::MayNotMigrate { missing: schema.missing, error: error.summary() })
+            Err(UnusableDatabase::MayNotMigrate { missing: schema.missing, error: error.summary() })
         }
-        Err(error) => Err(Unusable::Migration(error)),
+        Err(error) => Err(UnusableDatabase::Migration(error)),
     }
 }
 
-impl From<Hidden> for Unusable {
-    fn from(Hidden { schema, role }: Hidden) -> Self {
+impl From<HiddenSchema> for UnusableDatabase {
+    fn from(HiddenSchema { schema, role }: HiddenSchema) -> Self {
         Self::SchemaHidden { schema, role }
     }
 }
@@ -109,16 +116,16 @@ fn is_denied(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| error.code().is_some_and(|code| code == "42501"))
 }
 
-fn away(error: &sqlx::Error) -> Unusable {
-    Unusable::Away(error.summary())
+fn away(error: &sqlx::Error) -> UnusableDatabase {
+    UnusableDatabase::Away(error.summary())
 }
 
-/// For a process that does not change the schema.
-pub(super) async fn up_to_date(connection: &mut PgConnection) -> Result<Schema, Unusable> {
+/// Checks the schema for a process that does not migrate it.
+pub(super) async fn up_to_date(connection: &mut PgConnection) -> Result<Schema, UnusableDatabase> {
     let schema = Schema::read(connection).await.map_err(|error| away(&error))?;
     match schema {
         Schema { hidden: Some(hidden), .. } => Err(hidden.into()),
         Schema { missing: 0, .. } => Ok(schema),
-        Schema { missing, .. } => Err(Unusable::SchemaOld { missing }),
+        Schema { missing, .. } => Err(UnusableDatabase::SchemaOld { missing }),
     }
 }

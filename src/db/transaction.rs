@@ -1,27 +1,28 @@
-//! Beginning a transaction, so that no connection is left in one.
+//! Beginning a transaction so that no connection stays in one by accident.
 //!
-//! sqlx 0.9 counts a transaction only once the server has answered `BEGIN`. A `begin` that is dropped before that, by a
-//! time limit or with a client's request, gives its connection back to the pool inside a transaction that nobody ends:
-//! the next row written there is never committed, although its invite was texted.
+//! sqlx 0.9 counts a transaction only once the server has answered `BEGIN`. A time limit or a client that disconnects may
+//! drop `begin` before that. The connection then returns to the pool inside an open transaction: the next row that is
+//! written on it is never committed, although its invite was texted.
 
-use crate::supervise::aside;
+use crate::supervise::spawn_work;
 use sqlx::{PgPool, Postgres, Transaction};
 use tokio::sync::oneshot;
 
-/// Begins a transaction. Dropped, at any moment, it is rolled back.
-pub async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+/// Begins a transaction. It is rolled back when it is dropped, and so is one whose `begin` is dropped.
+pub(crate) async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
     begin_with(pool, "begin").await
 }
 
-/// The same by a statement such as `begin read only`.
-pub async fn begin_with(
+/// The same, with a statement such as `begin read only`.
+pub(crate) async fn begin_with(
     pool: &PgPool,
     statement: &'static str,
 ) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
     let (done, begun) = oneshot::channel();
     let pool = pool.clone();
-    // In a task of its own, which nobody drops half-way. A transaction that nobody waits for any more is rolled back.
-    aside("begin of a transaction", async move {
+    // In a task of its own, which is never dropped half-way. If the caller is gone, the transaction is dropped, and so
+    // rolled back.
+    spawn_work("begin of a transaction", async move {
         #[expect(clippy::disallowed_methods, reason = "this is the place that finishes what it began")]
         let _ = done.send(pool.begin_with(statement).await);
     });
@@ -52,7 +53,7 @@ mod tests {
                     tokio::task::yield_now().await;
                 }
                 drop(beginning);
-                // The same transaction twice is one that nobody has ended.
+                // Two statements with one id are in a transaction that was left open.
                 let id =
                     || sqlx::query_scalar::<_, String>("select pg_current_xact_id()::text").fetch_one(&pool);
                 let (first, second) = (id().await.unwrap(), id().await.unwrap());

@@ -1,20 +1,20 @@
-//! What agents ask by a session's key: look it up, join it, end it.
+//! What agents do with a session key: look the session up, join it, end it.
 
 use super::{
-    Content, Gateway, Services,
-    caller::{self, answered, in_time},
-    openapi::responses::{OfEnds, OfJoins, OfLookUps},
-    problem::{Own, Problem},
+    Gateway, RequestBody, Services,
+    caller::{self, AgentRequest, from_database},
+    openapi::responses::{EndProblems, JoinProblems, LookUpProblems},
+    problem::{GatewayCode, Problem},
     query, routes,
 };
 use crate::{
     db,
     invite::{Caller, reply::to_the_second, request},
-    limits::NoTurn,
+    limits::GuessRefusal,
     pasted,
     refusal::{Code, Refusal},
     session_key::SessionKey,
-    sessions::{self, Ending, LiveSession, Status},
+    sessions::{self, EndResult, LiveSession, Status},
 };
 use axum::{
     Json,
@@ -30,11 +30,12 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 const SESSION_KEY: &str = "sessionKey";
-/// A session whose text is being handed over can mostly be ended a moment later.
-const SETTLES_WITHIN: Duration = Duration::from_secs(2);
-const LOOKS_EVERY: Duration = Duration::from_millis(100);
-/// What look-ups that wait for one another mostly take.
-const QUEUE_SHRINKS: Duration = Duration::from_secs(2);
+/// How long the gateway tries to end a session whose text is being handed over. That mostly takes a moment.
+const END_TRIED_FOR: Duration = Duration::from_secs(2);
+/// Between two of these tries.
+const END_TRIED_EVERY: Duration = Duration::from_millis(100);
+/// `Retry-After` when too many look-ups of a group wait for one another. Most of them are answered by then.
+const LOOK_UPS_RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// A live session
 #[derive(Serialize, ToSchema)]
@@ -44,7 +45,7 @@ const QUEUE_SHRINKS: Duration = Duration::from_secs(2);
     "sessiontype": 1, "sessionParams": {"camera": "back", "resolution": "352x288"},
     "createdAt": "2026-11-23T20:00:00Z", "expiresAt": "2026-11-23T20:10:00Z", "joinedAt": null,
 }))]
-pub struct SessionBody {
+pub(super) struct SessionBody {
     session_id: Uuid,
     #[schema(pattern = "^[0-9]{4,12}$")]
     session_key: String,
@@ -57,14 +58,14 @@ pub struct SessionBody {
     session_params: serde_json::Value,
     #[schema(format = "date-time")]
     created_at: String,
-    /// When it is over if nobody has joined.
+    /// When the session expires if no agent has joined.
     #[schema(required, format = "date-time")]
     expires_at: Option<String>,
     #[schema(required, format = "date-time")]
     joined_at: Option<String>,
 }
 
-/// What a session's status is while it can be joined, and `ended` once it was
+/// The status of a session that can be joined, or `ended`
 #[derive(Serialize, ToSchema, Debug, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = Status)]
@@ -78,11 +79,14 @@ enum LiveStatus {
     Ended,
 }
 
-/// Which session
+/// The key of a session
 #[derive(ToSchema)]
 #[schema(as = SessionKey, example = json!({"sessionKey": "123456"}))]
-#[expect(dead_code, reason = "the body is read field by field; this is what the documents say of it")]
-pub struct KeyBody {
+#[expect(
+    dead_code,
+    reason = "the body is read field by field; this type describes it in the OpenAPI document"
+)]
+pub(super) struct KeyBody {
     /// From the text.
     #[schema(pattern = "^[0-9]{4,12}$", rename = "sessionKey")]
     session_key: String,
@@ -92,7 +96,7 @@ impl From<LiveSession> for SessionBody {
     fn from(live: LiveSession) -> Self {
         let status = match live.status {
             Status::Ended => LiveStatus::Ended,
-            // Joined while its text is still under way, which is recorded in its own time.
+            // Joined while its text is being handed over. The text's outcome is recorded later.
             _ if live.joined_at.is_some() => LiveStatus::Joined,
             Status::Sending => LiveStatus::Sending,
             Status::Sent => LiveStatus::Sent,
@@ -120,17 +124,17 @@ impl From<LiveSession> for SessionBody {
 /// Wrong keys are counted, per user and per group; too many are answered 429.
 #[utoipa::path(get, path = routes::SESSION.shown, tag = "Sessions",
     params(
-        ("groupid" = i64, Query, description = "The group that asks; the credential has to be its.", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 72),
+        ("groupid" = i64, Query, description = "The caller's group. The credential must belong to it.", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 72),
         ("sessionKey" = String, Query, description = "From the text.", pattern = "^[0-9]{4,12}$", example = "123456"),
     ),
-    responses((status = 200, description = "The session.", body = SessionBody, content_type = "application/json"), OfLookUps),
+    responses((status = 200, description = "The session.", body = SessionBody, content_type = "application/json"), LookUpProblems),
     security(("authorization" = []), ("gssnid" = [])))]
-pub async fn look_up(
+pub(super) async fn look_up(
     State(gateway): State<Arc<Gateway>>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Json<SessionBody>, Problem> {
-    let caller = caller::agent(&gateway, &headers, &uri).await?;
+    let caller = caller::agent(&gateway, &headers, &uri, AgentRequest::LookUp).await?;
     let key = key(query::value(uri.query(), SESSION_KEY)?)?;
     let pool = &gateway.services()?.pool;
     let looking = sessions::look_up(pool, caller.group.id, &key);
@@ -144,18 +148,18 @@ pub async fn look_up(
 /// ended, for at most 12 hours or what the group has set.
 #[utoipa::path(post, path = routes::JOIN.shown, tag = "Sessions",
     params(
-        ("groupid" = i64, Query, description = "The group that asks; the credential has to be its.", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 72),
+        ("groupid" = i64, Query, description = "The caller's group. The credential must belong to it.", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 72),
     ),
     request_body(content = KeyBody, content_type = "application/json"),
-    responses((status = 200, description = "The session, joined.", body = SessionBody, content_type = "application/json"), OfJoins),
+    responses((status = 200, description = "The session, joined.", body = SessionBody, content_type = "application/json"), JoinProblems),
     security(("authorization" = []), ("gssnid" = [])))]
-pub async fn join(
+pub(super) async fn join(
     State(gateway): State<Arc<Gateway>>,
     uri: Uri,
     headers: HeaderMap,
-    body: Result<Content, Problem>,
+    body: Result<RequestBody, Problem>,
 ) -> Result<Json<SessionBody>, Problem> {
-    let (caller, key) = asked(&gateway, &uri, &headers, body).await?;
+    let (caller, key) = caller_and_key(&gateway, &uri, &headers, body, AgentRequest::Join).await?;
     let pool = &gateway.services()?.pool;
     let joining = sessions::join(pool, caller.group.id, &key);
     let joined = guess(&gateway, &caller, joining, Option::is_none).await?;
@@ -164,56 +168,61 @@ pub async fn join(
 
 /// End a live session
 ///
-/// The key is not given to another session for 24 hours, or what the group has set.
+/// The key is not given to another session for 24 hours, or what the group has set. A group that is switched off can end
+/// its sessions, and do nothing else.
 #[utoipa::path(post, path = routes::END.shown, tag = "Sessions",
     params(
-        ("groupid" = i64, Query, description = "The group that asks; the credential has to be its.", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 72),
+        ("groupid" = i64, Query, description = "The caller's group. The credential must belong to it.", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 72),
     ),
     request_body(content = KeyBody, content_type = "application/json"),
-    responses((status = 200, description = "The session, ended.", body = SessionBody, content_type = "application/json"), OfEnds),
+    responses((status = 200, description = "The session, ended.", body = SessionBody, content_type = "application/json"), EndProblems),
     security(("authorization" = []), ("gssnid" = [])))]
-pub async fn end(
+pub(super) async fn end(
     State(gateway): State<Arc<Gateway>>,
     uri: Uri,
     headers: HeaderMap,
-    body: Result<Content, Problem>,
+    body: Result<RequestBody, Problem>,
 ) -> Result<Json<SessionBody>, Problem> {
-    let (caller, key) = asked(&gateway, &uri, &headers, body).await?;
+    let (caller, key) = caller_and_key(&gateway, &uri, &headers, body, AgentRequest::End).await?;
     let pool = &gateway.services()?.pool;
     let (since, group) = (Instant::now(), caller.group.id);
-    let is_wrong = |ending: &Ending| matches!(ending, Ending::NotLive);
+    let is_wrong = |ending: &EndResult| matches!(ending, EndResult::NotLive);
     let mut ending = guess(&gateway, &caller, sessions::end(pool, group, &key), is_wrong).await?;
     loop {
         match ending {
-            Ending::Ended(live) => return Ok(Json(live.into())),
-            Ending::NotLive => return Err(not_found()),
-            Ending::NotSettled if since.elapsed() >= SETTLES_WITHIN => {
+            EndResult::Ended(live) => return Ok(Json(live.into())),
+            EndResult::NotLive => return Err(not_found()),
+            EndResult::NotSettled if since.elapsed() >= END_TRIED_FOR => {
                 let message = "the session's text is on its way; end it in a moment";
-                return Err(Problem::new(Own::SessionNotSettled, message).retry_after(Duration::from_secs(1)));
+                return Err(
+                    Problem::new(GatewayCode::SessionNotSettled, message).retry_after(Duration::from_secs(1))
+                );
             }
-            Ending::NotSettled => {
-                tokio::time::sleep(LOOKS_EVERY).await;
-                ending = answered(in_time(sessions::end(pool, group, &key)).await?)?;
+            EndResult::NotSettled => {
+                tokio::time::sleep(END_TRIED_EVERY).await;
+                ending = from_database(sessions::end(pool, group, &key)).await?;
             }
         }
     }
 }
 
 /// Shape, credential, group, fields: the order of the contract's section 7.
-async fn asked(
+async fn caller_and_key(
     gateway: &Gateway,
     uri: &Uri,
     headers: &HeaderMap,
-    body: Result<Content, Problem>,
+    body: Result<RequestBody, Problem>,
+    wanted: AgentRequest,
 ) -> Result<(Caller, SessionKey), Problem> {
     let body = body?.0;
-    let written = written_key(headers, &body)?;
-    let caller = caller::agent(gateway, headers, uri).await?;
-    Ok((caller, key(written?)?))
+    let json = key_json(headers, &body)?;
+    let caller = caller::agent(gateway, headers, uri, wanted).await?;
+    let text = json.map(|json| serde_json::from_str(json).map_err(|_| wrong_key())).transpose()?;
+    Ok((caller, key(text)?))
 }
 
-/// The field as it stands in the body: a fault of the whole comes first, one of the field is the inner result.
-fn written_key(headers: &HeaderMap, body: &[u8]) -> Result<Result<Option<String>, Refusal>, Refusal> {
+/// The JSON of the field `sessionKey`, if the body has it. The whole body is checked, and the field is not.
+fn key_json<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Option<&'a str>, Refusal> {
     let malformed = |message: String| Refusal::new(Code::RequestMalformed, message);
     if headers.get_all(CONTENT_TYPE).iter().any(|given| !given.to_str().is_ok_and(request::is_json)) {
         let message = "the Content-Type must be application/json, or unset".to_owned();
@@ -223,11 +232,8 @@ fn written_key(headers: &HeaderMap, body: &[u8]) -> Result<Result<Option<String>
         .map_err(|error| malformed(format!("the body is not UTF-8 from byte {} on", error.valid_up_to())))?;
     let fields =
         request::object(text).map_err(|what| malformed(format!("the body is not a request: {what}")))?;
-    let given = fields.into_iter().find(|(name, _)| name == SESSION_KEY).map(|(_, raw)| raw.get());
-    Ok(match given {
-        None | Some("null") => Ok(None),
-        Some(raw) => serde_json::from_str(raw).map(Some).map_err(|_| wrong_key()),
-    })
+    let json = fields.into_iter().find(|(name, _)| name == SESSION_KEY).map(|(_, raw)| raw.get());
+    Ok(json.filter(|json| *json != "null"))
 }
 
 fn key(given: Option<String>) -> Result<SessionKey, Refusal> {
@@ -249,30 +255,30 @@ fn wrong_key() -> Refusal {
 }
 
 fn not_found() -> Problem {
-    Problem::new(Own::SessionNotFound, "the group has no live session with this key")
+    Problem::new(GatewayCode::SessionNotFound, "the group has no live session with this key")
 }
 
-/// Asks by a key, unless too many were wrong.
+/// Runs a query by a session key, unless this user or group has tried too many wrong keys.
 async fn guess<T>(
     gateway: &Gateway,
     caller: &Caller,
-    asking: impl Future<Output = Result<T, db::Error>>,
+    by_key: impl Future<Output = Result<T, db::Error>>,
     is_wrong: impl Fn(&T) -> bool,
 ) -> Result<T, Problem> {
     let Services { guesses, .. } = gateway.services()?;
-    let turn = in_time(guesses.turn(caller.group.id, &caller.requested_by)).await?;
-    let turn = answered(turn)?.map_err(|none| match none {
-        NoTurn::TooManyWrong(after) => {
+    let permit = from_database(guesses.permit(caller.group.id, &caller.requested_by)).await?;
+    let permit = permit.map_err(|refusal| match refusal {
+        GuessRefusal::TooManyWrong(after) => {
             Refusal::new(Code::RateLimited, "too many session keys were wrong").retry_after(after).into()
         }
-        NoTurn::TooManyWait => {
-            Problem::unavailable("too many look-ups of this group wait").retry_after(QUEUE_SHRINKS)
+        GuessRefusal::TooManyWait => {
+            Problem::unavailable("too many look-ups of this group wait").retry_after(LOOK_UPS_RETRY_AFTER)
         }
     })?;
-    let answer = answered(in_time(asking).await?)?;
-    // Counted before it is answered, also when the client has hung up: `front` goes on without it.
-    if is_wrong(&answer) && in_time(turn.was_wrong()).await.and_then(answered).is_err() {
-        turn.hold_against_them();
+    let answer = from_database(by_key).await?;
+    // A wrong key is counted before it is answered. `front` finishes this also when the client has hung up.
+    if is_wrong(&answer) && from_database(permit.count_wrong()).await.is_err() {
+        permit.count_locally();
     }
     Ok(answer)
 }

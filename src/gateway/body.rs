@@ -1,9 +1,9 @@
-//! Reading a request's body: all of it, in time, and not more than it may have.
+//! Reads the whole body of a request, within its limits of time and size.
 
-use super::problem::{Own, Problem};
+use super::problem::{GatewayCode, Problem};
 use crate::masked::debug_shows;
 use crate::{
-    http::Arrival,
+    http::ClientWait,
     invite::request::{LARGEST_BODY, check_encoding},
     refusal::{Code, Refusal},
 };
@@ -15,27 +15,27 @@ use axum::{
 use http_body_util::BodyExt;
 use std::time::Duration;
 
-/// The whole body has to come within this.
-const COMES_WITHIN: Duration = Duration::from_secs(10);
-/// A body that is too large is read on up to here, so that its sender hears why it is refused and not a reset.
+/// The whole body has to arrive within this.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
+/// A body over the limit is still read up to this size, so that its sender gets the 413 and no connection reset.
 const LINGER: usize = 1024 * 1024;
 
 /// A request's whole body.
 #[derive(Clone)]
-pub struct Content(pub Vec<u8>);
+pub(crate) struct RequestBody(pub Vec<u8>);
 
-debug_shows!(Content {});
+debug_shows!(RequestBody {});
 
-/// In a request's extensions: its body, which is read before the request takes a place (`front`).
+/// The body, in a request's extensions: `front` reads it before the request takes a permit.
 #[derive(Debug, Clone)]
-pub(super) struct Received(Result<Content, Problem>);
+pub(super) struct ReceivedBody(Result<RequestBody, Problem>);
 
-impl<S: Sync> FromRequest<S> for Content {
+impl<S: Sync> FromRequest<S> for RequestBody {
     type Rejection = Problem;
 
     async fn from_request(mut request: Request, _: &S) -> Result<Self, Problem> {
-        let received = request.extensions_mut().remove::<Received>();
-        // `front` reads the body of each POST.
+        let received = request.extensions_mut().remove::<ReceivedBody>();
+        // It is always there: `front` reads the body of every POST.
         let content = received.map_or_else(|| Err(Problem::internal()), |received| received.0)?;
         // The header may be repeated, and need not be text.
         for encoding in request.headers().get_all(CONTENT_ENCODING) {
@@ -45,21 +45,24 @@ impl<S: Sync> FromRequest<S> for Content {
     }
 }
 
-/// Reads the body of a connection's request.
-pub(super) async fn receive(body: &mut Body, arrival: &Arrival) -> Received {
+/// Reads the body of a request that arrives on a connection.
+pub(super) async fn receive(body: &mut Body, wait: &ClientWait) -> ReceivedBody {
     let late = |_| {
-        let seconds = COMES_WITHIN.as_secs();
-        Problem::new(Own::RequestTimeout, format!("the body did not come whole within {seconds} s"))
+        let seconds = ARRIVES_WITHIN.as_secs();
+        Problem::new(
+            GatewayCode::RequestTimeout,
+            format!("the body did not arrive completely within {seconds} s"),
+        )
     };
-    let read = tokio::time::timeout(COMES_WITHIN, read(body, arrival)).await;
-    Received(read.map_err(late).flatten().map(Content))
+    let read = tokio::time::timeout(ARRIVES_WITHIN, read(body, wait)).await;
+    ReceivedBody(read.map_err(late).flatten().map(RequestBody))
 }
 
-async fn read(body: &mut Body, arrival: &Arrival) -> Result<Vec<u8>, Problem> {
+async fn read(body: &mut Body, wait: &ClientWait) -> Result<Vec<u8>, Problem> {
     let mut whole = Vec::new();
     let mut size = 0;
     while let Some(frame) = body.frame().await {
-        let broken = |_| Refusal::new(Code::RequestMalformed, "the body's transfer is broken");
+        let broken = |_| Refusal::new(Code::RequestMalformed, "the transfer of the body is broken");
         let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
         size += data.len();
         if size > LARGEST_BODY {
@@ -69,7 +72,7 @@ async fn read(body: &mut Body, arrival: &Arrival) -> Result<Vec<u8>, Problem> {
             }
             continue;
         }
-        arrival.holds(data.len());
+        wait.add_body_bytes(data.len());
         if whole.is_empty() {
             whole = Vec::from(data);
         } else {

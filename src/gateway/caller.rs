@@ -1,23 +1,23 @@
-//! Who asks: the credential of an HTTP request, by the worker's own code.
+//! The caller of an HTTP request. The worker's own code checks its credential.
 
 use super::{Gateway, problem::Problem, query};
 use crate::{
-    db::{self, Passing},
+    db::{self, StatementError},
     invite::{Caller, Envelope, Request, envelope::HeaderValue},
     trouble::Trouble,
 };
 use axum::http::{HeaderMap, HeaderName, Uri, header::AUTHORIZATION};
 use std::time::Duration;
 
-/// How long the database may take where it has to be asked about a credential, or for an agent. An invite's caller
-/// mostly needs none of it.
-pub const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a request waits for the database, for a credential or for an agent. Most credentials of invites need no
+/// query.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 const X_GSSNID: HeaderName = HeaderName::from_static("x-gssnid");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// An envelope with what the headers and the query say, as the worker will see it.
-pub fn envelope(headers: &HeaderMap, groupid: Option<String>) -> Envelope {
+/// An envelope as the worker will see it, with the headers of the request and the `groupid` of its query.
+pub(super) fn envelope(headers: &HeaderMap, groupid: Option<String>) -> Envelope {
     let mut read = Vec::with_capacity(2);
     for name in [AUTHORIZATION, X_GSSNID, TRACEPARENT] {
         for value in headers.get_all(&name) {
@@ -33,55 +33,82 @@ fn text(bytes: &[u8]) -> HeaderValue {
 }
 
 /// Credential and group, in the worker's order of checks.
-pub async fn admit(gateway: &Gateway, request: &Request<'_>, envelope: &Envelope) -> Result<Caller, Problem> {
+pub(super) async fn admit(
+    gateway: &Gateway,
+    request: &Request<'_>,
+    envelope: &Envelope,
+) -> Result<Caller, Problem> {
     let authenticator = &gateway.services()?.authenticator;
-    match in_time(request.authenticate(envelope, authenticator)).await? {
-        Ok(admitted) => Ok(admitted?),
-        Err(trouble) => Err(failed(&trouble)),
+    match within(PATIENCE, request.authenticate(envelope, authenticator)).await? {
+        Ok(caller) => Ok(caller.inspect_err(|refusal| {
+            gateway.refusal_log.note(envelope, request, None, refusal);
+        })?),
+        Err(trouble) => Err(problem(&trouble)),
     }
 }
 
-/// The caller of a request about sessions: of a group that is switched on, and that the query names.
-pub async fn agent(gateway: &Gateway, headers: &HeaderMap, uri: &Uri) -> Result<Caller, Problem> {
+/// What an agent asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AgentRequest {
+    LookUp,
+    Join,
+    /// A group that is switched off may still end what runs.
+    End,
+}
+
+/// The caller of a request about sessions. Its group must be the query's `groupid`, and mostly switched on.
+pub(super) async fn agent(
+    gateway: &Gateway,
+    headers: &HeaderMap,
+    uri: &Uri,
+    wanted: AgentRequest,
+) -> Result<Caller, Problem> {
     let named = query::value(uri.query(), "groupid");
     let envelope = envelope(headers, named.clone().ok().flatten());
     let request = Request::without_body(&envelope);
     let caller = admit(gateway, &request, &envelope).await?;
-    caller.enabled()?;
-    named?;
-    request.groupid?;
+    let enabled = if wanted == AgentRequest::End { Ok(()) } else { caller.ensure_enabled() };
+    let checked = enabled.and_then(|()| named.map(drop)).and_then(|()| request.groupid.clone());
+    checked.inspect_err(|refusal| {
+        gateway.refusal_log.note(&envelope, &request, Some(caller.group.id), refusal);
+    })?;
     Ok(caller)
 }
 
-/// What the database answers soon, or the refusal to wait for it.
-pub async fn in_time<T>(asking: impl Future<Output = T>) -> Result<T, Problem> {
-    within(PATIENCE, asking).await
+/// A statement's result, or the problem that its error or a slow database is for the request.
+pub(super) async fn from_database<T>(
+    statement: impl Future<Output = Result<T, db::Error>>,
+) -> Result<T, Problem> {
+    from_database_within(PATIENCE, statement).await
 }
 
-/// The same, for another time.
-pub async fn within<T>(patience: Duration, asking: impl Future<Output = T>) -> Result<T, Problem> {
-    let away = |_| Problem::unavailable("the database does not answer");
-    tokio::time::timeout(patience, asking).await.map_err(away)
-}
-
-fn failed(trouble: &Trouble) -> Problem {
-    match trouble {
-        Trouble::Stopping => Problem::unavailable("the gateway is stopping"),
-        Trouble::Unsure(_) => Problem::unavailable("the database does not answer"),
-        Trouble::Defect(what) => {
-            tracing::error!(what, "a caller could not be authenticated");
-            Problem::internal()
-        }
-    }
-}
-
-/// The answer of a statement, or what its error means for the request.
-pub fn answered<T>(result: Result<T, db::Error>) -> Result<T, Problem> {
-    result.map_err(|error| {
-        if error.passes() {
+/// The same with another limit of time.
+pub(super) async fn from_database_within<T>(
+    patience: Duration,
+    statement: impl Future<Output = Result<T, db::Error>>,
+) -> Result<T, Problem> {
+    within(patience, statement).await?.map_err(|error| {
+        if error.is_transient() {
             return Problem::unavailable("the database does not answer");
         }
         tracing::error!(error = %error.summary(), "a statement failed");
         Problem::internal()
     })
+}
+
+/// The future's output, or 503 when the database takes longer than `patience`.
+async fn within<T>(patience: Duration, future: impl Future<Output = T>) -> Result<T, Problem> {
+    let away = |_| Problem::unavailable("the database does not answer");
+    tokio::time::timeout(patience, future).await.map_err(away)
+}
+
+fn problem(trouble: &Trouble) -> Problem {
+    match trouble {
+        Trouble::Stopping => Problem::unavailable("the gateway is stopping"),
+        Trouble::Unsure(_) | Trouble::RowLost => Problem::unavailable("the database does not answer"),
+        Trouble::Defect(what) => {
+            tracing::error!(what, "the caller could not be authenticated");
+            Problem::internal()
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! `/docs`: the document of `/openapi.json`, to read.
+//! `/docs`: the OpenAPI document as a page for people.
 
 mod render;
 
@@ -8,8 +8,8 @@ use std::sync::{Arc, OnceLock};
 
 const STYLE: &str = include_str!("docs/style.css");
 
-/// The reference, to read.
-pub async fn serve(State(gateway): State<Arc<Gateway>>) -> Response {
+/// Serves the page, which is rendered once.
+pub(super) async fn serve(State(gateway): State<Arc<Gateway>>) -> Response {
     static HTML: OnceLock<String> = OnceLock::new();
     let html = HTML.get_or_init(|| render::html(document(), STYLE, &gateway.prefix));
     page(StatusCode::OK, STYLE, html.clone())

@@ -1,15 +1,13 @@
-//! What all requests have in common: an id, a place among those in hand, a line in the log, and an answer whatever
-//! happens.
+//! What all requests have in common: an id, a permit, a line in the log, and an answer in every case.
 
 use super::{
-    Gateway,
-    as_asked::AsAsked,
-    body, host, metrics,
+    Gateway, body, host, metrics,
     problem::Problem,
+    request_target::RequestTarget,
     routes::{self, Route},
     visitor,
 };
-use crate::{http::Arrival, supervise, traceparent::TraceParent};
+use crate::{http::ClientWait, supervise, traceparent::TraceParent};
 use axum::{
     Router,
     body::Body,
@@ -31,17 +29,17 @@ use tower_service::Service;
 use tracing::{Instrument, Span};
 use uuid::Uuid;
 
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// `Retry-After` where nobody knows better, in seconds.
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// `Retry-After` where no better value is known, in seconds.
 const SOON: HeaderValue = HeaderValue::from_static("1");
 
-/// In a request's extensions: its id, under which the log has it. That of an invite is its row's `correlation_id`.
+/// A request's id, in its extensions and in the log. An invite's row has it as `correlation_id`.
 #[derive(Debug, Clone, Copy)]
-pub struct RequestId(pub Uuid);
+pub(super) struct RequestId(pub Uuid);
 
 /// One request, from its head to its answer.
 #[derive(Debug, Clone)]
-struct Exchange {
+struct HttpExchange {
     gateway: Arc<Gateway>,
     id: Uuid,
     route: Option<&'static Route>,
@@ -50,16 +48,16 @@ struct Exchange {
     span: Span,
 }
 
-/// Answers one request. It takes a place once its body is there.
+/// Answers one request. It takes a permit once its body has arrived.
 ///
-/// The connection may end at any time, and drops this. What a handler has begun by then is finished all the same, on a
-/// task of its own: a wrong guess is counted, a STOP is noted whole. An invite needs none, as its message is on its way
-/// once it is handed to the publisher (`queue/ask.rs`), and nobody else waits for the reply.
-pub async fn answer(
+/// The connection may end at any time, which drops this future. A handler that has begun is finished all the same, on a
+/// task of its own: a wrong guess is counted, a STOP is recorded. An invite needs no such task. The publisher already has
+/// its message (`queue/rpc.rs`), and only the client waits for its reply.
+pub(super) async fn answer(
     gateway: Arc<Gateway>,
     router: Router,
     peer: IpAddr,
-    arrival: &Arrival,
+    wait: &ClientWait,
     request: Request<Body>,
 ) -> Response {
     let since = Instant::now();
@@ -70,47 +68,48 @@ pub async fn answer(
         request.headers().get("traceparent").and_then(|value| TraceParent::parse(value.to_str().ok()?));
     let trace = trace.map(|trace| tracing::field::display(trace.trace_id()));
     let span = tracing::info_span!("request", %id, route = shown(route), trace);
-    let exchange = Exchange { gateway, id, route, method, since, span };
+    let exchange = HttpExchange { gateway, id, route, method, since, span };
     if let Err(refusal) = host::check(request.version(), request.headers()) {
         return exchange.end(Problem::from(refusal).into_response());
     }
     let address = exchange.gateway.proxies.client(peer, request.headers());
     request.extensions_mut().insert(address);
+    request.extensions_mut().insert(exchange.gateway.proxies.sender(peer));
     request.extensions_mut().insert(RequestId(id));
     if route.is_some() && exchange.method == Method::POST {
-        let received = body::receive(request.body_mut(), arrival).await;
+        let received = body::receive(request.body_mut(), wait).await;
         request.extensions_mut().insert(received);
     }
-    let place = arrival.is_whole().then(|| Place::take(&exchange)).flatten();
-    let Some(place) = place else {
-        return exchange.fail(Problem::unavailable("too many requests are in hand"));
+    let permit = if wait.end() { RequestPermit::take(&exchange) } else { None };
+    let Some(permit) = permit else {
+        return exchange.fail(Problem::unavailable("too many requests are in flight"));
     };
     tokio::select! {
         biased;
-        response = exchange.work(router, request, place) => response,
+        response = exchange.work(router, request, permit) => response,
         () = exchange.gateway.last_call.cancelled() => {
             exchange.fail(Problem::unavailable("the gateway is stopping"))
         }
     }
 }
 
-impl Exchange {
-    /// The handler's work, which the end of the connection does not cut short where it changes or counts anything.
-    async fn work(&self, router: Router, request: Request<Body>, place: Place) -> Response {
+impl HttpExchange {
+    /// Runs the handler. Where it changes or counts something, the end of the connection does not cut it short.
+    async fn work(&self, router: Router, request: Request<Body>, permit: RequestPermit) -> Response {
         if !self.route.is_some_and(changes_or_counts) {
-            return self.handle(router, request, place).await;
+            return self.handle(router, request, permit).await;
         }
         let exchange = self.clone();
-        let (answering, answered) = oneshot::channel();
-        let working = async move {
-            // Nobody may be there any more.
-            let _ = answering.send(exchange.handle(router, request, place).await);
+        let (sender, receiver) = oneshot::channel();
+        let handling = async move {
+            // The receiver is dropped if the connection has ended.
+            let _ = sender.send(exchange.handle(router, request, permit).await);
         };
-        supervise::aside_in(&self.gateway.working, "a request", working);
-        answered.await.unwrap_or_else(|_| self.fail(Problem::internal()))
+        supervise::spawn_work_in(&self.gateway.handlers, "a request", handling);
+        receiver.await.unwrap_or_else(|_| self.fail(Problem::internal()))
     }
 
-    async fn handle(&self, mut router: Router, request: Request<Body>, place: Place) -> Response {
+    async fn handle(&self, mut router: Router, request: Request<Body>, permit: RequestPermit) -> Response {
         // A panic costs its own request only. The hook has logged it.
         let handled = AssertUnwindSafe(router.call(request)).catch_unwind().instrument(self.span.clone());
         let response = match handled.await {
@@ -118,16 +117,16 @@ impl Exchange {
             Ok(Err(never)) => match never {},
             Err(_) => self.failure(Problem::internal()),
         };
-        drop(place);
+        drop(permit);
         self.end(response)
     }
 
-    /// The answer to a request that the gateway cannot take, or failed over.
+    /// The answer to a request that the gateway cannot take, or whose handler panicked.
     fn fail(&self, problem: Problem) -> Response {
         self.end(self.failure(problem))
     }
 
-    /// A visitor gets a page, everybody else a problem.
+    /// A visitor gets a page, every other client a problem.
     fn failure(&self, problem: Problem) -> Response {
         match self.route {
             Some(route) if *route == routes::VISITOR => visitor::away(problem.status()),
@@ -135,12 +134,12 @@ impl Exchange {
         }
     }
 
-    /// The answer as it goes out, counted and logged.
+    /// Completes the answer, counts it and logs it.
     fn end(&self, response: Response) -> Response {
-        let response = finish(response, self.id);
+        let response = complete(response, self.id);
         metrics::answered(shown(self.route), response.status().as_u16(), self.since);
-        if !is_for_operators(self.route) {
-            tell(&self.span, &self.method, response.status(), self.since.elapsed());
+        if !is_probe(self.route) {
+            log_answer(&self.span, &self.method, response.status(), self.since.elapsed());
         }
         response
     }
@@ -155,6 +154,7 @@ fn changes_or_counts(route: &Route) -> bool {
         &routes::VISITOR,
         &routes::TWILIO_STATUS,
         &routes::TWILIO_INBOUND,
+        &routes::CONSOLE,
     ]
     .contains(&route)
 }
@@ -164,21 +164,26 @@ fn shown(route: Option<&'static Route>) -> &'static str {
 }
 
 /// A random id (version 4), without a system call for each.
-pub fn new_id() -> Uuid {
+pub(super) fn new_id() -> Uuid {
     uuid::Builder::from_random_bytes(rand::random()).into_uuid()
 }
 
-/// The matched route, and the request with its path as the router knows it.
+/// The route of the request, and the request with its path as the router knows it.
 fn find(gateway: &Gateway, request: Request<Body>) -> (Option<&'static Route>, Request<Body>) {
     let (mut parts, body) = request.into_parts();
-    let asked = parts.uri.path_and_query().cloned();
-    let found = routes::find(parts.uri.path(), &gateway.prefix);
+    let target = parts.uri.path_and_query().cloned();
+    let path = parts.uri.path();
+    let console = || {
+        let path = routes::console(path, &gateway.prefix).filter(|_| gateway.config.console.is_some())?;
+        Some((&routes::CONSOLE, path))
+    };
+    let found = routes::find(path, &gateway.prefix).or_else(console);
     let route = found.as_ref().map(|(route, _)| *route);
-    if let (Some((_, path)), Some(asked)) = (found, asked) {
+    if let (Some((_, path)), Some(target)) = (found, target) {
         if path != parts.uri.path() {
-            parts.uri = with_path(&path, asked.query()).unwrap_or(parts.uri);
+            parts.uri = with_path(&path, target.query()).unwrap_or(parts.uri);
         }
-        parts.extensions.insert(AsAsked(asked));
+        parts.extensions.insert(RequestTarget(target));
     }
     (route, Request::from_parts(parts, body))
 }
@@ -193,18 +198,23 @@ fn with_path(path: &str, query: Option<&str>) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-/// Who looks after the gateway needs an answer above all when it is busy.
+/// Operators need an answer above all when the gateway is busy.
 fn is_for_operators(route: Option<&Route>) -> bool {
+    is_probe(route) || route.is_some_and(|route| *route == routes::CONSOLE)
+}
+
+fn is_probe(route: Option<&Route>) -> bool {
     route.is_some_and(|route| [&routes::HEALTHZ, &routes::READYZ].contains(&route))
 }
 
-/// The request's id, the body of a problem, and the headers that go with a status, whoever has answered.
-fn finish(mut response: Response, id: Uuid) -> Response {
+/// Adds the request's id, the body of a problem, and the headers that a status needs. Answers of the HTTP library get
+/// them too.
+fn complete(mut response: Response, id: Uuid) -> Response {
     let status = response.status();
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         problem.write(id, &mut response);
     } else if status.is_client_error() && is_plain_text(&response) {
-        // The HTTP library's own word on a path or a header that it cannot read.
+        // The HTTP library's own answer to a path or a header that it cannot read.
         Problem::unreadable(status).write(id, &mut response);
     }
     let status = response.status();
@@ -224,11 +234,11 @@ fn is_plain_text(response: &Response) -> bool {
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/plain"))
 }
 
-/// Neither path nor query nor headers: they may hold keys, tokens and credentials.
-fn tell(span: &Span, method: &Method, status: StatusCode, took: Duration) {
-    let (status, ms) = (status.as_u16(), took.as_millis());
+/// Logs neither path nor query nor headers: they may hold keys, tokens and credentials.
+fn log_answer(span: &Span, method: &Method, status: StatusCode, took: Duration) {
+    let (status, ms) = (status.as_u16(), u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
     span.in_scope(|| match status {
-        // What is away is told once, by whoever waits for it, and not with each request.
+        // The task that waits for the database or the broker logs an outage once. Requests do not repeat it.
         503 => tracing::debug!(%method, status, ms, "answered"),
         500.. => tracing::warn!(%method, status, ms, "answered"),
         200..300 if *method == Method::POST => tracing::info!(%method, status, ms, "answered"),
@@ -236,24 +246,24 @@ fn tell(span: &Span, method: &Method, status: StatusCode, took: Duration) {
     });
 }
 
-/// A request's place among those in hand, until its handler is done.
+/// A request's permit to be in flight, until its handler is done.
 #[derive(Debug)]
-struct Place(Arc<Gateway>);
+struct RequestPermit(Arc<Gateway>);
 
-impl Place {
-    /// `None`: all are taken.
-    fn take(exchange: &Exchange) -> Option<Self> {
+impl RequestPermit {
+    /// `None` when all permits are taken.
+    fn take(exchange: &HttpExchange) -> Option<Self> {
         let gateway = &exchange.gateway;
         metrics::in_flight(1.0);
-        let before = gateway.in_hand.fetch_add(1, Ordering::Relaxed);
-        let place = Self(gateway.clone());
-        (before < gateway.config.http.concurrency || is_for_operators(exchange.route)).then_some(place)
+        let before = gateway.in_flight.fetch_add(1, Ordering::Relaxed);
+        let permit = Self(gateway.clone());
+        (before < gateway.config.http.concurrency || is_for_operators(exchange.route)).then_some(permit)
     }
 }
 
-impl Drop for Place {
+impl Drop for RequestPermit {
     fn drop(&mut self) {
-        self.0.in_hand.fetch_sub(1, Ordering::Relaxed);
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
         metrics::in_flight(-1.0);
     }
 }

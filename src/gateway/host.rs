@@ -4,8 +4,8 @@ use crate::refusal::{Code, Refusal};
 use axum::http::{HeaderMap, Version, header::HOST};
 use std::net::Ipv6Addr;
 
-/// A request of HTTP/1.1 has one `Host`, and none has two or an invalid one.
-pub fn check(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
+/// A request of HTTP/1.1 needs one `Host`. No request may have two, or an invalid one.
+pub(super) fn check(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
     let refused = |what: &str| Err(Refusal::new(Code::RequestMalformed, what).field("Host"));
     let mut given = headers.get_all(HOST).iter();
     match (given.next(), given.next()) {

@@ -2,17 +2,17 @@
 
 use super::{
     Gateway,
-    body::Content,
+    body::RequestBody,
     caller,
     front::{self, RequestId},
-    openapi::responses::OfInvites,
-    problem::{Own, Problem, Replied},
+    openapi::responses::InviteProblems,
+    problem::{GatewayCode, Problem, ReplyError},
     query, routes,
 };
 use crate::{
     failpoint,
-    invite::{Envelope, Request, envelope::has_control, reply::SentBody},
-    queue::{AskError, Outgoing},
+    invite::{Caller, Envelope, Request, envelope::has_control, reply::SentBody},
+    queue::{Outgoing, RpcError},
     refusal::{Code, Refusal},
 };
 use axum::{
@@ -22,52 +22,58 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 use uuid::Uuid;
 
-pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// In a refusal.
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// The header's name as a refusal shows it.
 const IDEMPOTENCY_KEY_SHOWN: &str = "Idempotency-Key";
-/// A short string of AMQP's holds no more.
+/// How long a request of a paused group waits where many others of such groups wait: its invite has a refusal by then, or
+/// waits too.
+const PAUSED_WAITS_FOR: Duration = Duration::from_secs(1);
+const NO_REPLY: &str = "no reply came in time; the invite continues, and the same request with this Idempotency-Key gets its reply";
+const GROUP_PAUSED: &str = "the group is paused, and the invite waits for the end of that; the same request with this \
+                            Idempotency-Key gets its reply";
+/// Bytes of a key at most: it becomes the `message_id`, and AMQP's short strings hold no more.
 const LONGEST_KEY: usize = 255;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Invite a visitor
 ///
-/// The invite goes to a worker by way of the queue, and the answer is the worker's reply. When the connection is lost or no reply comes in time, the invite goes on; the same
-/// request with the same Idempotency-Key gets its answer.
+/// The invite goes to a worker by way of the queue, and the answer is the worker's reply. When the connection is lost or no reply comes in time, the invite continues. Send the same
+/// request with the same Idempotency-Key to get its answer.
 #[utoipa::path(post, path = routes::SMS_INVITE.shown, tag = "Invites",
     params(
-        ("groupid" = i64, Query, description = "The group that asks; the credential has to be its.", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 72),
-        ("Idempotency-Key" = Option<String>, Header, description = "The invite's, the same for each repeat: at most 255 bytes of UTF-8 without control characters. One in double quotes, as a structured field has it (RFC 9651), counts without its quotes. An empty one counts as none.", pattern = r#"^([^\u0000-\u001f\u007f-\u009f]{0,255}|"([^"\\\u0000-\u001f\u007f-\u009f]|\\["\\]){0,255}")$"#, nullable = false, example = "order-17"),
+        ("groupid" = i64, Query, description = "The caller's group. The credential must belong to it.", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 72),
+        ("Idempotency-Key" = Option<String>, Header, description = "The key of the invite, the same in each repeat: at most 255 bytes of UTF-8 without control characters. One in double quotes, as a structured field has it (RFC 9651), is taken without its quotes. An empty one counts as none.", pattern = r#"^([^\u0000-\u001f\u007f-\u009f]{0,255}|"([^"\\\u0000-\u001f\u007f-\u009f]|\\["\\]){0,255}")$"#, nullable = false, example = "order-17"),
     ),
     request_body(content = ref("#/components/schemas/Invite"), content_type = "application/json"),
     responses(
         (status = 200, description = "The text was handed over to the provider.", body = SentBody, content_type = "application/json",
-         headers(("Idempotency-Key" = String, description = "The invite's, given or made."))),
-        OfInvites,
+         headers(("Idempotency-Key" = String, description = "The key of the invite, given by the client or made by the gateway."))),
+        InviteProblems,
     ),
     security(("authorization" = []), ("gssnid" = [])))]
-pub async fn sms_invite(
+pub(super) async fn sms_invite(
     State(gateway): State<Arc<Gateway>>,
     Extension(RequestId(id)): Extension<RequestId>,
     uri: Uri,
     headers: HeaderMap,
-    body: Result<Content, Problem>,
+    body: Result<RequestBody, Problem>,
 ) -> Response {
     let key = match idempotency_key(&headers) {
         Ok(Some(key)) => key,
         Ok(None) => front::new_id().to_string(),
-        // Told to whoever proves to be a sender.
+        // Only an authenticated sender gets this refusal.
         Err(refusal) => {
             let admitted = admit(&gateway, &uri, &headers, body).await;
             return admitted.err().unwrap_or_else(|| refusal.into()).into_response();
         }
     };
     let answered = async {
-        let mut envelope = admit(&gateway, &uri, &headers, body).await?;
+        let (mut envelope, caller) = admit(&gateway, &uri, &headers, body).await?;
         envelope.message_id = Some(key.clone());
-        ask(&gateway, id, envelope).await
+        call_worker(&gateway, id, envelope, &caller).await
     };
     let mut response = answered.await.into_response();
     if let Ok(key) = HeaderValue::from_bytes(key.as_bytes()) {
@@ -76,55 +82,71 @@ pub async fn sms_invite(
     response
 }
 
-/// The request as the worker will see it, its shape, credential and group checked: what fails there leaves no row, and
-/// need not trouble the broker. The rest is the worker's to check.
+/// The request as the worker will see it, after the checks of shape, credential and group. A request that fails them leaves
+/// no row, so it need not reach the broker. The worker makes the other checks.
 async fn admit(
     gateway: &Gateway,
     uri: &Uri,
     headers: &HeaderMap,
-    body: Result<Content, Problem>,
-) -> Result<Envelope, Problem> {
+    body: Result<RequestBody, Problem>,
+) -> Result<(Envelope, Caller), Problem> {
     let groupid = query::value(uri.query(), "groupid");
     let mut envelope = caller::envelope(headers, groupid.clone().ok().flatten());
     envelope.content_type = content_type(headers)?;
     envelope.body = body?.0;
     let request = Request::parse(&envelope)?;
-    caller::admit(gateway, &request, &envelope).await?;
+    let caller = caller::admit(gateway, &request, &envelope).await?;
     groupid?;
-    Ok(envelope)
+    Ok((envelope, caller))
 }
 
-/// Publishes, and waits for the worker's word.
-async fn ask(gateway: &Gateway, id: Uuid, envelope: Envelope) -> Result<Response, Problem> {
-    let asking = gateway.asking()?;
+/// Publishes the invite, and waits for the worker's reply.
+async fn call_worker(
+    gateway: &Gateway,
+    id: Uuid,
+    envelope: Envelope,
+    caller: &Caller,
+) -> Result<Response, Problem> {
+    let rpc = gateway.rpc()?;
+    let paused = caller.group.paused_at.map(|_| gateway.paused_waits.try_acquire());
+    let within = match &paused {
+        Some(Err(_)) => PAUSED_WAITS_FOR,
+        _ => gateway.config.http.timeout,
+    };
     failpoint::hit_by("asked", envelope.message_id.as_deref());
     let message = Outgoing::request(&gateway.names, envelope);
     let replied = tokio::select! {
         biased;
-        replied = asking.ask(id, message, gateway.config.http.timeout) => replied,
-        () = gateway.last_call.cancelled() => Err(AskError::NoReply),
+        replied = rpc.call(id, message, within.min(gateway.config.http.timeout)) => replied,
+        () = gateway.last_call.cancelled() => Err(RpcError::NoReply),
     };
     match replied {
         Ok(reply) => answer(reply),
-        Err(AskError::NotPublished(why)) => {
+        Err(RpcError::NotPublished(why)) => {
             Err(Problem::unavailable(format!("the invite was not taken: {why}")))
         }
-        Err(AskError::NoReply) => Err(Problem::new(
-            Own::ReplyTimeout,
-            "no reply came in time; the invite goes on, and the same request with this Idempotency-Key asks for its reply",
+        Err(RpcError::NoReply) => Err(Problem::new(
+            GatewayCode::ReplyTimeout,
+            if is_paused(gateway, caller) { GROUP_PAUSED } else { NO_REPLY },
         )),
     }
 }
 
-/// A sent invite's reply goes on as it is.
+/// Whether the caller's group is paused now: it may not have been when the request came.
+fn is_paused(gateway: &Gateway, caller: &Caller) -> bool {
+    let groups = gateway.services().map(|services| services.directory.snapshot());
+    groups.is_ok_and(|groups| groups.group(caller.group.id).is_some_and(|group| group.paused_at.is_some()))
+}
+
+/// The worker's reply as a response. That of a sent invite is passed on as it is.
 fn answer(reply: Vec<u8>) -> Result<Response, Problem> {
     #[derive(Deserialize)]
-    struct Status {
-        error: Option<Replied>,
+    struct ReplyBody {
+        error: Option<ReplyError>,
     }
     match serde_json::from_slice(&reply) {
-        Ok(Status { error: None }) => Ok((StatusCode::OK, [(CONTENT_TYPE, JSON)], reply).into_response()),
-        Ok(Status { error: Some(error) }) => Err(Problem::replied(error)),
+        Ok(ReplyBody { error: None }) => Ok((StatusCode::OK, [(CONTENT_TYPE, JSON)], reply).into_response()),
+        Ok(ReplyBody { error: Some(error) }) => Err(Problem::from_reply(error)),
         Err(error) => {
             tracing::error!(%error, "a worker's reply cannot be read");
             Err(Problem::internal())
@@ -132,7 +154,7 @@ fn answer(reply: Vec<u8>) -> Result<Response, Problem> {
     }
 }
 
-/// Nothing where nothing was said. What is no text is none that says JSON.
+/// The `Content-Type`, if there is one. One that is not text is refused later as not being JSON.
 fn content_type(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     let mut given = headers.get_all(CONTENT_TYPE).iter();
     let first = given.next().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
@@ -142,7 +164,8 @@ fn content_type(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     Ok(first)
 }
 
-/// The sender's key; an empty one is none. One in double quotes, as a structured field has it, stands without them.
+/// The sender's key. An empty one counts as none. One in double quotes, as a structured field has it, is taken without
+/// them.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     let invalid = |rule: &str| {
         let message = format!("{IDEMPOTENCY_KEY_SHOWN} {rule}");
@@ -161,8 +184,8 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     }
 }
 
-/// What a structured field's string stands for (RFC 9651, section 4.2.5), where the text is one: in double quotes, in which
-/// a backslash stands before a quote or a backslash and nothing else. Other text is a key as it is.
+/// The value of a structured field's string (RFC 9651, section 4.2.5): in double quotes, in which a backslash may only stand
+/// before a quote or a backslash. `None` for other text, which is a key as it is.
 fn unquoted(text: &str) -> Option<Cow<'_, str>> {
     let inner = text.strip_prefix('"')?.strip_suffix('"')?;
     if !inner.contains(['"', '\\']) {
@@ -188,7 +211,7 @@ mod tests {
     use serde_json::{Value, json};
 
     #[test]
-    fn a_key_in_quotes_stands_without_them() {
+    fn a_key_in_quotes_is_taken_without_them() {
         for (value, key) in [
             ("abc", Some("abc")),
             ("\"abc\"", Some("abc")),
@@ -197,7 +220,7 @@ mod tests {
             (r#""a\"b\\c""#, Some(r#"a"b\c"#)),
             ("\"\"", None),
             ("", None),
-            // No structured field's string: as it is.
+            // Not a structured field's string: taken as it is.
             ("\"", Some("\"")),
             ("\"abc", Some("\"abc")),
             ("abc\"", Some("abc\"")),

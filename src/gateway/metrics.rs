@@ -1,6 +1,11 @@
 //! What the gateway counts.
 
-use crate::{metrics::Metric, optouts::Keyword, sessions::Word};
+use super::routes;
+use crate::{
+    metrics::{Metric, ShownBy},
+    optouts::Keyword,
+    sessions::TextReport,
+};
 use metrics::{Gauge, counter, gauge, histogram};
 use std::{sync::LazyLock, time::Instant};
 
@@ -11,22 +16,45 @@ const RECEIPTS: &str = "session_invite_delivery_receipts_total";
 const INBOUND_SMS: &str = "session_invite_inbound_sms_total";
 const SIGNATURE_FAILURES: &str = "session_invite_webhook_signature_failures_total";
 
-pub const METRICS: &[Metric] = &[
-    Metric::counter(
-        REQUESTS,
-        &["route", "status"],
-        "Requests that the gateway answered, by route and HTTP status.",
+pub(crate) const METRICS: &[Metric] = &[
+    on_gateway(
+        Metric::counter(REQUESTS, "Requests that the gateway answered, by route and HTTP status.")
+            .by_all(&["route", "status"], usual_answers),
     ),
-    Metric::seconds(REQUEST_SECONDS, &["route"], "Time from a request's head to its answer, by route."),
-    Metric::gauge(REQUESTS_IN_FLIGHT, &[], "Requests that the gateway is working on now."),
-    Metric::counter(RECEIPTS, &["status"], "Delivery receipts from the provider, by their status."),
-    Metric::counter(INBOUND_SMS, &["keyword"], "Texts from visitors, by their keyword."),
-    Metric::counter(
+    on_gateway(
+        Metric::step_seconds(REQUEST_SECONDS, "Time from a request's head to its answer, by route.")
+            .by_all(&["route"], || routes().map(|route| vec![route]).collect()),
+    ),
+    on_gateway(Metric::gauge(REQUESTS_IN_FLIGHT, "Requests that the gateway is working on now.")),
+    on_gateway(
+        Metric::counter(RECEIPTS, "Delivery receipts from the provider, by their status.")
+            .by(&["status"], &["sent", "delivered", "undelivered"]),
+    ),
+    on_gateway(
+        Metric::counter(INBOUND_SMS, "Texts from visitors, by their keyword.")
+            .by(&["keyword"], &["stop", "start", "help", "other"]),
+    ),
+    on_gateway(Metric::counter(
         SIGNATURE_FAILURES,
-        &[],
         "Webhooks that were refused because their signature is not the provider's.",
-    ),
+    )),
 ];
+
+const fn on_gateway(metric: Metric) -> Metric {
+    metric.shown_by(ShownBy::Gateway)
+}
+
+/// The statuses whose series exist from the start: those of most answers, and those that alerts ask for.
+const USUAL_STATUSES: [&str; 10] = ["200", "204", "400", "401", "403", "404", "429", "500", "503", "504"];
+
+fn usual_answers() -> Vec<Vec<&'static str>> {
+    routes().flat_map(|route| USUAL_STATUSES.map(|status| vec![route, status])).collect()
+}
+
+/// Every address, and `none` for a path that is not one.
+fn routes() -> impl Iterator<Item = &'static str> {
+    routes::ALL.iter().map(|route| route.shown).chain(["none"])
+}
 
 /// The gateway has answered a request; `route` is the address's pattern.
 pub(super) fn answered(route: &'static str, status: u16, since: Instant) {
@@ -41,11 +69,11 @@ pub(super) fn in_flight(change: f64) {
 }
 
 /// A delivery receipt.
-pub(super) fn receipt(word: Word) {
+pub(super) fn receipt(word: TextReport) {
     let status = match word {
-        Word::Taken => "sent",
-        Word::Delivered => "delivered",
-        Word::Undelivered { .. } => "undelivered",
+        TextReport::Accepted => "sent",
+        TextReport::Delivered => "delivered",
+        TextReport::Undelivered { .. } => "undelivered",
     };
     counter!(RECEIPTS, "status" => status).increment(1);
 }

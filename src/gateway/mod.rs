@@ -4,7 +4,6 @@
 //! `server` has the connections, `front` what all requests have in common, and the rest is a file for each subject.
 
 mod agents;
-mod as_asked;
 mod body;
 mod caller;
 mod client;
@@ -13,12 +12,14 @@ mod front;
 mod health;
 mod host;
 mod invite;
-pub mod metrics;
-mod misses;
+pub(crate) mod metrics;
+mod miss_limit;
 mod openapi;
 mod page;
 mod problem;
 mod query;
+mod refused_receipts;
+mod request_target;
 mod router;
 pub mod routes;
 mod server;
@@ -26,22 +27,31 @@ mod state;
 mod visitor;
 mod webhooks;
 
-pub use as_asked::AsAsked;
-pub use body::Content;
-pub use client::ClientAddress;
+pub(crate) use body::RequestBody;
+pub(crate) use client::{ClientAddress, RequestSender, SIGHTED};
+pub(crate) use miss_limit::MissLimit;
 pub use openapi::document;
-pub use page::{escape, page};
-pub use problem::{Own, Problem};
-pub use router::operators;
-pub use server::{listen, start};
-pub use state::{Gateway, Services};
+pub(crate) use problem::GatewayCode;
+pub(crate) use request_target::RequestTarget;
+pub(crate) use router::operators;
+pub(crate) use server::{listen, start};
+pub(crate) use state::{Gateway, Services};
 
-/// What the fuzzing targets call (docs/FUZZING.md).
+/// The functions that the fuzzing targets call (docs/FUZZING.md).
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing {
-    pub use super::{
-        visitor::written_token,
-        webhooks::{decoded, form},
-    };
+    pub use super::webhooks::form;
+    use super::{visitor, webhooks};
+    use crate::session_key::Token;
+
+    /// The token of a visitor's link.
+    pub fn written_token(text: &str) -> Option<Token> {
+        visitor::written_token(text)
+    }
+
+    /// Names and values of a webhook's form, as bytes.
+    pub fn decoded(body: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+        webhooks::decoded(body)
+    }
 }

@@ -1,7 +1,7 @@
-//! `/openapi.json`: what the gateway takes and answers, from the code that does it.
+//! `/openapi.json`: the gateway's requests and answers, made from the code that handles them.
 
 mod codes;
-mod elsewhere;
+mod other_routes;
 pub(super) mod responses;
 mod schemas;
 
@@ -22,7 +22,8 @@ Invites one visitor into one session with an agent: a text with a link and a key
 joins by the key.
 
 **Credentials.** The header `Authorization: Bearer TYPE value`, where TYPE is GKEY (a login key), GJWT (a web token) or \
-GSSNID (a website session id), or the header `X-GSSNID` with such an id alone. Exactly one; two that are equal are one. \
+GSSNID (a website session id), or the header `X-GSSNID` with such an id alone. There must be exactly one credential; the \
+same one in both places counts as one. \
 The operator gives you your group id, and an API key for GKEY or a secret for GJWT.
 
 **A GKEY** reads `group&user&$1$expiry$signature`. `user` is any name of yours, URL-encoded, 1 to 255 characters. `expiry` \
@@ -46,9 +47,9 @@ To check yours: the API key `test-api-key`, group 72, user `984-ABC é/&` and ex
 **Addresses** match in any case, with or without the last slash; so do the names of parameters. At each of them, a request \
 of HTTP/1.1 without a `Host`, or any with two or an invalid one, is 400 `request_malformed`.
 
-**Idempotency.** Give each invite an `Idempotency-Key`, and send the same one whenever you ask again: a repeat gets the \
-first answer, and nobody is texted twice. Without one the gateway makes one, and returns it. An answer that is lost, or \
-that did not come in time, can so be asked for again.
+**Idempotency.** Give each invite an `Idempotency-Key`, and send the same key when you repeat the request: the repeat gets \
+the first answer, and the visitor gets no second text. So repeat a request whose answer was lost, or did not come in time. \
+Without a key the gateway makes one, and returns it.
 
 **Schemas.** Each request that the gateway takes is valid by the schemas here. A valid one can still be refused: no schema \
 says which texts are phone numbers, which credentials are good, or how many bytes a body has.
@@ -66,18 +67,18 @@ have more.
         agents::look_up,
         agents::join,
         agents::end,
-        elsewhere::visitor,
-        elsewhere::twilio_status,
-        elsewhere::twilio_inbound,
+        other_routes::visitor,
+        other_routes::twilio_status,
+        other_routes::twilio_inbound,
         health::healthz,
         health::readyz,
         serve,
-        elsewhere::docs,
+        other_routes::docs,
     ),
     components(schemas(problem::ProblemBody)),
     tags(
         (name = "Invites", description = "The documented request, by way of the queue."),
-        (name = "Sessions", description = "What agents ask by a session's key."),
+        (name = "Sessions", description = "What agents do with a session key."),
         (name = "Visitors", description = "What the link in the text opens."),
         (name = "Provider", description = "Webhooks of the Twilio-style provider."),
         (name = "Operating", description = "Health and these documents."),
@@ -99,16 +100,16 @@ pub fn document() -> &'static Value {
 /// Get the OpenAPI document
 #[utoipa::path(get, operation_id = "openapi", path = routes::OPENAPI.shown, tag = "Operating", responses(
     (status = 200, description = "OpenAPI 3.1.", body = Object, content_type = "application/json"),
-    responses::Busy,
+    responses::OverloadProblems,
 ))]
-pub async fn serve(State(gateway): State<Arc<Gateway>>) -> Response {
+pub(super) async fn serve(State(gateway): State<Arc<Gateway>>) -> Response {
     static TEXT: OnceLock<String> = OnceLock::new();
     let text = TEXT.get_or_init(|| written(document(), &gateway.prefix));
     ([(CONTENT_TYPE, "application/json")], text.as_str()).into_response()
 }
 
 /// The document as text, its addresses in the order in which an integrator needs them: programs that show it keep the order.
-/// `prefix` is what `PUBLIC_URL` has before them.
+/// `prefix` is the path of `PUBLIC_URL`.
 fn written(document: &Value, prefix: &str) -> String {
     let member = |name: &str, value: &str| format!("{}:{value}", Value::from(name));
     let paths =
@@ -127,7 +128,7 @@ fn servers(prefix: &str) -> Value {
     json!([{"url": format!("{prefix}/"), "description": "The gateway that serves this document."}])
 }
 
-/// What the macros cannot say.
+/// Adds what the macros cannot express.
 fn complete(document: &mut Value) {
     document["info"]["description"] = format!("{INTRODUCTION}{}", codes::table()).into();
     document["info"]["license"] = json!({"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"});
@@ -151,19 +152,19 @@ fn complete(document: &mut Value) {
     let paths = document["paths"].as_object_mut().into_iter().flatten();
     let paths = paths.map(|(path, methods)| (path.trim_end_matches('/').to_owned(), methods.take()));
     document["paths"] = Value::Object(paths.collect());
-    // Wherever a problem is answered.
+    // In every answer but one.
     let id = json!({"description": "The request's id, as the gateway's log has it.", "schema": {"type": "string", "format": "uuid"}});
     for operation in operations(document) {
         if operation["requestBody"].is_object() {
             operation["requestBody"]["required"] = true.into();
         }
-        // Said outright: it needs no credential.
+        // An empty list says that the operation needs no credential.
         if operation["security"].is_null() {
             operation["security"] = json!([]);
         }
         let Some(responses) = operation["responses"].as_object_mut() else { continue };
         for (status, response) in responses {
-            // That one comes before there is a request.
+            // The HTTP library answers it before the request has an id.
             if status != "431" {
                 response["headers"]["X-Request-Id"] = id.clone();
             }

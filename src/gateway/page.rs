@@ -1,4 +1,4 @@
-//! HTML pages: whole in themselves, and told to browsers as such.
+//! HTML pages that load nothing, with headers that make browsers keep to it.
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -7,8 +7,8 @@ use axum::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use sha2::{Digest, Sha256};
 
-/// A page whose only style is this one: no script, nothing from outside, in nobody's frame, in no cache.
-pub fn page(status: StatusCode, style: &str, html: String) -> Response {
+/// A page with this style, and nothing else: no script, nothing from other servers, in no frame, in no cache.
+pub(crate) fn page(status: StatusCode, style: &str, html: String) -> Response {
     let hash = BASE64_STANDARD.encode(Sha256::digest(style.as_bytes()));
     let policy = format!(
         "default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -24,7 +24,7 @@ pub fn page(status: StatusCode, style: &str, html: String) -> Response {
     for (name, value) in fixed {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    // Base64 is good in a header.
+    // Always valid: base64 may stand in a header.
     if let Ok(policy) = HeaderValue::from_str(&policy) {
         headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     }
@@ -32,7 +32,7 @@ pub fn page(status: StatusCode, style: &str, html: String) -> Response {
 }
 
 /// Text as HTML shows it, also within a quoted attribute.
-pub fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -1,7 +1,7 @@
-//! What a request is told when it cannot have what it asked for: RFC 9457's problem details, with the codes of the
-//! contract's section 7 and a few of the gateway's own.
+//! Answers other than success: problem details (RFC 9457), with the codes of the contract's section 7 and a few of the
+//! gateway's own.
 
-use crate::refusal::{Code, MENDED_AFTER, Refusal};
+use crate::refusal::{Code, MISCONFIGURED_RETRY_AFTER, Refusal};
 use axum::{
     body::Body,
     http::{HeaderValue, StatusCode, header},
@@ -9,16 +9,18 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, time::Duration};
+use strum::{IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
-/// What a request without another hint waits before it asks again.
+/// Seconds before a request is worth repeating, where nothing better is known.
 const SOON: u64 = 1;
 
-/// Codes that only the gateway has, beside [`Code`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Own {
+/// The codes that only the gateway has. [`Code`] has the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub(crate) enum GatewayCode {
     NotFound,
     MethodNotAllowed,
     RequestTimeout,
@@ -29,32 +31,12 @@ pub enum Own {
     ReplyTimeout,
 }
 
-impl Own {
-    pub const ALL: [Self; 8] = [
-        Self::NotFound,
-        Self::MethodNotAllowed,
-        Self::RequestTimeout,
-        Self::SignatureInvalid,
-        Self::SessionNotFound,
-        Self::SessionNotSettled,
-        Self::Unavailable,
-        Self::ReplyTimeout,
-    ];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::NotFound => "not_found",
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::RequestTimeout => "request_timeout",
-            Self::SignatureInvalid => "signature_invalid",
-            Self::SessionNotFound => "session_not_found",
-            Self::SessionNotSettled => "session_not_settled",
-            Self::Unavailable => "unavailable",
-            Self::ReplyTimeout => "reply_timeout",
-        }
+impl GatewayCode {
+    pub(crate) fn as_str(self) -> &'static str {
+        self.into()
     }
 
-    pub const fn http_status(self) -> u16 {
+    pub(crate) const fn http_status(self) -> u16 {
         match self {
             Self::NotFound | Self::SessionNotFound => 404,
             Self::SignatureInvalid => 403,
@@ -67,34 +49,36 @@ impl Own {
     }
 
     /// Whether sending the same request again is sensible.
-    pub const fn is_retryable(self) -> bool {
+    pub(crate) const fn is_retryable(self) -> bool {
         matches!(
             self,
             Self::RequestTimeout | Self::SessionNotSettled | Self::Unavailable | Self::ReplyTimeout
         )
     }
 
-    pub const fn meaning(self) -> &'static str {
+    pub(crate) const fn meaning(self) -> &'static str {
         match self {
             Self::NotFound => "Nothing is at this address.",
             Self::MethodNotAllowed => "The address takes other methods; the header Allow names them.",
-            Self::RequestTimeout => "The body did not come whole in time.",
+            Self::RequestTimeout => "The body did not arrive completely in time.",
             Self::SignatureInvalid => "The X-Twilio-Signature is not right for the request.",
-            Self::SessionNotFound => "There is no such live session: the group has none with this key.",
-            Self::SessionNotSettled => "The session's text is on its way to the provider; ask again.",
+            Self::SessionNotFound => "The group has no live session with this key.",
+            Self::SessionNotSettled => {
+                "The session's text is on its way to the provider; repeat the request."
+            }
             Self::Unavailable => {
-                "The broker or the database is away, or too much waits; nothing was begun. Ask again after Retry-After."
+                "The broker or the database is away, or too many requests wait; nothing was begun. Repeat it after Retry-After."
             }
             Self::ReplyTimeout => {
-                "No reply came within GATEWAY_TIMEOUT. The invite goes on; the same Idempotency-Key asks for its reply."
+                "No reply came within GATEWAY_TIMEOUT. The invite continues; the same Idempotency-Key gets its reply."
             }
         }
     }
 }
 
-/// An answer that is no success. `Problem::write` makes its body, once the request's id is known.
+/// An answer other than success. `Problem::write` makes its body, once the request's id is known.
 #[derive(Debug, Clone)]
-pub struct Problem {
+pub(crate) struct Problem {
     status: StatusCode,
     code: Cow<'static, str>,
     detail: String,
@@ -105,31 +89,32 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub fn new(code: Own, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(code: GatewayCode, detail: impl Into<String>) -> Self {
         let problem = Self::with(code.http_status(), Cow::Borrowed(code.as_str()), detail.into());
         Self { retryable: Some(code.is_retryable()), ..problem }
     }
 
-    /// The broker or the database is away, or too much is in hand.
-    pub fn unavailable(detail: impl Into<String>) -> Self {
-        Self::new(Own::Unavailable, detail)
+    /// The broker or the database is away, or too many requests are in flight.
+    pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
+        Self::new(GatewayCode::Unavailable, detail)
     }
 
-    /// A fault of ours, which is in the log.
-    pub fn internal() -> Self {
-        Refusal::new(Code::InternalError, "the gateway failed over this request; its log says why").into()
+    /// A bug of the gateway; the log has the cause.
+    pub(crate) fn internal() -> Self {
+        Refusal::new(Code::InternalError, "the gateway could not finish this request; its log says why")
+            .into()
     }
 
     /// The request's path or a header of it cannot be read.
-    pub fn unreadable(status: StatusCode) -> Self {
+    pub(crate) fn unreadable(status: StatusCode) -> Self {
         Refusal::new(Code::RequestMalformed, "the request's address or one of its headers cannot be read")
             .status(status.as_u16())
             .into()
     }
 
-    /// Worth asking again after this.
+    /// The request is worth repeating after this time, which is rounded up to a second.
     #[must_use]
-    pub fn retry_after(mut self, after: Duration) -> Self {
+    pub(crate) fn retry_after(mut self, after: Duration) -> Self {
         let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
         self.retry_after = Some(seconds.max(SOON));
         self
@@ -139,9 +124,9 @@ impl Problem {
         self.status
     }
 
-    /// From a reply of a worker, which may be newer and have other codes.
-    pub(super) fn replied(error: Replied) -> Self {
-        // A message_id is what an HTTP client knows as its key.
+    /// From the reply of a worker, which may be newer and have other codes.
+    pub(super) fn from_reply(error: ReplyError) -> Self {
+        // An HTTP client knows the message_id as its Idempotency-Key.
         let renamed =
             |field: String| if field == "message_id" { "Idempotency-Key".to_owned() } else { field };
         let mut problem = Self::with(error.status, Cow::Owned(error.code), error.message);
@@ -150,8 +135,9 @@ impl Problem {
         problem.provider_code = error.provider_code;
         problem.retry_after = error.retry_after_seconds;
         if problem.code == Code::ProviderMisconfigured.as_str() {
-            // A row from before this was stored says no time.
-            problem.retry_after = Some(problem.retry_after.unwrap_or_default().max(MENDED_AFTER.as_secs()));
+            // A row of an older release has no such time.
+            problem.retry_after =
+                Some(problem.retry_after.unwrap_or_default().max(MISCONFIGURED_RETRY_AFTER.as_secs()));
         }
         problem
     }
@@ -169,7 +155,7 @@ impl Problem {
         }
     }
 
-    /// Puts the problem into the response that stands for it.
+    /// Writes the problem into the response that was made of it.
     pub(super) fn write(self, id: Uuid, response: &mut Response) {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, MEDIA_TYPE);
@@ -177,9 +163,9 @@ impl Problem {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        let asks_again =
+        let is_repeated =
             matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-        if let Some(after) = self.retry_after.or(asks_again.then_some(SOON)) {
+        if let Some(after) = self.retry_after.or(is_repeated.then_some(SOON)) {
             headers.insert(header::RETRY_AFTER, after.into());
         }
         let body = ProblemBody {
@@ -222,7 +208,7 @@ impl IntoResponse for Problem {
 /// The `error` of a worker's reply.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Replied {
+pub(super) struct ReplyError {
     code: String,
     message: String,
     status: u16,
@@ -232,7 +218,7 @@ pub(super) struct Replied {
     retry_after_seconds: Option<u64>,
 }
 
-/// Problem details (RFC 9457), with the code that a program goes by.
+/// Problem details (RFC 9457), with a code for programs.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Problem, example = json!({
@@ -252,7 +238,7 @@ pub(super) struct ProblemBody<'a> {
     /// One sentence for the sender's developer.
     #[schema(value_type = String)]
     detail: &'a str,
-    /// What a program goes by; the table of codes has them all.
+    /// For programs; the table of codes has all values.
     #[schema(value_type = String)]
     code: &'a str,
     /// What is at fault: a field, with dots, or the name of a parameter or header.

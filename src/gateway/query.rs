@@ -3,8 +3,8 @@
 use crate::refusal::{Code, Refusal};
 use url::form_urlencoded;
 
-/// The value of a name that may be there once.
-pub fn value(query: Option<&str>, name: &str) -> Result<Option<String>, Refusal> {
+/// The value of a parameter, which may be there once.
+pub(super) fn value(query: Option<&str>, name: &str) -> Result<Option<String>, Refusal> {
     let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
     let mut values = pairs.filter(|(given, _)| given.eq_ignore_ascii_case(name)).map(|(_, value)| value);
     let first = values.next().map(std::borrow::Cow::into_owned);

@@ -1,8 +1,8 @@
-//! Every address, and the pages that may ask from a browser.
+//! Every address with its handler, and the web pages that may call them.
 
 use super::{
     agents, docs, front, health, invite, openapi,
-    problem::{Own, Problem},
+    problem::{GatewayCode, Problem},
     routes,
     state::Gateway,
     visitor, webhooks,
@@ -15,11 +15,11 @@ use axum::{
 use std::{sync::Arc, time::Duration};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-/// How long a browser may remember what it may ask.
+/// How long a browser may cache the answer to a preflight request.
 const CORS_MAX_AGE: Duration = Duration::from_hours(1);
 
-/// Every address with its handler.
-pub(super) fn router(gateway: Arc<Gateway>) -> Router {
+/// Every address with its handler. `console` has the addresses for operators, if there is a console.
+pub(super) fn router(gateway: Arc<Gateway>, console: Option<Router>) -> Router {
     let cors = cors(&gateway.config.http.cors_origins);
     let routes = Router::new()
         .route(routes::SMS_INVITE.path, post(invite::sms_invite))
@@ -34,20 +34,28 @@ pub(super) fn router(gateway: Arc<Gateway>) -> Router {
         .route(routes::HEALTHZ.path, get(health::healthz))
         .route(routes::READYZ.path, get(health::readyz))
         .fallback(async || {
-            Problem::new(Own::NotFound, "nothing is at this address; /docs lists what there is")
+            Problem::new(GatewayCode::NotFound, "nothing is at this address; /docs lists what there is")
         })
         .method_not_allowed_fallback(async || {
-            Problem::new(Own::MethodNotAllowed, "the address takes other methods; see the header Allow")
+            Problem::new(
+                GatewayCode::MethodNotAllowed,
+                "the address takes other methods; see the header Allow",
+            )
         })
         .with_state(gateway);
-    match cors {
+    let routes = match cors {
         Some(cors) => routes.layer(cors),
+        None => routes,
+    };
+    // After the layer: no other web page may call the console.
+    match console {
+        Some(console) => routes.nest(routes::CONSOLE.path, console),
         None => routes,
     }
 }
 
-/// What operators ask on `HTTP_ADDR`.
-pub fn operators(gateway: Arc<Gateway>) -> Router {
+/// The addresses for operators, on `HTTP_ADDR`.
+pub(crate) fn operators(gateway: Arc<Gateway>) -> Router {
     Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
@@ -63,7 +71,7 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
         any if any.iter().any(|origin| origin == "*") => AllowOrigin::any(),
         _ => AllowOrigin::list(origins),
     };
-    let asked = [
+    let headers = [
         header::AUTHORIZATION,
         header::CONTENT_TYPE,
         HeaderName::from_static("x-gssnid"),
@@ -73,7 +81,7 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     let layer = CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST])
-        .allow_headers(asked)
+        .allow_headers(headers)
         .expose_headers([invite::IDEMPOTENCY_KEY, front::X_REQUEST_ID, header::RETRY_AFTER])
         .max_age(CORS_MAX_AGE);
     Some(layer)

@@ -1,14 +1,9 @@
-//! What a visitor's link opens: whom the session is with, its key in large digits, and a button that goes on. A page
-//! without script. It changes nothing, as whoever previews a link opens it too.
+//! The page that a visitor's link opens: whom the session is with, its key in large digits, and a button to join. It has no
+//! script. It changes nothing, as link previews open it too.
 
-use super::{
-    ClientAddress, Gateway,
-    caller::{answered, in_time},
-    page::escape,
-    problem::Problem,
-};
+use super::{ClientAddress, Gateway, caller::from_database, page::escape, problem::Problem};
 use crate::{
-    group::{Group, template::Values},
+    group::{Group, template::TemplateValues},
     group_id::GroupId,
     pasted,
     session_key::{SessionKey, Token},
@@ -25,16 +20,16 @@ const PAGE: &str = include_str!("visitor.html");
 const STYLE: &str = include_str!("visitor.css");
 /// A key with more digits than this is written smaller, so that it stays on one line.
 const LARGE_DIGITS: usize = 7;
-/// Until a server that is away is worth asking again, in seconds.
+/// `Retry-After` while the database is away, in seconds.
 const SOON: u64 = 5;
 
 /// The page of `/s/{token}`.
-pub async fn page(
+pub(super) async fn page(
     State(gateway): State<Arc<Gateway>>,
     ClientAddress(address): ClientAddress,
     token: Result<Path<String>, axum::extract::rejection::PathRejection>,
 ) -> Response {
-    // What cannot be a token is not asked for.
+    // A text that cannot be a token is not looked up.
     let token = token.ok().and_then(|Path(token)| written_token(&token));
     let found = match token {
         Some(token) => find(&gateway, &token).await.map(|found| found.map(|visited| (visited, token))),
@@ -42,23 +37,23 @@ pub async fn page(
     };
     match found {
         Ok(Some((visited, token))) => visit(&gateway, &visited, &token),
-        // A right link opens, whatever others behind the same address have tried: a token cannot be guessed.
-        Ok(None) => match gateway.misses.missed(address) {
-            Ok(()) => show(StatusCode::NOT_FOUND, &Page::Unknown, None),
-            Err(after) => show(StatusCode::TOO_MANY_REQUESTS, &Page::Slower, Some(after)),
+        // A right link always opens, even if others behind the same address tried wrong ones: a token cannot be guessed.
+        Ok(None) => match gateway.wrong_links.count(address) {
+            Ok(()) => show(StatusCode::NOT_FOUND, &VisitorPage::Unknown, None),
+            Err(after) => show(StatusCode::TOO_MANY_REQUESTS, &VisitorPage::Slower, Some(after)),
         },
         Err(_) => away(StatusCode::SERVICE_UNAVAILABLE),
     }
 }
 
 /// The page for a link that cannot be looked up at this moment.
-pub fn away(status: StatusCode) -> Response {
-    show(status, &Page::Away, Some(Duration::from_secs(SOON)))
+pub(super) fn away(status: StatusCode) -> Response {
+    show(status, &VisitorPage::Away, Some(Duration::from_secs(SOON)))
 }
 
-/// The token of a link that a reader's program found in a text: without the punctuation, white space and invisible
-/// characters that it took for a part of it.
-pub fn written_token(text: &str) -> Option<Token> {
+/// The token of a link, without the punctuation, white space and invisible characters around it that a reader's program has
+/// taken into the link.
+pub(super) fn written_token(text: &str) -> Option<Token> {
     let visible = pasted::visible(text);
     let token =
         visible.trim_matches(|c: char| !c.is_alphanumeric() && (!c.is_control() || c.is_whitespace()));
@@ -67,7 +62,7 @@ pub fn written_token(text: &str) -> Option<Token> {
 
 async fn find(gateway: &Gateway, token: &Token) -> Result<Option<VisitedSession>, Problem> {
     let pool = &gateway.services()?.pool;
-    answered(in_time(sessions::visit(pool, token)).await?)
+    from_database(sessions::visit(pool, token)).await
 }
 
 fn visit(gateway: &Gateway, visited: &VisitedSession, token: &Token) -> Response {
@@ -76,34 +71,48 @@ fn visit(gateway: &Gateway, visited: &VisitedSession, token: &Token) -> Response
     let group = directory.as_ref().zip(id).and_then(|(directory, id)| directory.group(id));
     let with = name(group.map(AsRef::as_ref), visited.group_id);
     if !visited.is_live {
-        return show(StatusCode::GONE, &Page::Over { with }, None);
+        return show(StatusCode::GONE, &VisitorPage::Over { with }, None);
+    }
+    if group.is_some_and(|group| !group.enabled) {
+        return show(StatusCode::GONE, &VisitorPage::Closed { with }, None);
     }
     let join = group.zip(id).and_then(|(group, id)| {
-        let values = Values { key: &visited.session_key, token, group: id };
+        let values = TemplateValues { key: &visited.session_key, token, group: id };
         group.join.as_ref().map(|join| join.render(&values))
     });
-    show(StatusCode::OK, &Page::Live { with, key: &visited.session_key, join }, None)
+    show(StatusCode::OK, &VisitorPage::Live { with, key: &visited.session_key, join }, None)
 }
 
-/// What its visitors know the group by.
+/// The group's name for its visitors.
 fn name(group: Option<&Group>, id: i64) -> Cow<'_, str> {
     let name = group.and_then(|group| group.options.name.as_deref());
     name.map_or_else(|| format!("group {id}").into(), Cow::Borrowed)
 }
 
-enum Page<'a> {
-    Live { with: Cow<'a, str>, key: &'a SessionKey, join: Option<String> },
-    Over { with: Cow<'a, str> },
+enum VisitorPage<'a> {
+    Live {
+        with: Cow<'a, str>,
+        key: &'a SessionKey,
+        join: Option<String>,
+    },
+    Over {
+        with: Cow<'a, str>,
+    },
+    /// The operator has switched the group off.
+    Closed {
+        with: Cow<'a, str>,
+    },
     Unknown,
     Slower,
     Away,
 }
 
-impl Page<'_> {
+impl VisitorPage<'_> {
     fn title(&self) -> &'static str {
         match self {
             Self::Live { .. } => "Your session",
             Self::Over { .. } => "This session is over",
+            Self::Closed { .. } => "This session is closed",
             Self::Unknown => "No session here",
             Self::Slower => "One moment, please",
             Self::Away => "We will be right back",
@@ -139,6 +148,11 @@ impl Page<'_> {
                      <p class=\"soft\">If you still need help, please ask {with} for a new link.</p>"
                 )
             }
+            Self::Closed { with } => format!(
+                "<h1>{title}</h1>\n<p>{} does not hold sessions at this time.</p>\n\
+                 <p class=\"soft\">If you still need help, please contact them in another way.</p>",
+                escape(with)
+            ),
             Self::Unknown => format!(
                 "<h1>{title}</h1>\n<p>This link does not lead to a session. It may be old, or not have come through whole.</p>\n\
                  <p class=\"soft\">Please open it from the message again, or ask for a new one.</p>"
@@ -153,7 +167,7 @@ impl Page<'_> {
     }
 }
 
-fn show(status: StatusCode, page: &Page<'_>, retry_after: Option<Duration>) -> Response {
+fn show(status: StatusCode, page: &VisitorPage<'_>, retry_after: Option<Duration>) -> Response {
     let html =
         PAGE.replace("{{style}}", STYLE).replace("{{title}}", page.title()).replace("{{main}}", &page.main());
     let mut response = super::page::page(status, STYLE, html);
@@ -168,8 +182,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_operators_wrote_is_text_and_no_markup() {
-        let page = Page::Live {
+    fn what_operators_wrote_is_shown_as_text() {
+        let page = VisitorPage::Live {
             with: "<b>\"Ann\" & 'Bob'".into(),
             key: &SessionKey::parse("012345").unwrap(),
             join: Some("https://x.example/?a=1&b=\"".to_owned()),
@@ -181,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_program_has_taken_into_the_link_is_cut_off() {
+    fn punctuation_and_invisible_characters_around_the_token_are_cut_off() {
         let token = "aB3aB3aB3aB3aB3a";
         let written = |text: &str| written_token(text).map(|token| token.as_str().to_owned());
         for after in [

@@ -1,15 +1,16 @@
-//! What the provider tells us: what became of a text, and what a visitor texted back. Only with its signature.
+//! The provider's webhooks: delivery receipts, and texts from visitors. Both need the provider's signature.
 
 use super::{
-    AsAsked, Content, Gateway,
-    caller::{self, answered, in_time},
+    Gateway, RequestBody, RequestTarget,
+    caller::{from_database, from_database_within},
     metrics,
-    problem::{Own, Problem},
+    problem::{GatewayCode, Problem},
+    refused_receipts::RefusalCause,
 };
 use crate::{
-    optouts::{Inbound, Keyword, keyword},
+    optouts::{InboundText, Keyword, keyword},
     refusal::{Code, Refusal},
-    sessions::{self, Heard, Word},
+    sessions::{self, ReportResult, TextReport, steps::ReportSource},
 };
 use axum::{
     Extension,
@@ -23,67 +24,112 @@ use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
 const SIGNATURE: HeaderName = HeaderName::from_static("x-twilio-signature");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// How long the look-up of a session may delay the refusal of its receipt.
+const LOOK_WITHIN: Duration = Duration::from_secs(1);
+/// Bytes of a host's name at most.
+const LONGEST_HOST: usize = 255;
 /// No reply to a text.
 const NO_REPLY: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response></Response>";
-/// How long a STOP or START is tried. The provider waits for 15 s, and sends none of them again.
-const OBEYS_WITHIN: Duration = Duration::from_secs(10);
+/// How long a STOP or START waits for the database. The provider waits for 15 s, and does not send it again.
+const OPTOUT_PATIENCE: Duration = Duration::from_secs(10);
 /// Characters of an id of the provider's at most.
 const LONGEST_SID: usize = 64;
-/// Bytes of a number, a messaging service or an inbound text's id at most: they stand in indexes.
+/// Bytes of a number, a messaging service or an inbound text's id at most: they are in indexes.
 const LONGEST_NAME: usize = 255;
-/// A field's name is repeated to its sender up to this many characters.
+/// Characters of a field's name that a refusal shows at most.
 const LONGEST_FIELD: usize = 64;
 
 /// A form, proven to be the provider's.
-struct Form(Vec<(String, String)>);
+struct WebhookForm(Vec<(String, String)>);
 
 /// A delivery receipt
-pub async fn status(
+pub(super) async fn status(
     State(gateway): State<Arc<Gateway>>,
     session: Result<Path<String>, PathRejection>,
-    Extension(asked): Extension<AsAsked>,
+    Extension(target): Extension<RequestTarget>,
     headers: HeaderMap,
-    body: Result<Content, Problem>,
+    body: Result<RequestBody, Problem>,
 ) -> Result<StatusCode, Problem> {
-    let form = signed(&gateway, &asked, &headers, &body?.0)?;
-    let Some(session) = session.ok().and_then(|Path(id)| Uuid::try_parse(&id).ok()) else {
-        return Err(no_session());
+    let (body, session) = (body?.0, session.ok().and_then(|Path(id)| Uuid::try_parse(&id).ok()));
+    let form = match signed_form(&gateway, &target, &headers, &body) {
+        Ok(form) => form,
+        Err(problem) => {
+            if problem.status() == StatusCode::FORBIDDEN {
+                note_refusal(&gateway, session, &target, &headers, &body).await;
+            }
+            return Err(problem);
+        }
     };
+    gateway.refused_receipts.accepted();
+    let Some(session) = session else { return Err(no_session()) };
     let sid = form.required_as(["MessageSid", "SmsSid"])?;
     let is_plain = sid.len() <= LONGEST_SID && sid.bytes().all(|b| b.is_ascii_alphanumeric());
     if !is_plain {
         return Err(invalid("MessageSid", "must be letters and digits").into());
     }
     let code = form.value("ErrorCode").and_then(|code| code.parse().ok());
-    let Some(word) = word(form.required_as(["MessageStatus", "SmsStatus"])?, code) else {
-        // A status that the provider may have one day: it proves no more than that the text is there.
+    let status = form.required_as(["MessageStatus", "SmsStatus"])?;
+    let Some(word) = TextReport::of_status(status, code) else {
+        // A status that this release does not know. It proves no more than that the provider has the text.
         return Ok(StatusCode::NO_CONTENT);
     };
     let pool = &gateway.services()?.pool;
-    let heard = answered(in_time(sessions::hear(pool, session, sid, word)).await?)?;
+    let noted = sessions::note_receipt(pool, session, sid, word, status, ReportSource::Receipt);
+    let noted = from_database(noted).await?;
     metrics::receipt(word);
-    // The provider is told whatever it cannot mend by telling it again.
-    if heard == Heard::NoSession { Err(no_session()) } else { Ok(StatusCode::NO_CONTENT) }
+    // Any other receipt is taken: the same receipt again would change nothing.
+    if noted == ReportResult::NoSession { Err(no_session()) } else { Ok(StatusCode::NO_CONTENT) }
 }
 
-/// What a status means (<https://www.twilio.com/docs/messaging/api/message-resource#message-status-values>).
-fn word(status: &str, code: Option<i32>) -> Option<Word> {
-    match status {
-        "accepted" | "scheduled" | "queued" | "sending" | "sent" => Some(Word::Taken),
-        "delivered" | "read" | "partially_delivered" => Some(Word::Delivered),
-        "undelivered" | "failed" | "canceled" => Some(Word::Undelivered { code }),
-        _ => None,
+/// Notes a receipt with a wrong signature, if its session exists.
+async fn note_refusal(
+    gateway: &Gateway,
+    session: Option<Uuid>,
+    target: &RequestTarget,
+    headers: &HeaderMap,
+    body: &[u8],
+) {
+    let (Some(session), Ok(services)) = (session, gateway.services()) else { return };
+    if !gateway.refused_receipts.may_look() {
+        return;
+    }
+    let exists = from_database_within(LOOK_WITHIN, sessions::exists(&services.pool, session)).await;
+    if exists.is_ok_and(|exists| exists) {
+        gateway.refused_receipts.refused(refusal_cause(gateway, target, headers, body));
     }
 }
 
-/// A text from a visitor: STOP and START, in their many words
-pub async fn inbound(
+/// Why the signature is wrong: it may be right for another address that the request names.
+fn refusal_cause(
+    gateway: &Gateway,
+    target: &RequestTarget,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> RefusalCause {
+    let Some(token) = gateway.config.twilio_auth_token.as_ref() else { return RefusalCause::NoToken };
+    let Some(given) = headers.get(SIGNATURE).and_then(|value| value.to_str().ok()) else {
+        return RefusalCause::Other;
+    };
+    let form = decoded(body);
+    let hosts =
+        [X_FORWARDED_HOST, header::HOST].into_iter().filter_map(|name| headers.get(name)?.to_str().ok());
+    let target = target.0.as_str();
+    let hosts = hosts.filter(|host| host.len() <= LONGEST_HOST);
+    let urls = hosts.flat_map(|host| ["https", "http"].map(|scheme| format!("{scheme}://{host}{target}")));
+    let called = urls.into_iter().find(|url| is_signed(token, url, &form, given));
+    let base = called.and_then(|url| Some(url.split_once("/webhooks/")?.0.to_owned()));
+    base.map_or(RefusalCause::Other, RefusalCause::OtherUrl)
+}
+
+/// A text from a visitor: STOP and START, and other words for them
+pub(super) async fn inbound(
     State(gateway): State<Arc<Gateway>>,
-    Extension(asked): Extension<AsAsked>,
+    Extension(target): Extension<RequestTarget>,
     headers: HeaderMap,
-    body: Result<Content, Problem>,
+    body: Result<RequestBody, Problem>,
 ) -> Result<impl IntoResponse, Problem> {
-    let form = signed(&gateway, &asked, &headers, &body?.0)?;
+    let form = signed_form(&gateway, &target, &headers, &body?.0)?;
     let (from, to) = (form.name("From")?, form.name("To")?);
     let from = from.ok_or_else(|| missing("From"))?;
     let to = to.ok_or_else(|| missing("To"))?;
@@ -91,14 +137,14 @@ pub async fn inbound(
     if message_sid.len() > LONGEST_NAME {
         return Err(too_long("MessageSid").into());
     }
-    // The visitor has stopped what both stand for.
+    // The visitor opts out of both: the number, and its messaging service.
     let senders: Vec<&str> = [Some(to), form.name("MessagingServiceSid")?].into_iter().flatten().collect();
-    let text = Inbound { message_sid, from, senders: &senders };
+    let text = InboundText { message_sid, from, senders: &senders };
     let word = keyword(form.value("Body").unwrap_or_default(), form.value("OptOutType"));
     let optouts = &gateway.services()?.optouts;
     match word {
-        Some(Keyword::Stop) => answered(caller::within(OBEYS_WITHIN, optouts.stop(text)).await?)?,
-        Some(Keyword::Start) => answered(caller::within(OBEYS_WITHIN, optouts.start(text)).await?)?,
+        Some(Keyword::Stop) => from_database_within(OPTOUT_PATIENCE, optouts.stop(text)).await?,
+        Some(Keyword::Start) => from_database_within(OPTOUT_PATIENCE, optouts.start(text)).await?,
         Some(Keyword::Help) | None => {}
     }
     metrics::inbound_sms(word);
@@ -106,7 +152,12 @@ pub async fn inbound(
 }
 
 /// The form, if its signature is right for the URL that the provider was given.
-fn signed(gateway: &Gateway, asked: &AsAsked, headers: &HeaderMap, body: &[u8]) -> Result<Form, Problem> {
+fn signed_form(
+    gateway: &Gateway,
+    target: &RequestTarget,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<WebhookForm, Problem> {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
@@ -116,19 +167,19 @@ fn signed(gateway: &Gateway, asked: &AsAsked, headers: &HeaderMap, body: &[u8]) 
     let form = decoded(body);
     let token = gateway.config.twilio_auth_token.as_ref();
     let given = headers.get(SIGNATURE).and_then(|value| value.to_str().ok());
-    let url = gateway.public_address(asked);
+    let url = gateway.public_url(target);
     let is_right = token.zip(given).is_some_and(|(token, given)| is_signed(token, &url, &form, given));
     if !is_right {
         metrics::signature_failed();
         let message = "the X-Twilio-Signature is not right for this request under PUBLIC_URL";
-        return Err(Problem::new(Own::SignatureInvalid, message));
+        return Err(Problem::new(GatewayCode::SignatureInvalid, message));
     }
-    Ok(Form::read(form)?)
+    Ok(WebhookForm::read(form)?)
 }
 
 /// Names and values of a form (<https://url.spec.whatwg.org/#urlencoded-parsing>), as bytes: the signature is over them,
 /// whether they are text or not.
-pub fn decoded(body: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(super) fn decoded(body: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let plain = |text: &[u8]| -> Vec<u8> {
         let spaced: Vec<u8> = text.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
         percent_decode(&spaced).collect()
@@ -142,14 +193,14 @@ pub fn decoded(body: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     pairs.collect()
 }
 
-/// A form's fields, as a fuzzing target looks at them.
+/// A form's fields, for a fuzzing target.
 #[cfg(fuzzing)]
 pub fn form(body: &[u8]) -> Result<Vec<(String, String)>, Refusal> {
-    Form::read(decoded(body)).map(|form| form.0)
+    WebhookForm::read(decoded(body)).map(|form| form.0)
 }
 
 fn no_session() -> Problem {
-    Problem::new(Own::SessionNotFound, "there is no such session, or no longer")
+    Problem::new(GatewayCode::SessionNotFound, "the session does not exist, or was deleted")
 }
 
 fn invalid(field: &'static str, rule: &str) -> Refusal {
@@ -164,8 +215,8 @@ fn too_long(name: &'static str) -> Refusal {
     invalid(name, &format!("must have at most {LONGEST_NAME} bytes"))
 }
 
-impl Form {
-    /// The form, if all of it is text that a database can hold.
+impl WebhookForm {
+    /// The form, if all of it is text that the database can hold.
     fn read(decoded: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Self, Refusal> {
         let fields = decoded.into_iter().map(|(name, value)| {
             let text = String::from_utf8(name);
@@ -218,12 +269,12 @@ mod tests {
         {
             let expected: Vec<(String, String)> =
                 url::form_urlencoded::parse(body.as_bytes()).into_owned().collect();
-            assert_eq!(Form::read(decoded(body.as_bytes())).unwrap().0, expected, "{body}");
+            assert_eq!(WebhookForm::read(decoded(body.as_bytes())).unwrap().0, expected, "{body}");
         }
     }
 
     #[test]
-    fn what_is_no_text_is_a_fault_of_its_field() {
+    fn a_field_that_is_not_text_is_refused_by_its_name() {
         for (body, field) in [
             ("From=%2B1&Body=a%00b", "Body"),
             ("Body=%ff", "Body"),
@@ -233,24 +284,8 @@ mod tests {
             ("%ff=1", "\u{fffd}"),
             ("Unknown=%00", "Unknown"),
         ] {
-            let refusal = Form::read(decoded(body.as_bytes())).err().unwrap();
+            let refusal = WebhookForm::read(decoded(body.as_bytes())).err().unwrap();
             assert_eq!((refusal.code, refusal.field.as_deref()), (Code::FieldInvalid, Some(field)), "{body}");
         }
-    }
-
-    #[test]
-    fn each_status_has_its_meaning() {
-        for status in ["accepted", "scheduled", "queued", "sending", "sent"] {
-            assert_eq!(word(status, None), Some(Word::Taken), "{status}");
-        }
-        assert_eq!(word("delivered", None), Some(Word::Delivered));
-        for status in ["undelivered", "failed", "canceled"] {
-            assert_eq!(
-                word(status, Some(30_003)),
-                Some(Word::Undelivered { code: Some(30_003) }),
-                "{status}"
-            );
-        }
-        assert_eq!(word("receiving", None), None);
     }
 }

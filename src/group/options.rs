@@ -1,4 +1,4 @@
-//! What can be set for a group: the options of `groups add` and `groups set`, and how each is written.
+//! The options of a group (`groups add` and `groups set`), and how each is written.
 
 use super::template::{DEFAULT_TEXT, JoinUrl};
 use crate::{
@@ -9,9 +9,9 @@ use std::{ops::RangeInclusive, str::FromStr, time::Duration};
 
 /// `--per-number` and `--per-country`: `10/1h`, or `0` for no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AtMost(pub Option<RateLimit>);
+pub(crate) struct OptionalLimit(pub Option<RateLimit>);
 
-impl FromStr for AtMost {
+impl FromStr for OptionalLimit {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -28,9 +28,10 @@ impl FromStr for AtMost {
 
 /// A group's options, with the contract's defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
+pub struct GroupOptions {
     /// The region that a number without a country code is read in, as CLDR writes it (`US`).
     pub region: String,
+    /// How strictly phone numbers are checked.
     pub phone_check: PhoneCheck,
     /// The regions that the group texts; empty for any.
     pub countries: Vec<String>,
@@ -40,13 +41,13 @@ pub struct Options {
     pub template: String,
     /// The link's template; `None` for `{PUBLIC_URL}/s/{token}`.
     pub link: Option<String>,
-    /// The sender's number, when it is not `SMS_FROM`.
+    /// The number that the group's texts come from, if it is not `SMS_FROM`.
     pub sms_from: Option<String>,
-    /// After it a session expires that nobody has joined.
+    /// How long after its invite a session expires that no agent has joined.
     pub session_ttl: Duration,
-    /// After it a joined session ends.
+    /// How long after the first join a session ends.
     pub session_max: Duration,
-    /// For so long the key of an ended session is not given out again.
+    /// How long the key of an ended session is not used again.
     pub key_rest: Duration,
     /// Texts to one number; `None` for no limit.
     pub per_number: Option<RateLimit>,
@@ -54,13 +55,13 @@ pub struct Options {
     pub per_country: Option<RateLimit>,
     /// Invites in a minute; `None` for no limit.
     pub per_minute: Option<u32>,
-    /// The template of where the visitor's page leads.
+    /// The template of the URL that the visitor's page leads to.
     pub join_url: Option<String>,
-    /// What the group's visitors know it by.
+    /// The name that visitors see.
     pub name: Option<String>,
 }
 
-impl Default for Options {
+impl Default for GroupOptions {
     fn default() -> Self {
         Self {
             region: "US".to_owned(),
@@ -83,7 +84,7 @@ impl Default for Options {
 }
 
 /// A duration in whole seconds, as humantime writes it (`10m`), within the range.
-pub fn seconds(text: &str, range: RangeInclusive<u64>) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str, range: RangeInclusive<u64>) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text)
         .map_err(|_| "write a duration, such as 90s, 10m or 24h".to_owned())?;
     if duration.subsec_nanos() != 0 || !range.contains(&duration.as_secs()) {
@@ -95,7 +96,7 @@ pub fn seconds(text: &str, range: RangeInclusive<u64>) -> Result<Duration, Strin
 }
 
 /// A region with a numbering plan, as CLDR writes it, in any case.
-pub fn region(text: &str) -> Result<String, String> {
+pub(crate) fn region(text: &str) -> Result<String, String> {
     let region = text.trim().to_ascii_uppercase();
     if is_region(&region) {
         Ok(region)
@@ -104,8 +105,8 @@ pub fn region(text: &str) -> Result<String, String> {
     }
 }
 
-/// Regions with commas between; none for an empty text. Repeats are dropped.
-pub fn countries(text: &str) -> Result<Vec<String>, String> {
+/// Regions separated by commas; none for an empty text. Repeats are dropped.
+pub(crate) fn countries(text: &str) -> Result<Vec<String>, String> {
     if text.trim().is_empty() {
         return Ok(Vec::new());
     }
@@ -115,8 +116,8 @@ pub fn countries(text: &str) -> Result<Vec<String>, String> {
     Ok(regions)
 }
 
-/// A sender: a number in E.164.
-pub fn sms_from(text: &str) -> Result<String, String> {
+/// A From number in E.164.
+pub(crate) fn sms_from(text: &str) -> Result<String, String> {
     let digits = text.strip_prefix('+').unwrap_or_default();
     if (7..=15).contains(&digits.len())
         && digits.bytes().all(|b| b.is_ascii_digit())
@@ -129,12 +130,12 @@ pub fn sms_from(text: &str) -> Result<String, String> {
 }
 
 /// The template of an absolute http(s) URL.
-pub fn join_url(text: &str) -> Result<String, String> {
+pub(crate) fn join_url(text: &str) -> Result<String, String> {
     JoinUrl::parse(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
-/// What visitors read.
-pub fn name(text: &str) -> Result<String, String> {
+/// The name that visitors see.
+pub(crate) fn name(text: &str) -> Result<String, String> {
     let text = text.trim();
     if (1..=80).contains(&text.chars().count()) && !text.contains(char::is_control) {
         Ok(text.to_owned())
@@ -149,24 +150,25 @@ mod tests {
 
     #[test]
     fn a_limit_is_a_count_and_a_window_or_nothing() {
-        let limit = |count, secs| Ok(AtMost(Some(RateLimit { count, window: Duration::from_secs(secs) })));
+        let limit =
+            |count, secs| Ok(OptionalLimit(Some(RateLimit { count, window: Duration::from_secs(secs) })));
         for (text, expected) in [
-            ("0", Ok(AtMost(None))),
+            ("0", Ok(OptionalLimit(None))),
             ("10/1h", limit(10, 3600)),
             ("1/90s", limit(1, 90)),
             ("2/1day", limit(2, 86_400)),
         ] {
-            assert_eq!(text.parse::<AtMost>(), expected, "{text}");
+            assert_eq!(text.parse::<OptionalLimit>(), expected, "{text}");
         }
         for text in ["", "10", "0/1h", "-1/1h", "10/", "10/0s", "10/500ms", "10/31days", "ten/1h", "10/1h/2"]
         {
-            assert!(text.parse::<AtMost>().is_err(), "{text}");
+            assert!(text.parse::<OptionalLimit>().is_err(), "{text}");
         }
     }
 
     #[test]
-    fn a_limit_is_written_as_it_is_read() {
-        assert_eq!("10/1h".parse::<AtMost>().unwrap().0.unwrap().to_string(), "10/1h");
+    fn a_limit_is_displayed_in_the_form_that_is_read() {
+        assert_eq!("10/1h".parse::<OptionalLimit>().unwrap().0.unwrap().to_string(), "10/1h");
     }
 
     #[test]

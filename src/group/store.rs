@@ -1,13 +1,16 @@
-//! Every statement on the groups' tables, as verbs.
+//! The statements on the groups' tables.
 
 mod add;
-pub mod addresses;
+pub(crate) mod addresses;
 mod error;
 mod groups;
-pub mod keys;
-pub mod reseal;
-pub mod website_sessions;
+pub(crate) mod keys;
+pub(crate) mod last_uses;
+pub(crate) mod remove;
+pub(crate) mod reseal;
+pub(crate) mod summaries;
+pub(crate) mod website_sessions;
 
-pub use add::add;
-pub use error::StoreError;
-pub use groups::{Stored, disable, enable, list, set, show, version};
+pub(crate) use add::add;
+pub(crate) use error::StoreError;
+pub(crate) use groups::{StoredGroup, disable, enable, list, pause, resume, set, show, version};

@@ -1,4 +1,4 @@
-//! The words of a group's text: its template, and the template of the link inside it; and where its visitors go on to.
+//! The templates of a group: of its text, of the link in the text, and of the URL that the visitor's page leads to.
 
 use crate::group_id::GroupId;
 use crate::masked::debug_shows;
@@ -6,20 +6,20 @@ use crate::{
     session_key::{SessionKey, Token},
     sms_text::SmsText,
 };
-use std::fmt;
 use url::Url;
 
-/// What a group's text says unless `--template` says otherwise.
+/// The text of a group without `--template`.
 pub const DEFAULT_TEXT: &str = "Join your session: {link} (code {key})";
-/// The most characters that a text may have; the provider takes no more.
-pub const MAX_CHARS: usize = 1600;
-/// Most texts fit into one SMS, of so many characters.
+/// The most characters of a text that the provider accepts.
+pub(crate) const MAX_CHARS: usize = 1600;
+/// The characters of one SMS, into which most texts fit.
 const ONE_SMS: usize = 160;
 
-/// Digits of the longest key that a text is checked with.
+/// The digits of the longest session key, for checking a text's length.
 const LONGEST_KEY: usize = 10;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumString)]
+#[strum(serialize_all = "lowercase")]
 enum Placeholder {
     Link,
     Key,
@@ -28,21 +28,24 @@ enum Placeholder {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+enum TemplatePart {
     Literal(String),
     Placeholder(Placeholder),
 }
 
 /// Which template an error is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
 pub enum TemplateKind {
+    #[strum(to_string = "--template")]
     Text,
+    #[strum(to_string = "--link")]
     Link,
+    #[strum(to_string = "--join-url")]
     JoinUrl,
 }
 
 impl TemplateKind {
-    /// The placeholders that the template may hold, as its errors list them.
+    /// The placeholders that the template may have, as its errors list them.
     const fn known(self) -> &'static str {
         match self {
             Self::Text => "{link}, {key}, {token} and {group}",
@@ -51,27 +54,12 @@ impl TemplateKind {
     }
 
     fn placeholder(self, name: &str) -> Option<Placeholder> {
-        match (name, self) {
-            ("link", Self::Text) => Some(Placeholder::Link),
-            ("key", _) => Some(Placeholder::Key),
-            ("token", _) => Some(Placeholder::Token),
-            ("group", _) => Some(Placeholder::Group),
-            _ => None,
-        }
+        let placeholder = name.parse().ok()?;
+        (placeholder != Placeholder::Link || self == Self::Text).then_some(placeholder)
     }
 }
 
-impl fmt::Display for TemplateKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Text => "--template",
-            Self::Link => "--link",
-            Self::JoinUrl => "--join-url",
-        })
-    }
-}
-
-/// Why a template cannot be used, and what to do.
+/// Why a template cannot be used, with the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     #[error("{which} has an unknown placeholder {{{name}}}; it may hold {}, and {{{{ or }}}} for a brace", which.known())]
@@ -92,24 +80,27 @@ pub enum TemplateError {
     TooLong(usize),
 }
 
-/// What is filled in for one session.
+/// The values of the placeholders for one session.
 #[derive(Clone, Copy)]
-pub struct Values<'a> {
+pub struct TemplateValues<'a> {
+    /// Fills `{key}`.
     pub key: &'a SessionKey,
+    /// The secret part of the link.
     pub token: &'a Token,
+    /// Fills `{group}`.
     pub group: GroupId,
 }
 
-debug_shows!(Values<'_> { group });
+debug_shows!(TemplateValues<'_> { group });
 
-/// The longest values that a text can be made with, as a template sees them.
-fn with_longest<T>(see: impl FnOnce(&Values<'_>) -> T) -> T {
+/// Calls `see` with the longest values that the placeholders can have.
+fn with_longest<T>(see: impl FnOnce(&TemplateValues<'_>) -> T) -> T {
     const LAST: GroupId = GroupId::new(GroupId::MAX).unwrap();
-    see(&Values { key: &SessionKey::example(LONGEST_KEY), token: &Token::example(), group: LAST })
+    see(&TemplateValues { key: &SessionKey::example(LONGEST_KEY), token: &Token::example(), group: LAST })
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Template(Vec<Part>);
+struct Template(Vec<TemplatePart>);
 
 /// A group's two templates, parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,14 +114,14 @@ impl Wording {
     ///
     /// # Errors
     ///
-    /// A placeholder that is unknown or not closed, a control character, or a link that is no URL.
+    /// A placeholder that is unknown or not closed, a control character, or a link that is not a URL.
     pub fn parse(text: &str, link: Option<&str>, public_url: &str) -> Result<Self, TemplateError> {
         let text = Template::parse(TemplateKind::Text, text)?;
         let link = match link {
             Some(link) => Template::parse(TemplateKind::Link, link)?,
             None => Template(vec![
-                Part::Literal(format!("{}/s/", public_url.trim_end_matches('/'))),
-                Part::Placeholder(Placeholder::Token),
+                TemplatePart::Literal(format!("{}/s/", public_url.trim_end_matches('/'))),
+                TemplatePart::Placeholder(Placeholder::Token),
             ]),
         };
         let wording = Self { text, link };
@@ -138,7 +129,7 @@ impl Wording {
         Ok(wording)
     }
 
-    /// Parses, and checks that every text made with it holds the key or the token and is short enough to be sent.
+    /// Parses both, and checks that every text has the key or the token, and is short enough to be sent.
     pub fn check(text: &str, link: Option<&str>, public_url: &str) -> Result<Self, TemplateError> {
         let wording = Self::parse(text, link, public_url)?;
         let identifies = wording.text.identifies_session()
@@ -151,29 +142,29 @@ impl Wording {
     }
 
     /// The text for one session.
-    pub fn render(&self, values: &Values<'_>) -> SmsText {
+    pub fn render(&self, values: &TemplateValues<'_>) -> SmsText {
         let mut text = String::with_capacity(ONE_SMS);
         self.text.render(&mut text, values, Some(&self.link));
         text.into()
     }
 }
 
-/// Where a group's visitors go on to from the page of their link.
+/// The template of the URL that the visitor's page leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinUrl(Template);
 
 impl JoinUrl {
     /// # Errors
     ///
-    /// A placeholder that is unknown or not closed, a control character, or what is no URL.
+    /// A placeholder that is unknown or not closed, a control character, or a text that is not a URL.
     pub fn parse(template: &str) -> Result<Self, TemplateError> {
         let template = Template::parse(TemplateKind::JoinUrl, template)?;
         template.is_url(TemplateKind::JoinUrl)?;
         Ok(Self(template))
     }
 
-    /// The address for one session.
-    pub fn render(&self, values: &Values<'_>) -> String {
+    /// The URL for one session.
+    pub fn render(&self, values: &TemplateValues<'_>) -> String {
         let mut url = String::with_capacity(ONE_SMS);
         self.0.render(&mut url, values, None);
         url
@@ -211,36 +202,36 @@ impl Template {
                 .placeholder(name)
                 .ok_or_else(|| TemplateError::Unknown { which, name: name.to_owned() })?;
             if !literal.is_empty() {
-                parts.push(Part::Literal(std::mem::take(&mut literal)));
+                parts.push(TemplatePart::Literal(std::mem::take(&mut literal)));
             }
-            parts.push(Part::Placeholder(placeholder));
+            parts.push(TemplatePart::Placeholder(placeholder));
             rest = after;
         }
         literal.push_str(rest);
         if !literal.is_empty() {
-            parts.push(Part::Literal(literal));
+            parts.push(TemplatePart::Literal(literal));
         }
         Ok(Self(parts))
     }
 
-    fn render(&self, text: &mut String, values: &Values<'_>, link: Option<&Self>) {
+    fn render(&self, text: &mut String, values: &TemplateValues<'_>, link: Option<&Self>) {
         for part in &self.0 {
             match part {
-                Part::Literal(literal) => text.push_str(literal),
-                Part::Placeholder(Placeholder::Link) => {
+                TemplatePart::Literal(literal) => text.push_str(literal),
+                TemplatePart::Placeholder(Placeholder::Link) => {
                     if let Some(link) = link {
                         link.render(text, values, None);
                     }
                 }
-                Part::Placeholder(Placeholder::Key) => text.push_str(values.key.as_str()),
-                Part::Placeholder(Placeholder::Token) => text.push_str(values.token.as_str()),
-                Part::Placeholder(Placeholder::Group) => text.push_str(&values.group.to_string()),
+                TemplatePart::Placeholder(Placeholder::Key) => text.push_str(values.key.as_str()),
+                TemplatePart::Placeholder(Placeholder::Token) => text.push_str(values.token.as_str()),
+                TemplatePart::Placeholder(Placeholder::Group) => text.push_str(&values.group.to_string()),
             }
         }
     }
 
     fn holds(&self, wanted: Placeholder) -> bool {
-        self.0.contains(&Part::Placeholder(wanted))
+        self.0.contains(&TemplatePart::Placeholder(wanted))
     }
 
     fn identifies_session(&self) -> bool {
@@ -248,7 +239,7 @@ impl Template {
     }
 }
 
-/// Whether it is an absolute http(s) URL as it stands: a parser that mends spaces or slashes is not asked to.
+/// Whether the text is an absolute http(s) URL as it is written. The URL parser alone would correct spaces and slashes.
 fn is_web_url(text: &str) -> bool {
     let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
     matches!(scheme.as_deref(), Some("https" | "http"))
@@ -263,10 +254,10 @@ mod tests {
 
     const BASE: &str = "https://invite.example";
 
-    fn with_values<T>(see: impl FnOnce(&Values<'_>) -> T) -> T {
+    fn with_values<T>(see: impl FnOnce(&TemplateValues<'_>) -> T) -> T {
         let key = SessionKey::parse("012345").unwrap();
         let token = Token::parse("abcdefgh12345678").unwrap();
-        see(&Values { key: &key, token: &token, group: GroupId::new(72).unwrap() })
+        see(&TemplateValues { key: &key, token: &token, group: GroupId::new(72).unwrap() })
     }
 
     fn rendered(text: &str, link: Option<&str>) -> String {
@@ -297,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_sent_is_refused() {
+    fn a_template_whose_text_cannot_be_sent_is_refused() {
         let unknown = |which, name: &str| TemplateError::Unknown { which, name: name.into() };
         for (text, link, expected) in [
             ("{code}", None, unknown(TemplateKind::Text, "code")),
@@ -323,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn visitors_go_on_to_a_url_of_their_session() {
+    fn a_join_url_is_rendered_for_a_session() {
         let url = JoinUrl::parse("https://e.com/{group}?code={key}#{token}").unwrap();
         let rendered = |url: &JoinUrl| with_values(|values| url.render(values));
         assert_eq!(rendered(&url), "https://e.com/72?code=012345#abcdefgh12345678");
@@ -334,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_rendering_counts() {
+    fn the_longest_possible_text_counts() {
         let text = |filler: usize| format!("{}{{key}}", "ä".repeat(filler));
         assert!(Wording::check(&text(1590), None, BASE).is_ok());
         assert_eq!(Wording::check(&text(1591), None, BASE).unwrap_err(), TemplateError::TooLong(1601));

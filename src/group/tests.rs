@@ -1,15 +1,16 @@
-//! The store and the directory against a real Postgres: each test has a database of its own, and drops it.
+//! The store and the directory on a real Postgres. Each test creates a database and drops it.
 
 use super::{
+    ApiKey,
     directory::Directory,
-    options::Options,
+    options::GroupOptions,
     store::{
         self, StoreError, addresses,
-        keys::{self, NewSecret, Old},
+        keys::{self, NewJwtSecret, OldKeys},
         reseal, website_sessions,
     },
 };
-use crate::{group_id::GroupId, hmac_key::HmacKey, seal::SecretsKey};
+use crate::{audit::Operator, group_id::GroupId, hmac_key::HmacKey, seal::SecretsKey};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
 use std::{sync::Arc, time::Duration};
 
@@ -26,7 +27,7 @@ pub(crate) async fn with_database<F: Future<Output = ()>>(test: impl FnOnce(PgPo
     let pool = PgPool::connect(own.as_str()).await.unwrap();
     crate::db::migrate(&pool).await.unwrap();
 
-    // The database goes even when the test fails; its panic is passed on afterwards.
+    // The database is dropped even when the test fails; its panic continues afterwards.
     let outcome = futures::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(test(pool.clone()))).await;
     pool.close().await;
     sqlx::raw_sql(AssertSqlSafe(format!("drop database {name} with (force)")))
@@ -41,27 +42,34 @@ fn group(id: i64) -> GroupId {
 }
 
 fn secrets(byte: char) -> SecretsKey {
-    // 43 characters of base64; the last leaves no bits over.
+    // 43 characters of base64; the last one has no spare bits.
     SecretsKey::parse(&format!("{}A", byte.to_string().repeat(42))).unwrap()
 }
 
-async fn add(pool: &PgPool, id: i64, key: &str) -> Result<(), StoreError> {
-    let jwt = NewSecret { kid: Some("first".to_owned()), secret: format!("jwt of {id}").into() };
-    store::add(pool, &secrets('k'), group(id), &Options::default(), &key.into(), Some(&jwt)).await
+fn operator(pool: &PgPool) -> Operator {
+    Operator::new(pool.clone())
 }
 
-/// Whether the keys are those, in that order: they sign alike.
-fn are(keys: &[HmacKey], secrets: &[&str]) -> bool {
+async fn add(pool: &PgPool, id: i64, key: &str) -> Result<(), StoreError> {
+    let jwt = NewJwtSecret { kid: Some("first".to_owned()), secret: format!("jwt of {id}").into() };
+    store::add(&operator(pool), &secrets('k'), group(id), &GroupOptions::default(), &key.into(), Some(&jwt))
+        .await
+}
+
+/// Whether the keys are made of these secrets, in this order: their signatures are equal.
+fn are_made_of(keys: &[ApiKey], secrets: &[&str]) -> bool {
     let signed = |key: &HmacKey| key.sign(&[b"x"]);
-    keys.iter().map(signed).eq(secrets.iter().map(|secret| signed(&HmacKey::from_secret(secret.as_bytes()))))
+    keys.iter()
+        .map(|key| signed(&key.key))
+        .eq(secrets.iter().map(|secret| signed(&HmacKey::from_secret(secret.as_bytes()))))
 }
 
 #[tokio::test]
-async fn options_come_back_as_they_were_set() {
+async fn options_are_read_as_they_were_set() {
     with_database(|pool| async move {
         add(&pool, 72, "key").await.unwrap();
-        assert_eq!(store::show(&pool, group(72)).await.unwrap().options, Options::default());
-        let wanted = Options {
+        assert_eq!(store::show(&pool, group(72)).await.unwrap().options, GroupOptions::default());
+        let wanted = GroupOptions {
             region: "DE".into(),
             countries: vec!["AT".into(), "DE".into()],
             key_length: 9,
@@ -70,10 +78,10 @@ async fn options_come_back_as_they_were_set() {
             per_number: None,
             per_minute: Some(60),
             session_ttl: Duration::from_secs(90),
-            ..Options::default()
+            ..GroupOptions::default()
         };
         let change = wanted.clone();
-        store::set(&pool, group(72), |options| {
+        store::set(&operator(&pool), group(72), |options| {
             *options = change;
             Ok(())
         })
@@ -91,9 +99,9 @@ async fn a_group_is_added_once_and_a_missing_one_is_named() {
         let error = add(&pool, 72, "another").await.unwrap_err().to_string();
         assert!(error.starts_with("group 72 exists; use `groups set`"), "{error}");
         for error in [
-            store::disable(&pool, group(73)).await.unwrap_err(),
-            store::set(&pool, group(73), |_| Ok(())).await.unwrap_err(),
-            addresses::add(&pool, "a.example", group(73), "1").await.unwrap_err(),
+            store::disable(&operator(&pool), group(73)).await.unwrap_err(),
+            store::set(&operator(&pool), group(73), |_| Ok(())).await.unwrap_err(),
+            addresses::add(&operator(&pool), "a.example", group(73), "1").await.unwrap_err(),
         ] {
             assert!(matches!(error, StoreError::NoGroup(id) if id == group(73)));
         }
@@ -117,15 +125,19 @@ async fn rotation_keeps_the_old_key_until_it_is_finished() {
     with_database(|pool| async move {
         add(&pool, 72, "old").await.unwrap();
         let directory = Directory::open(pool.clone(), secrets('k'), PUBLIC_URL.into()).await.unwrap();
-        keys::rotate_api_key(&pool, &secrets('k'), group(72), &"new".into(), Old::Keep).await.unwrap();
+        keys::rotate_api_key(&operator(&pool), &secrets('k'), group(72), &"new".into(), OldKeys::Keep)
+            .await
+            .unwrap();
         let both = directory.fresh().await.unwrap();
-        assert!(are(&both.group(group(72)).unwrap().api_keys, &["old", "new"]));
-        assert_eq!(keys::revoke_old(&pool, group(72)).await.unwrap(), 1);
+        assert!(are_made_of(&both.group(group(72)).unwrap().api_keys, &["old", "new"]));
+        assert_eq!(keys::revoke_old(&operator(&pool), group(72)).await.unwrap(), 1);
         let new = directory.fresh().await.unwrap();
-        assert!(are(&new.group(group(72)).unwrap().api_keys, &["new"]));
-        keys::rotate_api_key(&pool, &secrets('k'), group(72), &"newest".into(), Old::Revoke).await.unwrap();
+        assert!(are_made_of(&new.group(group(72)).unwrap().api_keys, &["new"]));
+        keys::rotate_api_key(&operator(&pool), &secrets('k'), group(72), &"newest".into(), OldKeys::Revoke)
+            .await
+            .unwrap();
         let newest = directory.fresh().await.unwrap();
-        assert!(are(&newest.group(group(72)).unwrap().api_keys, &["newest"]));
+        assert!(are_made_of(&newest.group(group(72)).unwrap().api_keys, &["newest"]));
     })
     .await;
 }
@@ -134,10 +146,11 @@ async fn rotation_keeps_the_old_key_until_it_is_finished() {
 async fn a_kid_names_one_active_secret() {
     with_database(|pool| async move {
         add(&pool, 72, "key").await.unwrap();
-        let again = NewSecret { kid: Some("first".into()), secret: "another".into() };
-        let rotate = |old| keys::rotate_jwt_secret(&pool, secrets_ref(), group(72), &again, old);
-        assert!(matches!(rotate(Old::Keep).await, Err(StoreError::KidInUse(..))));
-        rotate(Old::Revoke).await.unwrap();
+        let again = NewJwtSecret { kid: Some("first".into()), secret: "another".into() };
+        let operator = operator(&pool);
+        let rotate = |old| keys::rotate_jwt_secret(&operator, secrets_ref(), group(72), &again, old);
+        assert!(matches!(rotate(OldKeys::Keep).await, Err(StoreError::KidInUse(..))));
+        rotate(OldKeys::Revoke).await.unwrap();
         assert_eq!(keys::active_jwt_secrets(&pool, Some(group(72))).await.unwrap().len(), 1);
     })
     .await;
@@ -149,26 +162,32 @@ fn secrets_ref() -> &'static SecretsKey {
 }
 
 #[tokio::test]
-async fn a_key_that_does_not_open_costs_no_other_group_anything() {
+async fn a_key_that_does_not_open_affects_no_other_group() {
     with_database(|pool| async move {
         add(&pool, 72, "key").await.unwrap();
-        store::add(&pool, &secrets('x'), group(7), &Options::default(), &"lost".into(), None).await.unwrap();
+        store::add(&operator(&pool), &secrets('x'), group(7), &GroupOptions::default(), &"lost".into(), None)
+            .await
+            .unwrap();
         let directory = Directory::open(pool.clone(), secrets('k'), PUBLIC_URL.into()).await.unwrap();
         let snapshot = directory.snapshot();
-        assert!(are(&snapshot.group(group(72)).unwrap().api_keys, &["key"]));
+        assert!(are_made_of(&snapshot.group(group(72)).unwrap().api_keys, &["key"]));
         assert!(snapshot.group(group(7)).unwrap().api_keys.is_empty());
     })
     .await;
 }
 
 #[tokio::test]
-async fn several_who_seal_anew_at_once_seal_each_key_once() {
+async fn several_reseals_at_once_seal_each_key_once() {
     with_database(|pool| async move {
         for id in 1..=5 {
             add(&pool, id, &format!("key {id}")).await.unwrap();
         }
-        keys::rotate_api_key(&pool, &secrets('k'), group(1), &"new key".into(), Old::Revoke).await.unwrap();
-        store::add(&pool, &secrets('x'), group(7), &Options::default(), &"lost".into(), None).await.unwrap();
+        keys::rotate_api_key(&operator(&pool), &secrets('k'), group(1), &"new key".into(), OldKeys::Revoke)
+            .await
+            .unwrap();
+        store::add(&operator(&pool), &secrets('x'), group(7), &GroupOptions::default(), &"lost".into(), None)
+            .await
+            .unwrap();
         let both = SecretsKey::parse(&format!("{0}A,{1}A", "n".repeat(42), "k".repeat(42))).unwrap();
         let before = reseal::tally(&pool, &both).await.unwrap();
         assert_eq!((before.first, before.older, before.lost), (0, 11, 1));
@@ -179,19 +198,19 @@ async fn several_who_seal_anew_at_once_seal_each_key_once() {
         assert_eq!((sealed, after.first, after.older, after.lost), (11, 11, 0, 1));
         assert_eq!(after.groups.into_iter().collect::<Vec<_>>(), [7]);
         let directory = Directory::open(pool, secrets('n'), PUBLIC_URL.into()).await.unwrap();
-        assert!(are(&directory.snapshot().group(group(1)).unwrap().api_keys, &["new key"]));
-        assert!(are(&directory.snapshot().group(group(2)).unwrap().api_keys, &["key 2"]));
+        assert!(are_made_of(&directory.snapshot().group(group(1)).unwrap().api_keys, &["new key"]));
+        assert!(are_made_of(&directory.snapshot().group(group(2)).unwrap().api_keys, &["key 2"]));
     })
     .await;
 }
 
 #[tokio::test]
-async fn what_was_added_before_a_fresh_snapshot_is_in_it() {
+async fn a_fresh_snapshot_has_all_that_was_added_before() {
     with_database(|pool| async move {
         let directory =
             Arc::new(Directory::open(pool.clone(), secrets('k'), PUBLIC_URL.into()).await.unwrap());
         add(&pool, 72, "key").await.unwrap();
-        addresses::add(&pool, "joe.example", group(72), "12345").await.unwrap();
+        addresses::add(&operator(&pool), "joe.example", group(72), "12345").await.unwrap();
         assert!(directory.snapshot().group(group(72)).is_none());
         let all = futures::future::join_all((0..50).map(|_| directory.fresh())).await;
         for snapshot in all {
@@ -200,26 +219,26 @@ async fn what_was_added_before_a_fresh_snapshot_is_in_it() {
             assert_eq!((account.group, account.user.as_str()), (group(72), "12345"));
             assert!(snapshot.group(group(72)).unwrap().enabled);
         }
-        store::disable(&pool, group(72)).await.unwrap();
+        store::disable(&operator(&pool), group(72)).await.unwrap();
         assert!(!directory.fresh().await.unwrap().group(group(72)).unwrap().enabled);
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_flood_of_questions_shares_a_few_queries() {
+async fn many_calls_at_once_share_a_few_queries() {
     with_database(|pool| async move {
         let directory = Directory::open(pool, secrets('k'), PUBLIC_URL.into()).await.unwrap();
         let began = tokio::time::Instant::now();
         futures::future::join_all((0..1000).map(|_| directory.fresh())).await;
-        // A query for each would take 100 s.
+        // One query for each call would take 100 s.
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     })
     .await;
 }
 
 #[tokio::test]
-async fn an_unreadable_database_leaves_the_old_snapshot() {
+async fn the_old_snapshot_stays_while_the_database_is_away() {
     with_database(|pool| async move {
         add(&pool, 72, "key").await.unwrap();
         let directory = Directory::open(pool.clone(), secrets('k'), PUBLIC_URL.into()).await.unwrap();
@@ -232,11 +251,13 @@ async fn an_unreadable_database_leaves_the_old_snapshot() {
 }
 
 #[tokio::test]
-async fn a_website_session_is_judged_by_postgres() {
+async fn postgres_decides_whether_a_website_session_is_expired() {
     with_database(|pool| async move {
         let [good, over, unknown] = [[1; 32], [2; 32], [3; 32]];
-        website_sessions::insert(&pool, &good, group(72), "joe", Duration::from_mins(1)).await.unwrap();
-        website_sessions::insert(&pool, &over, group(72), "joe", Duration::ZERO).await.unwrap();
+        website_sessions::insert(&operator(&pool), &good, group(72), "joe", Duration::from_mins(1))
+            .await
+            .unwrap();
+        website_sessions::insert(&operator(&pool), &over, group(72), "joe", Duration::ZERO).await.unwrap();
         let found = website_sessions::find(&pool, &good).await.unwrap().unwrap();
         assert_eq!((found.group_id, found.person_id.as_str()), (group(72), "joe"));
         assert!(!found.expired && !found.revoked);

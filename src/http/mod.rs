@@ -1,9 +1,9 @@
-//! HTTP/1.1 and 1.0 as a server, for the gateway's public port and for operators: bounded connections, each with little
-//! time to say what it wants.
+//! HTTP/1.1 and 1.0 as a server, for the gateway's public port and for operators: a bounded number of connections, each
+//! with time limits for its requests.
 
-mod arrivals;
+mod client_waits;
 mod server;
 mod stall;
 
-pub use arrivals::Arrival;
-pub use server::{Connections, serve};
+pub(crate) use client_waits::ClientWait;
+pub(crate) use server::{OpenConnections, serve};

@@ -1,10 +1,10 @@
-//! Connections: HTTP/1.1 and 1.0, a bounded number of them, each with little time to say what it wants.
+//! Accepts connections and serves HTTP/1.1 and 1.0 on them: a bounded number of connections, each with time limits.
 
 use super::{
-    arrivals::{Arrival, Arrivals},
-    stall::Stalling,
+    client_waits::{ClientWait, ClientWaits},
+    stall::StallTimeout,
 };
-use crate::supervise::aside_in;
+use crate::supervise::spawn_work_in;
 use axum::{http::Request, response::Response};
 use futures::future::BoxFuture;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -22,109 +22,109 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// A request's head has to come whole within this, and the next one on a connection that is kept.
+/// The whole head of a request has to arrive within this, also that of the next request on a kept connection.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 /// Bytes of a request's head; above that, and above the HTTP library's 100 headers, the answer is 431.
 const LARGEST_HEAD: usize = 32 * 1024;
-/// How long a connection without a request in hand may take to end once the gateway stops.
-const LEAVES_WITHIN: Duration = Duration::from_secs(1);
-/// Before the next connection is taken, when none can be.
-const PAUSE: Duration = Duration::from_millis(100);
+/// How long a connection without a request in flight may take to close once the gateway stops.
+const CLOSES_WITHIN: Duration = Duration::from_secs(1);
+/// Before `accept` is tried again after an error.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The connections that are open.
 #[derive(Debug, Clone, Default)]
-pub struct Connections(TaskTracker);
+pub(crate) struct OpenConnections(TaskTracker);
 
-impl Connections {
-    /// Waits until all are closed, which they only do once the gateway stops.
-    pub async fn closed(&self) {
+impl OpenConnections {
+    /// Waits until all are closed. They close only once the gateway stops.
+    pub(crate) async fn closed(&self) {
         self.0.close();
         self.0.wait().await;
     }
 }
 
-/// Takes connections of `listener`, `most` at a time, until `stop`. Afterwards requests in hand are answered, and the
-/// connections close. For one more, the connection that has waited longest for its client is closed.
+/// Accepts connections of `listener`, `most` at a time, until `stop`. Then requests in flight are answered, and the
+/// connections close. For one more connection, the one that has waited longest for its client is closed.
 ///
-/// `answering` gets the address of a request's sender, and says by the `Arrival` when the request is there whole.
-pub async fn serve<A, F>(
+/// `answer` gets the peer's address, and ends the [`ClientWait`] when the whole request has arrived.
+pub(crate) async fn serve<A, F>(
     listener: Arc<TcpListener>,
     most: usize,
-    connections: Connections,
-    answering: A,
+    connections: OpenConnections,
+    answer: A,
     stop: CancellationToken,
 ) where
-    A: Fn(IpAddr, Arc<Arrival>, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    A: Fn(IpAddr, Arc<ClientWait>, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
-    let places = Arc::new(Semaphore::new(most));
-    let arrivals = Arc::new(Arrivals::default());
-    let mut told = false;
+    let permits = Arc::new(Semaphore::new(most));
+    let waits = Arc::new(ClientWaits::default());
+    let mut warned = false;
     loop {
         let next = async {
             let accepted = listener.accept().await?;
-            Ok((accepted, room(&places, &arrivals).await))
+            Ok((accepted, permit(&permits, &waits).await))
         };
         let Some(accepted) = stop.run_until_cancelled(next).await else { return };
         match accepted {
-            Ok(((stream, peer), place)) => {
-                told = false;
-                let (answering, stop) = (answering.clone(), stop.clone());
-                let arrival = arrivals.arrive();
-                aside_in(&connections.0, "a connection by HTTP", async move {
-                    let _place = place;
-                    converse(answering, stream, peer, arrival, stop).await;
+            Ok(((stream, peer), permit)) => {
+                warned = false;
+                let (answer, stop) = (answer.clone(), stop.clone());
+                let wait = waits.add();
+                spawn_work_in(&connections.0, "a connection by HTTP", async move {
+                    let _permit = permit;
+                    serve_connection(answer, stream, peer, wait, stop).await;
                 });
             }
-            // A client that hung up before it was accepted costs no other client anything.
+            // The client hung up before its connection was accepted. The next one needs no pause.
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                if !told {
-                    told = true;
-                    tracing::warn!(%error, "no connection can be taken; trying again until it works");
+                if !warned {
+                    warned = true;
+                    tracing::warn!(%error, "no connection can be accepted; trying again until it works");
                 }
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-/// A place for one more connection, of one that is closed for it where all are taken.
-async fn room(places: &Arc<Semaphore>, arrivals: &Arrivals) -> Option<OwnedSemaphorePermit> {
-    let place = places.clone().acquire_owned();
-    tokio::pin!(place);
+/// A permit for one more connection. Where all are taken, another connection is closed for it.
+async fn permit(permits: &Arc<Semaphore>, waits: &ClientWaits) -> Option<OwnedSemaphorePermit> {
+    let permit = permits.clone().acquire_owned();
+    tokio::pin!(permit);
     tokio::select! {
         biased;
-        place = &mut place => return place.ok(),
-        () = arrivals.make_room() => {}
+        permit = &mut permit => return permit.ok(),
+        () = waits.make_room() => {}
     }
     // The semaphore is never closed.
-    place.await.ok()
+    permit.await.ok()
 }
 
-/// One connection, to its end.
-async fn converse<A, F>(
-    answering: A,
+/// Serves one connection to its end.
+async fn serve_connection<A, F>(
+    answer: A,
     stream: TcpStream,
     peer: SocketAddr,
-    arrival: Arrival,
+    wait: ClientWait,
     stop: CancellationToken,
 ) where
-    A: Fn(IpAddr, Arc<Arrival>, Request<Incoming>) -> F + Clone,
+    A: Fn(IpAddr, Arc<ClientWait>, Request<Incoming>) -> F + Clone,
     F: Future<Output = Response> + Send + 'static,
 {
-    // Answers are small and whole: there is nothing to wait for.
+    // Each answer is written at once, so waiting for more data would only delay it.
     let _ = stream.set_nodelay(true);
-    let arrival = Arc::new(arrival);
-    let arriving = arrival.clone();
+    let wait = Arc::new(wait);
+    let of_requests = wait.clone();
     let peer = peer.ip();
-    // Boxed, so that a connection without a request has no room for one about.
+    // Boxed: a connection without a request then needs no memory for one.
     let service = service_fn(move |request| -> BoxFuture<'static, Result<_, Infallible>> {
-        let (answer, arriving) = (answering(peer, arriving.clone(), request), arriving.clone());
+        let (answering, wait) = (answer(peer, of_requests.clone(), request), of_requests.clone());
         Box::pin(async move {
-            let response = answer.await;
-            // For the client to read the answer, and to ask again.
-            arriving.begin();
+            let response = answering.await;
+            // For the client to read the answer, and to send its next request.
+            wait.begin();
             Ok(response)
         })
     });
@@ -134,18 +134,18 @@ async fn converse<A, F>(
         .header_read_timeout(HEAD_WITHIN)
         .max_header_size(LARGEST_HEAD)
         .max_buf_size(LARGEST_HEAD);
-    let connection = builder.serve_connection(TokioIo::new(Stalling::new(stream)), service);
+    let connection = builder.serve_connection(TokioIo::new(StallTimeout::new(stream)), service);
     tokio::pin!(connection);
     tokio::select! {
         biased;
-        // An error is a client that went away, or was too slow: it is nobody's to mend.
+        // An error is a client that closed the connection, or was too slow. Nothing follows from it.
         _ = connection.as_mut() => return,
-        () = arrival.closed() => return,
+        () = wait.closed() => return,
         () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
     }
-    while tokio::time::timeout(LEAVES_WITHIN, connection.as_mut()).await.is_err() {
-        // Nobody waits for a request that is not there yet.
-        if arrival.is_waiting() {
+    while tokio::time::timeout(CLOSES_WITHIN, connection.as_mut()).await.is_err() {
+        // No request is in flight.
+        if wait.is_waiting() {
             return;
         }
     }

@@ -1,4 +1,4 @@
-//! A connection whose client has to read what it asked for.
+//! A connection that ends when its client does not read the answer.
 
 use std::{
     io,
@@ -12,17 +12,17 @@ use tokio::{
     time::Sleep,
 };
 
-/// How long nothing of an answer may get through.
+/// How long a write may make no progress.
 const STALLS_AT_MOST: Duration = Duration::from_secs(10);
 
-/// A stream on which a write that gets nowhere is an error after a while.
-pub struct Stalling {
+/// A stream on which a write without progress fails after [`STALLS_AT_MOST`].
+pub(super) struct StallTimeout {
     stream: TcpStream,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl Stalling {
-    pub fn new(stream: TcpStream) -> Self {
+impl StallTimeout {
+    pub(super) fn new(stream: TcpStream) -> Self {
         Self { stream, stalled: None }
     }
 
@@ -37,7 +37,7 @@ impl Stalling {
     }
 }
 
-impl AsyncRead for Stalling {
+impl AsyncRead for StallTimeout {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -47,7 +47,7 @@ impl AsyncRead for Stalling {
     }
 }
 
-impl AsyncWrite for Stalling {
+impl AsyncWrite for StallTimeout {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.watch(cx, written)

@@ -1,4 +1,4 @@
-//! One try to hand a text over: a place at the provider, the request, what came of it.
+//! One try to hand a text over: the permit, the request, and the record of its result.
 
 use super::{
     Context, Envelope, Reply, Verdict,
@@ -6,53 +6,80 @@ use super::{
     plan::after_try,
 };
 use crate::{
-    db::Passing,
+    db::StatementError,
     failpoint,
     group::Group,
-    optouts::Source,
+    optouts::OptOutSource,
     refusal::Code,
-    sessions::{Claim, Continuation},
-    sms::{Answer, Place, Text},
-    traceparent::TraceParent,
+    sessions::{
+        self, Claim, ClaimResult, Continuation, Outcome,
+        steps::{Step, WaitCause},
+    },
+    sms::{OutgoingText, ProviderPermit, RetryReason, TryResult},
+    spans::{Attributes, SpanKind},
     trouble::Trouble,
 };
 use std::time::Instant;
 
-/// Waits for a place at the provider, for as long as the message is ours.
-pub async fn place(ctx: &Context, envelope: &Envelope) -> Result<Place, Trouble> {
+/// Waits until one more request may be sent to the provider.
+///
+/// # Errors
+///
+/// [`Trouble::Stopping`] once the message is withdrawn, or the worker stops.
+pub(super) async fn wait_for_provider(ctx: &Context, envelope: &Envelope) -> Result<ProviderPermit, Trouble> {
     let since = Instant::now();
-    let place = ctx.sms.place().await?;
+    let permit = ctx.sms.permit().await?;
     metrics::took(Stage::Place, since);
-    envelope.ensure_held()?;
-    Ok(place)
+    envelope.trace.step("place", since);
+    envelope.ensure_not_withdrawn()?;
+    Ok(permit)
 }
 
-/// One try; `None` when another worker has claimed the row in the meantime.
-pub async fn try_once(
+/// Makes one try, and records it. `None` if another worker has claimed the row in the meantime.
+pub(super) async fn try_once(
     ctx: &Context,
     envelope: &Envelope,
-    place: Place,
-    claim: Claim,
-    group: &Group,
+    permit: ProviderPermit,
+    mut claim: Claim,
+    settings: &Group,
 ) -> Result<Option<Verdict>, Trouble> {
-    let asked_at = Instant::now();
-    let answer = place.send(&message(ctx, envelope, group, &claim)).await;
-    metrics::attempted(&answer, asked_at);
+    claim.span = envelope.trace.context();
+    let (sent_at, span) = (Instant::now(), envelope.trace.child());
+    let text =
+        OutgoingText { trace: span.or_else(|| envelope.continued_trace()), ..message(ctx, settings, &claim) };
+    let answer = permit.send(&text).await;
+    metrics::attempted(&answer, sent_at);
+    envelope.trace.finish(span, ("provider: create a message", SpanKind::Client), sent_at, || {
+        describe(&answer, &claim)
+    });
     failpoint::hit("accepted");
-    tell(&answer, &claim);
-    if let Answer::Refused(refusal) = &answer
+    log(&answer, &claim);
+    note_sender(ctx, settings, &answer);
+    if let TryResult::Refused(refusal) = &answer
         && refusal.code == Code::OptedOut
     {
-        Box::pin(remember_opt_out(ctx, group, &claim)).await;
+        Box::pin(remember_opt_out(ctx, settings, &claim)).await;
     }
+    let step = step_of(&answer, claim.attempts);
     let result = after_try(answer, &claim, &ctx.policy);
-    // Recorded before it is told: a redelivery then finds the outcome.
-    let answered = Instant::now();
-    let recorded = ctx.sessions.record(claim, result).await?;
-    metrics::took(Stage::Record, answered);
+    let step = step.map(|step| with_next_try(step, &result));
+    let (group, first_delivery) = (claim.group, claim.first_delivery);
+    // Recorded before the reply: a redelivery then finds the outcome.
+    let answered_at = Instant::now();
+    let continuation = ctx.sessions.record(claim, result, step).await?;
+    metrics::took(Stage::Record, answered_at);
+    envelope.trace.step("record", answered_at);
     failpoint::hit("recorded");
-    Ok(match recorded {
-        Continuation::Outcome(outcome) => Some(Verdict::Answer(Reply::to(&outcome))),
+    Ok(match continuation {
+        Continuation::Outcome(outcome) => {
+            match &outcome {
+                Outcome::Sent(_) => {
+                    sessions::metrics::sent_since(group, envelope.published(), first_delivery);
+                }
+                Outcome::Refused(refusal) => sessions::metrics::refused(Some(group), refusal.code),
+            }
+            Some(Verdict::Answer(Reply::to(&outcome).of_group(group)))
+        }
         Continuation::Later(resume) => Some(Verdict::Later(resume)),
         Continuation::Lost => {
             metrics::claim_lost();
@@ -61,24 +88,80 @@ pub async fn try_once(
     })
 }
 
-fn message<'a>(ctx: &Context, envelope: &Envelope, group: &'a Group, claim: &'a Claim) -> Text<'a> {
+/// Notes whether the provider takes the group's From number.
+fn note_sender(ctx: &Context, group: &Group, answer: &TryResult) {
+    let sender = || ctx.sms.sender(group.options.sms_from.as_deref());
+    match answer {
+        TryResult::Accepted { .. } => ctx.refused_senders.accepted(sender),
+        TryResult::Refused(refusal) if refusal.code == Code::ProviderMisconfigured => {
+            ctx.refused_senders.refused(group, sender(), refusal.provider_code);
+        }
+        _ => {}
+    }
+}
+
+/// The step of a try that was not accepted.
+fn step_of(answer: &TryResult, attempt: i32) -> Option<Step> {
+    Some(match answer {
+        TryResult::Accepted { .. } => return None,
+        TryResult::Refused(refusal) => Step::TryRefused {
+            attempt,
+            code: refusal.code.as_str().to_owned(),
+            provider_code: refusal.provider_code,
+        },
+        TryResult::Later { status, why, .. } => {
+            let (why, provider_code) = match why {
+                RetryReason::Unreachable => (WaitCause::Unreachable, None),
+                RetryReason::Throttled => (WaitCause::Throttled, None),
+                RetryReason::Account { provider_code } => (WaitCause::Account, *provider_code),
+            };
+            Step::TryWaits { attempt, why, status: *status, provider_code, next_in: None }
+        }
+        TryResult::PerhapsSent { why } => Step::try_unknown(attempt, why),
+        TryResult::Withheld => Step::TryWithheld { attempt },
+    })
+}
+
+/// The step, with the time until the next try.
+fn with_next_try(step: Step, result: &ClaimResult) -> Step {
+    match (step, result) {
+        (Step::TryWaits { attempt, why, status, provider_code, .. }, ClaimResult::Waiting { after }) => {
+            Step::TryWaits { attempt, why, status, provider_code, next_in: Some(after.as_secs_f64()) }
+        }
+        (step, _) => step,
+    }
+}
+
+/// What the span of a try shows.
+fn describe(answer: &TryResult, claim: &Claim) -> (Attributes, bool) {
+    let is_error = !matches!(answer, TryResult::Accepted { .. } | TryResult::Refused(_));
+    let attributes = vec![
+        ("http.request.method", "POST".into()),
+        ("session_invite.result", metrics::result_of(answer).into()),
+        ("session_invite.attempt", i64::from(claim.attempts).into()),
+    ];
+    (attributes, is_error)
+}
+
+/// The text, without a trace.
+fn message<'a>(ctx: &Context, group: &'a Group, claim: &'a Claim) -> OutgoingText<'a> {
     let callback = || format!("{}/webhooks/twilio/status/{}", ctx.public_url.base, claim.id);
-    Text {
+    OutgoingText {
         to: &claim.phone,
         from: group.options.sms_from.as_deref(),
         body: &claim.text,
         validity: claim.validity(),
         callback: ctx.public_url.callbacks.then(callback),
-        trace: envelope.traceparent().map(TraceParent::child),
+        trace: None,
         write_by: claim.write_by(),
     }
 }
 
-/// The provider says that the number wants no texts from this sender: nobody asks again. If that cannot be written down
-/// now, the next text is refused by the provider again.
+/// Stores that the number wants no texts from this From number, as the provider reported. If that fails, the provider
+/// refuses the next text again.
 async fn remember_opt_out(ctx: &Context, group: &Group, claim: &Claim) {
-    let sender = ctx.sms.sender(group.options.sms_from.as_deref());
-    match ctx.optouts.record(&sender, claim.phone.as_e164(), Source::Provider).await {
+    let from_number = ctx.sms.sender(group.options.sms_from.as_deref());
+    match ctx.optouts.record(&from_number, claim.phone.as_e164(), OptOutSource::Provider).await {
         Ok(true) => metrics::provider_optout(),
         Ok(false) => {}
         Err(error) => {
@@ -87,17 +170,17 @@ async fn remember_opt_out(ctx: &Context, group: &Group, claim: &Claim) {
     }
 }
 
-/// What an operator has to mend, or may want to know.
-fn tell(answer: &Answer, claim: &Claim) {
+/// Logs answers that an operator has to act on, or may want to know.
+fn log(answer: &TryResult, claim: &Claim) {
     match answer {
-        Answer::Refused(refusal) if refusal.code == Code::ProviderMisconfigured => {
+        TryResult::Refused(refusal) if refusal.code == Code::ProviderMisconfigured => {
             let (group, code) = (claim.group.get(), refusal.provider_code);
-            tracing::error!(group, code, "the provider refuses this group's sender: check --sms-from");
+            tracing::error!(group, code, "the provider refuses this group's From number: check --sms-from");
         }
-        Answer::PerhapsSent { why } => {
+        TryResult::PerhapsSent { why } => {
             tracing::info!(session = %claim.id, why, "a text may have gone out");
         }
-        Answer::Withheld => {
+        TryResult::Withheld => {
             tracing::warn!(session = %claim.id, "the claim was over before the text could be written; it was not written");
         }
         _ => {}

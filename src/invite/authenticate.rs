@@ -1,17 +1,16 @@
-//! From a parsed credential to its caller: the lookups between what a token names and what proves it.
+//! From a parsed credential to its caller: finds the keys of the group that a token names, and verifies the token.
 
-use crate::masked::debug_shows;
+use super::refused_credentials::RefusedCredentials;
 use crate::{
     credential::{Credential, Requester, WebsiteSession, unproven},
-    hmac_key::HmacKey,
-};
-use crate::{
     db::{kinds, persist},
     group::{
-        Group,
+        ApiKey, Group, JwtSecret, LastUse,
         directory::{Directory, Snapshot},
     },
-    refusal::{Code, Refusal},
+    hmac_key::HmacKey,
+    masked::debug_shows,
+    refusal::{Code, Decision, Refusal},
     trouble::Trouble,
 };
 use std::{
@@ -20,71 +19,94 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Whoever sent an invite, proven, with the settings of the group that the proof is good for.
+/// An authenticated sender, with the settings of its group.
 #[derive(Clone)]
 pub struct Caller {
+    /// The group of the credential.
     pub group: Arc<Group>,
-    /// Such as `gkey:12345`.
+    /// The credential's type and user, such as `gkey:12345`.
     pub requested_by: String,
 }
 
 debug_shows!(Caller { group });
 
 impl Caller {
-    /// The contract's check of the group, which comes once its credential is known to be good.
-    pub fn enabled(&self) -> Result<(), Refusal> {
+    /// Checks that the group is switched on. In the contract's order this follows the check of the credential.
+    pub fn ensure_enabled(&self) -> Result<(), Refusal> {
         if self.group.enabled { Ok(()) } else { Err(group_disabled()) }
     }
 }
 
-/// Knows the groups' keys and the website's sessions.
+/// Verifies credentials by the groups' keys and the website's sessions.
 #[derive(Debug)]
 pub struct Authenticator {
     directory: Arc<Directory>,
+    refused: RefusedCredentials,
     stop: CancellationToken,
 }
 
-/// The answer to an invite of a group that an operator has switched off.
-pub fn group_disabled() -> Refusal {
+/// The refusal for a group that an operator has switched off.
+pub(crate) fn group_disabled() -> Refusal {
     Refusal::new(Code::GroupDisabled, "the group is switched off")
 }
 
 impl Authenticator {
-    /// `stop` ends the waiting for a database that is away.
+    /// `stop` ends the waiting for an unreachable database.
     pub fn new(directory: Arc<Directory>, stop: CancellationToken) -> Self {
-        Self { directory, stop }
+        Self { directory, refused: RefusedCredentials::default(), stop }
     }
 
-    /// The caller, or the refusal. Nobody is refused by what may be old: the groups are read again first.
-    pub async fn authenticate(&self, credential: &Credential) -> Result<Result<Caller, Refusal>, Trouble> {
+    /// Groups whose credentials are all refused, for `/readyz`.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        self.refused.problems()
+    }
+
+    /// Brings the gauge of the refused credentials up to date, for `/metrics`.
+    pub(crate) fn measure(&self) {
+        self.refused.measure();
+    }
+
+    /// Decides about a credential. No sender is refused by old data: the groups are read again first.
+    pub async fn authenticate(&self, credential: &Credential) -> Result<Decision<Caller>, Trouble> {
         let session = match credential {
             Credential::Gssnid(token) => {
                 let find = || self.directory.website_session(token.sha256());
-                // Queries are boxed: most invites need none, and are not to carry the room for one about.
+                // Boxed: most invites need no query, and their futures should have no room for one.
                 Box::pin(persist(&kinds::FIND_WEBSITE_SESSION, &self.stop, find)).await?
             }
             _ => None,
         };
         let verified = verify(credential, &self.directory.snapshot(), session.as_ref());
-        if verified.is_ok() {
+        if let Ok(caller) = &verified {
+            self.refused.accepted(caller.group.id);
             return Ok(verified);
         }
         let fresh =
             Box::pin(persist(&kinds::LOOK_FOR_CHANGES, &self.stop, || self.directory.fresh())).await?;
         match verify(credential, &fresh, session.as_ref()) {
-            // The sender may be right, and the key that proves it lost to us: not a refusal, but the operator's to mend.
+            // The sender may be right, but a key that could prove it cannot be opened: the operator has to act.
             Err(refusal) if refusal.code == Code::CredentialInvalid && keys_missing(credential, &fresh) => {
                 Err(Trouble::Defect(
                     "SECRETS_KEY does not open all keys of the group: add the one that sealed them"
                         .to_owned(),
                 ))
             }
-            verified => Ok(verified),
+            verified => {
+                match &verified {
+                    Ok(caller) => self.refused.accepted(caller.group.id),
+                    Err(refusal) => {
+                        if let Some(group) = named_group(credential, &fresh) {
+                            self.refused.refused(group, refusal.code);
+                        }
+                    }
+                }
+                Ok(verified)
+            }
         }
     }
 }
 
-/// Whatever is not known is verified all the same, against nothing, so that it costs what a wrong signature does.
+/// An unknown group or address is verified too, against no keys, so that it costs as much as a wrong signature.
 fn verify(
     credential: &Credential,
     known: &Snapshot,
@@ -94,36 +116,59 @@ fn verify(
     let now = i64::try_from(now).unwrap_or(i64::MAX);
     let requester = match credential {
         Credential::Gkey(token) => {
-            let account = token.account(|address| known.address(address));
-            let group = account.and_then(|account| known.group(account.group));
-            token.verify(account, group.iter().flat_map(|group| &group.api_keys), now)?
+            let user = token.group_user(|address| known.address(address));
+            let group = user.and_then(|user| known.group(user.group));
+            let keys = || group.iter().flat_map(|group| &group.api_keys);
+            let requester = token.verify(user, keys().map(|key| &key.key), now)?;
+            let signed = |key: &&ApiKey| token.verify(user, [&key.key], now).is_ok();
+            note_use(keys().map(|key| (key, &key.last_use)), signed, now);
+            requester
         }
         Credential::Gjwt(token) => {
             let group = known.group(token.group());
-            let secrets = group.iter().flat_map(|group| &group.jwt_secrets);
-            let secrets =
-                secrets.map(|secret| -> (Option<&str>, &HmacKey) { (secret.kid.as_deref(), &secret.key) });
-            token.verify(secrets, now)?
+            let secrets = || group.iter().flat_map(|group| &group.jwt_secrets);
+            let requester = token.verify(secrets().map(named), now)?;
+            let signed = |secret: &&JwtSecret| token.verify([named(secret)], now).is_ok();
+            note_use(secrets().map(|secret| (secret, &secret.last_use)), signed, now);
+            requester
         }
         Credential::Gssnid(token) => token.accept(session)?,
     };
     caller(&requester, known)
 }
 
+/// A secret as a token is checked against it.
+fn named(secret: &JwtSecret) -> (Option<&str>, &HmacKey) {
+    (secret.kid.as_deref(), &secret.key)
+}
+
+/// Notes the use of the key that has signed an accepted credential. Only where there are several, each is tried once more.
+fn note_use<'g, K>(keys: impl Iterator<Item = (K, &'g LastUse)>, signed: impl Fn(&K) -> bool, now: i64) {
+    let mut keys = keys.peekable();
+    while let Some((key, last_use)) = keys.next() {
+        if keys.peek().is_none() || signed(&key) {
+            return last_use.note(now);
+        }
+    }
+}
+
 /// Whether the group that the credential names has keys that did not open.
 fn keys_missing(credential: &Credential, known: &Snapshot) -> bool {
+    named_group(credential, known).is_some_and(|group| group.keys_missing)
+}
+
+/// The group that the credential names, if it exists. That is not proven.
+fn named_group<'a>(credential: &Credential, known: &'a Snapshot) -> Option<&'a Arc<Group>> {
     let group = match credential {
-        Credential::Gkey(token) => {
-            token.account(|address| known.address(address)).map(|account| account.group)
-        }
+        Credential::Gkey(token) => token.group_user(|address| known.address(address)).map(|user| user.group),
         Credential::Gjwt(token) => Some(token.group()),
         Credential::Gssnid(_) => None,
     };
-    group.and_then(|group| known.group(group)).is_some_and(|group| group.keys_missing)
+    group.and_then(|group| known.group(group))
 }
 
 fn caller(requester: &Requester, known: &Snapshot) -> Result<Caller, Refusal> {
-    // Only a website session can name a group that is not there: keys stand with their groups.
+    // Only a website session can name a group that does not exist: keys are read with their group.
     let group = known.group(requester.group).cloned().ok_or_else(unproven)?;
     Ok(Caller { group, requested_by: requester.requested_by() })
 }

@@ -1,39 +1,46 @@
-//! Bytes → request. First the shape, of which nothing is answered but `request_malformed`; then, once the
-//! sender is authenticated, each field.
+//! Bytes → request. First the shape, whose faults are all `request_malformed`; then, once the sender is authenticated,
+//! each field.
 
 mod fields;
 mod shape;
 
-pub use shape::object;
+pub(crate) use shape::object;
 
 use super::envelope::{Envelope, HeaderValue};
-use crate::masked::debug_shows;
 use crate::{
-    credential::{self, Credential, Source, SourceKind, SourceValue},
+    credential::{self, Credential, CredentialSource, SourceKind, SourceValue},
+    group::Group,
     group_id::GroupId,
+    json,
+    masked::debug_shows,
+    phone::PhoneNumber,
     refusal::{Code, Refusal},
+    sessions::RequestRecord,
 };
-use serde_json::value::RawValue;
 use shape::RawFields;
 use std::borrow::Cow;
 
 /// A body may have 64 KiB (contract, section 2).
-pub const LARGEST_BODY: usize = 64 * 1024;
+pub(crate) const LARGEST_BODY: usize = 64 * 1024;
 
-/// A content coding is repeated to its sender up to this many characters.
+/// A refusal quotes a content coding up to this many characters.
 const LONGEST_CODING: usize = 32;
 
-/// A request of the right shape, of which nothing is proven yet.
+/// A request of the right shape. Its sender is not authenticated yet.
 pub struct Request<'a> {
-    raw: RawFields<'a>,
-    /// The group that it names, or the refusal, which only an authenticated sender gets.
+    fields: RawFields<'a>,
+    /// The group that the request names, or the refusal, which only an authenticated sender gets.
     pub groupid: Result<GroupId, Refusal>,
 }
 
 debug_shows!(Request<'_> { groupid });
 
 impl<'a> Request<'a> {
-    /// The shape: size, content type, UTF-8, JSON, an object, no field repeated.
+    /// Checks the shape: size, content type, UTF-8, JSON, an object, no field repeated.
+    ///
+    /// # Errors
+    ///
+    /// `request_malformed`.
     pub fn parse(envelope: &'a Envelope) -> Result<Self, Refusal> {
         let malformed = |message: String| Refusal::new(Code::RequestMalformed, message);
         if envelope.body.len() > LARGEST_BODY {
@@ -53,53 +60,82 @@ impl<'a> Request<'a> {
         let text = std::str::from_utf8(&envelope.body).map_err(|error| {
             malformed(format!("the body is not UTF-8 from byte {} on", error.valid_up_to()))
         })?;
-        let raw =
+        let fields =
             shape::parse(text).map_err(|what| malformed(format!("the body is not a request: {what}")))?;
-        Ok(Self::of(raw, envelope))
+        Ok(Self::of(fields, envelope))
     }
 
-    /// A request that says nothing but what its headers say.
+    /// A request without a body: its headers alone name the group and the credential.
     pub fn without_body(envelope: &'a Envelope) -> Self {
         Self::of(RawFields::default(), envelope)
     }
 
-    fn of(raw: RawFields<'a>, envelope: &Envelope) -> Self {
-        Self { groupid: fields::groupid(raw.groupid, envelope), raw }
+    fn of(fields: RawFields<'a>, envelope: &Envelope) -> Self {
+        Self { groupid: fields::groupid(fields.groupid, envelope), fields }
     }
 
     /// The one credential, from the body or the headers.
+    ///
+    /// # Errors
+    ///
+    /// `credential_missing`, `credential_ambiguous` or `credential_malformed`.
     pub fn credential(&self, envelope: &Envelope) -> Result<Credential, Refusal> {
-        let body =
-            [(SourceKind::Authorization, self.raw.authorization), (SourceKind::Gssnid, self.raw.gssnid)];
-        let body = body.map(|(kind, raw)| (kind, raw.filter(|raw| raw.get() != "null").map(text)));
+        let RawFields { authorization, gssnid, .. } = self.fields;
+        let body = [(SourceKind::Authorization, authorization), (SourceKind::Gssnid, gssnid)];
+        let body = body.map(|(kind, raw)| (kind, raw.filter(|raw| raw.get() != "null").map(json::string)));
         let body = body.iter().filter_map(|(kind, text)| {
             let value = text.as_ref()?.as_deref().map_or(SourceValue::NotText, SourceValue::Text);
-            Some(Source { kind: *kind, value })
+            Some(CredentialSource { kind: *kind, value })
         });
         let named = [(SourceKind::Authorization, "authorization"), (SourceKind::Gssnid, "x-gssnid")];
         let headers = named.into_iter().flat_map(|(kind, name)| {
             envelope.headers(name).map(move |value| match value {
-                HeaderValue::Text(text) => Source { kind, value: SourceValue::Text(text) },
-                _ => Source { kind, value: SourceValue::NotText },
+                HeaderValue::Text(text) => CredentialSource { kind, value: SourceValue::Text(text) },
+                _ => CredentialSource { kind, value: SourceValue::NotText },
             })
         });
         credential::collect(body.chain(headers))
     }
-}
 
-/// A JSON string, borrowed where it has no escapes. `None` for another value, or for a lone surrogate.
-fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
-    let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
-    if inner.contains('\\') {
-        serde_json::from_str(raw.get()).ok().map(Cow::Owned)
-    } else {
-        Some(Cow::Borrowed(inner))
+    /// The group that the sender claims to belong to: by its credential, else by the request. Nothing proves it.
+    pub(crate) fn named_group(&self, envelope: &Envelope) -> Option<GroupId> {
+        let credential = self.credential(envelope).ok();
+        credential
+            .and_then(|credential| credential.named_group())
+            .or_else(|| self.groupid.as_ref().ok().copied())
+    }
+
+    /// The first credential's value, whatever its form, without its scheme and its type.
+    pub(crate) fn credential_value(&self, envelope: &Envelope) -> Option<String> {
+        let RawFields { authorization, gssnid, .. } = self.fields;
+        let body = [authorization, gssnid]
+            .into_iter()
+            .flatten()
+            .find_map(|raw| json::string(raw).map(Cow::into_owned));
+        let headers = ["authorization", "x-gssnid"].into_iter().flat_map(|name| envelope.headers(name));
+        let text = body.or_else(|| {
+            headers.into_iter().find_map(|value| match value {
+                HeaderValue::Text(text) => Some(text.clone()),
+                _ => None,
+            })
+        })?;
+        text.split_whitespace().next_back().map(str::to_owned)
+    }
+
+    /// Checks all fields but `groupid`, and returns the number to text. Every field that could be read is put into the
+    /// record, even if another field is wrong.
+    ///
+    /// # Errors
+    ///
+    /// `field_missing`, `field_invalid`, `phone_invalid` or `phone_not_allowed`, with the field's name.
+    pub fn fields(&self, group: &Group, record: &mut RequestRecord) -> Result<PhoneNumber, Refusal> {
+        self.fields.check(&group.options, record)
     }
 }
 
-/// Refuses a body that its sender says to be compressed, or encoded in another way: `identity` is none, in any case, and
-/// neither is an empty value. `name` is what the sender knows the property by.
-pub fn check_encoding(name: &str, value: &str) -> Result<(), Refusal> {
+/// Refuses a body that is compressed, or encoded in another way. An empty value and `identity`, in any case, are no
+/// encoding. `name` is the property's name in the sender's protocol.
+pub(crate) fn check_encoding(name: &str, value: &str) -> Result<(), Refusal> {
     let is_none = |coding: &str| coding.is_empty() || coding.eq_ignore_ascii_case("identity");
     // HTTP allows a list (RFC 9110, section 8.4).
     let Some(coding) = value.split(',').map(str::trim).find(|coding| !is_none(coding)) else { return Ok(()) };
@@ -109,8 +145,9 @@ pub fn check_encoding(name: &str, value: &str) -> Result<(), Refusal> {
     Err(Refusal::new(Code::RequestMalformed, message).status(415))
 }
 
-/// `application/json`, or another type whose suffix says JSON (RFC 6839), with any parameters.
-pub fn is_json(content_type: &str) -> bool {
+/// Whether this is `application/json` or a type with the suffix `+json` (RFC 6839), with any parameters. An empty one counts
+/// as missing, and is accepted.
+pub(crate) fn is_json(content_type: &str) -> bool {
     if content_type == "application/json" {
         return true;
     }
@@ -124,19 +161,8 @@ pub fn is_json(content_type: &str) -> bool {
 mod tests {
     use super::*;
 
-    proptest::proptest! {
-        #[test]
-        fn a_string_is_read_as_serde_json_reads_it(
-            inner in proptest::prop_oneof![".{0,20}", r#"(\\["\\/bfnrtu]|\\u[0-9a-fD]{4}|[a-zé"\u{7f}\u{80}]){0,9}"#],
-        ) {
-            if let Ok(raw) = RawValue::from_string(format!("\"{inner}\"")) {
-                proptest::prop_assert_eq!(text(&raw).map(Cow::into_owned), serde_json::from_str::<String>(raw.get()).ok());
-            }
-        }
-    }
-
     #[test]
-    fn only_a_body_without_an_encoding_is_taken() {
+    fn a_body_with_a_content_coding_is_refused() {
         for good in ["", " ", "identity", "IDENTITY", "Identity, identity", ","] {
             assert_eq!(check_encoding("content_encoding", good), Ok(()), "{good}");
         }
@@ -157,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn content_types() {
+    fn only_json_content_types_are_accepted() {
         for good in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.x+json", "", " "]
         {
             assert!(is_json(good), "{good}");

@@ -1,67 +1,69 @@
-//! The table `rate_buckets`, as verbs: one row a bucket, by the generic cell rate algorithm. A bucket is when it is full
-//! again, and nothing more, so that no bucket is ever filled.
+//! The table `rate_buckets`, as verbs: one row a bucket, by the generic cell rate algorithm. The row stores only when the
+//! bucket is full again, so no statement ever has to fill it.
 //!
-//! None of these is repeated when its commit may be hidden by a lost connection: what was taken twice is lost, and a
-//! limit errs on the side of less.
+//! A statement that changes a bucket is not repeated when a lost connection may hide its commit: the tokens that it took are
+//! then lost. A limit may refuse too much, and never admits too much.
 
 use crate::db::{Patience, kinds, repeat};
 use sqlx::PgPool;
 use std::time::Duration;
 
-/// What a bucket holds when it is full, and in what time it fills.
+/// How many tokens a bucket holds when it is full, and how long it takes to fill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Size {
+pub(super) struct BucketSize {
     pub holds: u32,
     pub fills_in: Duration,
 }
 
-impl Size {
-    /// In seconds: from empty to full, and for one.
+impl BucketSize {
+    /// Seconds until an empty bucket is full, and until it has one token.
     fn seconds(self) -> (f64, f64) {
         let whole = self.fills_in.as_secs_f64();
         (whole, whole / f64::from(self.holds.max(1)))
     }
 
-    /// What a bucket has that is full in so many seconds.
-    fn holds(self, full_in: f64) -> Holds {
+    /// The level of a bucket that is full in so many seconds.
+    fn level(self, full_in: f64) -> BucketLevel {
         let (whole, one) = self.seconds();
         let wait = full_in + one - whole;
         if wait > 0.0 {
-            return Holds::Nothing(Duration::try_from_secs_f64(wait).unwrap_or_default());
+            return BucketLevel::Empty { next_in: Duration::try_from_secs_f64(wait).unwrap_or_default() };
         }
         let full_in = Duration::try_from_secs_f64(full_in).unwrap_or_default();
         let left = self.fills_in.saturating_sub(full_in).as_nanos();
         let one = self.fills_in.as_nanos() / u128::from(self.holds.max(1));
-        Holds::Some(usize::try_from(left / one.max(1)).unwrap_or(usize::MAX).max(1))
+        BucketLevel::Tokens(usize::try_from(left / one.max(1)).unwrap_or(usize::MAX).max(1))
     }
 }
 
-/// What a bucket has.
+/// How many tokens a bucket has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holds {
-    /// So many, and at least one.
-    Some(usize),
-    /// None; one more after this time.
-    Nothing(Duration),
+pub(super) enum BucketLevel {
+    /// At least one.
+    Tokens(usize),
+    Empty {
+        /// Until there is one token.
+        next_in: Duration,
+    },
 }
 
-impl Holds {
-    /// How long it takes until there is one.
-    pub fn wait(&self) -> Duration {
+impl BucketLevel {
+    /// How long it takes until there is a token.
+    pub(super) fn wait(&self) -> Duration {
         match self {
-            Self::Some(_) => Duration::ZERO,
-            Self::Nothing(wait) => *wait,
+            Self::Tokens(_) => Duration::ZERO,
+            Self::Empty { next_in } => *next_in,
         }
     }
 }
 
-/// What each of these buckets has, in their order. It changes nothing.
-pub async fn peek<const N: usize>(
+/// Reads the level of each of these buckets, in their order. Changes nothing.
+pub(super) async fn peek<const N: usize>(
     pool: &PgPool,
-    asked: [(&str, Size); N],
-) -> Result<[Holds; N], sqlx::Error> {
-    let names = asked.map(|(name, _)| name);
-    let look = || {
+    buckets: [(&str, BucketSize); N],
+) -> Result<[BucketLevel; N], sqlx::Error> {
+    let names = buckets.map(|(name, _)| name);
+    let read = || {
         sqlx::query!(
             r#"
         select name, extract(epoch from full_at - now())::float8 as "full_in!"
@@ -71,15 +73,18 @@ pub async fn peek<const N: usize>(
         )
         .fetch_all(pool)
     };
-    let found = repeat(&kinds::PEEK_AT_GUESSES, Patience::Brief, look).await?;
-    Ok(asked.map(|(name, size)| {
+    let found = repeat(&kinds::PEEK_AT_GUESSES, Patience::Brief, read).await?;
+    Ok(buckets.map(|(name, size)| {
         let full_in = found.iter().find(|row| row.name == name).map_or(0.0, |row| row.full_in);
-        size.holds(full_in)
+        size.level(full_in)
     }))
 }
 
-/// Takes one from each of these buckets, even from an empty one: then the wait until there is one again is longer.
-pub async fn overdraw<const N: usize>(pool: &PgPool, from: [(&str, Size); N]) -> Result<(), sqlx::Error> {
+/// Takes one token from each of these buckets. An empty bucket then takes longer until it has a token again.
+pub(super) async fn overdraw<const N: usize>(
+    pool: &PgPool,
+    from: [(&str, BucketSize); N],
+) -> Result<(), sqlx::Error> {
     let names = from.map(|(name, _)| name);
     let one: Vec<f64> = from.iter().map(|(_, size)| size.seconds().1).collect();
     let take = || {
@@ -102,15 +107,21 @@ pub async fn overdraw<const N: usize>(pool: &PgPool, from: [(&str, Size); N]) ->
     Ok(())
 }
 
-/// What was granted, and after which time there is one more.
+/// The tokens that a statement took.
 #[derive(Debug, Clone, Copy)]
-pub struct Granted {
+pub(super) struct Grant {
     pub count: u32,
-    pub next: Duration,
+    /// Until there is one more.
+    pub next_in: Duration,
 }
 
-/// Takes `wanted` from a bucket, or as many as there are.
-pub async fn take(pool: &PgPool, name: &str, size: Size, wanted: u32) -> Result<Granted, sqlx::Error> {
+/// Takes `wanted` tokens from a bucket, or as many as there are.
+pub(super) async fn take(
+    pool: &PgPool,
+    name: &str,
+    size: BucketSize,
+    wanted: u32,
+) -> Result<Grant, sqlx::Error> {
     let (whole, one) = size.seconds();
     let taken = sqlx::query!(
         r#"
@@ -132,14 +143,19 @@ pub async fn take(pool: &PgPool, name: &str, size: Size, wanted: u32) -> Result<
     )
     .fetch_one(pool)
     .await?;
-    Ok(Granted {
+    Ok(Grant {
         count: u32::try_from(taken.granted).unwrap_or_default(),
-        next: Duration::try_from_secs_f64(taken.next).unwrap_or_default(),
+        next_in: Duration::try_from_secs_f64(taken.next).unwrap_or_default(),
     })
 }
 
-/// Gives back what was taken and not used.
-pub async fn give_back(pool: &PgPool, name: &str, size: Size, unused: u32) -> Result<(), sqlx::Error> {
+/// Gives unused tokens back.
+pub(super) async fn give_back(
+    pool: &PgPool,
+    name: &str,
+    size: BucketSize,
+    unused: u32,
+) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "update rate_buckets set full_at = full_at - make_interval(secs => $2) where name = $1",
         name,
@@ -150,9 +166,9 @@ pub async fn give_back(pool: &PgPool, name: &str, size: Size, unused: u32) -> Re
     Ok(())
 }
 
-/// Reserves `slots` points in time, each `apart` from the one before and from those of others; answers how far off the
-/// first one is. There is always another: this refuses nobody.
-pub async fn reserve(
+/// Reserves `slots` points in time, each `apart` from the one before and from those of other workers. Returns how far off
+/// the first one is. It never refuses.
+pub(super) async fn reserve(
     pool: &PgPool,
     name: &str,
     apart: Duration,
@@ -174,8 +190,8 @@ pub async fn reserve(
     Ok(Duration::try_from_secs_f64(starts_in).unwrap_or_default())
 }
 
-/// Deletes full buckets, which say no more than ones that are not there.
-pub async fn forget(pool: &PgPool) -> Result<(), sqlx::Error> {
+/// Deletes full buckets: a bucket without a row is full too.
+pub(super) async fn forget(pool: &PgPool) -> Result<(), sqlx::Error> {
     sqlx::query!("delete from rate_buckets where full_at < now() - interval '1 minute'")
         .execute(pool)
         .await?;

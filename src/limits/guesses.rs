@@ -1,6 +1,9 @@
-//! Wrong guesses of session keys: a key has few digits, and whoever has a group's API key can mint many users.
+//! Wrong guesses of session keys. A key has few digits, and the owner of a group's API key can mint tokens for many users.
 
-use super::buckets::{self, Holds, Size};
+use super::{
+    buckets::{self, BucketLevel, BucketSize},
+    share::BucketEmpty,
+};
 use crate::group_id::GroupId;
 use sha2::{Digest as _, Sha256};
 use sqlx::PgPool;
@@ -16,144 +19,153 @@ use std::{
 use tokio::sync::{MutexGuard, Notify};
 
 const TEN_MINUTES: Duration = Duration::from_mins(10);
-/// Of one user of a group.
-const OF_A_USER: Size = Size { holds: 20, fills_in: TEN_MINUTES };
-/// Of all users of a group.
-const OF_A_GROUP: Size = Size { holds: 200, fills_in: TEN_MINUTES };
+/// The limit of one user of a group.
+const PER_USER: BucketSize = BucketSize { holds: 20, fills_in: TEN_MINUTES };
+/// The limit of all users of a group together.
+const PER_GROUP: BucketSize = BucketSize { holds: 200, fills_in: TEN_MINUTES };
 
-/// How long a refusal is remembered: a flood of guesses costs the database one look in that time.
+/// How long a refusal is remembered: in this time a flood of guesses costs the database one query.
 const REFUSAL_HOLDS: Duration = Duration::from_secs(1);
-/// How long a guess may wait for others of its user or group: shorter than the gateway's patience with the database.
-const QUEUES_AT_MOST: Duration = Duration::from_secs(2);
-/// Users and groups that are remembered before those without a guess in hand are forgotten.
-const REMEMBERED: usize = 10_000;
+/// How long a guess may wait for others of its user or group. Shorter than the gateway waits for the database.
+const WAIT_AT_MOST: Duration = Duration::from_secs(2);
+/// With more users and groups in memory than this, those without a pending guess are dropped.
+const GUESSERS_AT_MOST: usize = 10_000;
 
-/// Wrong guesses of session keys, per (group, user) and, higher, per group; held in Postgres.
+/// Limits wrong guesses of session keys, for each user of a group and for the group. The counts are in Postgres.
 #[derive(Debug)]
-pub struct Guesses {
+pub(crate) struct Guesses {
     pool: PgPool,
     guessers: Mutex<HashMap<String, Arc<Guesser>>>,
 }
 
-/// A user or a group, in this process.
+/// A user or a group, as this process knows it.
 #[derive(Debug)]
 struct Guesser {
     bucket: String,
-    size: Size,
-    /// Guesses that may be wrong, and are not counted yet.
-    in_hand: AtomicUsize,
-    /// What the bucket had when it was last looked at.
+    size: BucketSize,
+    /// Guesses that may be wrong and are not counted yet.
+    pending: AtomicUsize,
+    /// The bucket's tokens when they were last read.
     left: AtomicUsize,
-    refusal: Mutex<Option<Refused>>,
-    /// Held by the one guess that may wait for those in hand, while few are left.
+    refusal: Mutex<Option<StoredRefusal>>,
+    /// While few tokens are left, the one guess that has this lock waits for the pending ones.
     queue: tokio::sync::Mutex<()>,
-    /// One of the guesses in hand was right, is counted, or was given up.
+    /// Notified when a pending guess was right, is counted, or was given up.
     decided: Notify,
 }
 
-/// Why there is no turn now.
+/// Why a guess is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoTurn {
-    /// Too many were wrong; worth asking again after that.
+pub(crate) enum GuessRefusal {
+    /// Too many guesses were wrong. The next one is allowed after this time.
     TooManyWrong(Duration),
-    /// Few are left, and too many wait for those in hand.
+    /// Few guesses are left, and too many wait for the pending ones.
     TooManyWait,
 }
 
-/// What a guesser was refused, without asking the database again.
+/// A refusal that this process repeats for a while without a query.
 #[derive(Debug, Clone, Copy)]
-struct Refused {
+struct StoredRefusal {
     since: Instant,
+    /// From `since` until there is a token.
     after: Duration,
+    /// From `since` until the database is queried again.
     holds: Duration,
 }
 
-/// The right to guess once. Until it is dropped, the guess may be wrong and not counted.
+/// The right to guess once. Until it is dropped, the guess counts as pending.
 #[derive(Debug)]
-pub struct Turn {
+pub(crate) struct GuessPermit {
     pool: PgPool,
-    // Dropped in this order: a guess that waits for the group then finds both counted down.
-    user: InHand,
-    group: InHand,
+    // Dropped in this order: a guess that waits for the group then finds neither pending.
+    user: PendingGuess,
+    group: PendingGuess,
 }
 
-/// A guess among those in hand of a guesser.
+/// A pending guess of a guesser.
 #[derive(Debug)]
-struct InHand {
+struct PendingGuess {
     guesser: Arc<Guesser>,
-    /// How many there were with this one.
-    place: usize,
+    /// How many guesses were pending, with this one.
+    position: usize,
 }
 
 impl Guesses {
-    pub fn new(pool: PgPool) -> Self {
+    pub(crate) fn new(pool: PgPool) -> Self {
         Self { pool, guessers: Mutex::default() }
     }
 
-    /// The right to guess once. While plenty are left, this only looks into the database. While those in hand, of the same
-    /// user or group, may use up what is left, it waits for them, and behind others that wait: so this process does not
-    /// exceed the limits, however many come at once. This changes nothing in the database.
-    pub async fn turn(&self, group: GroupId, user: &str) -> Result<Result<Turn, NoTurn>, sqlx::Error> {
-        let (of_user, of_group) = names(group, user);
-        let each = [self.guesser(of_user, OF_A_USER), self.guesser(of_group, OF_A_GROUP)];
-        let give_up = tokio::time::Instant::now() + QUEUES_AT_MOST;
-        // The user's place in the queue is always taken before the group's: two guesses never wait for each other.
-        let mut heads = [None, None];
+    /// Asks for the right to guess once. While plenty of tokens are left, this only queries the database. While pending
+    /// guesses of the same user or group may use up the rest, it queues and waits for them. So this process does not exceed
+    /// the limits, however many guesses come at once. It changes nothing in the database.
+    pub(crate) async fn permit(
+        &self,
+        group: GroupId,
+        user: &str,
+    ) -> Result<Result<GuessPermit, GuessRefusal>, sqlx::Error> {
+        let (user_bucket, group_bucket) = bucket_names(group, user);
+        let guessers = [self.guesser(user_bucket, PER_USER), self.guesser(group_bucket, PER_GROUP)];
+        let give_up = tokio::time::Instant::now() + WAIT_AT_MOST;
+        // The user's queue is always locked before the group's: two guesses never wait for each other.
+        let mut queued = [None, None];
         loop {
-            if let Some(after) = each.iter().filter_map(|guesser| guesser.refused()).max() {
-                return Ok(Err(NoTurn::TooManyWrong(after)));
+            if let Some(after) = guessers.iter().filter_map(|guesser| guesser.stored_refusal()).max() {
+                return Ok(Err(GuessRefusal::TooManyWrong(after)));
             }
-            // In hand before the database is asked: what was counted by then is in its answer, and the rest in the places.
-            let begun = each.each_ref().map(InHand::begin);
-            let mut left = each.each_ref().map(|guesser| guesser.left.load(Ordering::SeqCst));
-            let fits = |n: usize, left: &[usize; 2]| begun[n].place <= left[n];
-            if (0..2).all(|n| heads[n].is_some() || fits(n, &left)) {
-                left = match self.look(&each).await? {
+            // Pending before the query: guesses that are counted by then are in its result, the others in the positions.
+            let pending = guessers.each_ref().map(PendingGuess::begin);
+            let mut left = guessers.each_ref().map(|guesser| guesser.left.load(Ordering::SeqCst));
+            let fits = |n: usize, left: &[usize; 2]| pending[n].position <= left[n];
+            if (0..2).all(|n| queued[n].is_some() || fits(n, &left)) {
+                left = match self.read_left(&guessers).await? {
                     Ok(left) => left,
-                    Err(after) => return Ok(Err(NoTurn::TooManyWrong(after))),
+                    Err(BucketEmpty { next_in }) => return Ok(Err(GuessRefusal::TooManyWrong(next_in))),
                 };
                 if (0..2).all(|n| fits(n, &left)) {
-                    let [user, group] = begun;
-                    return Ok(Ok(Turn { pool: self.pool.clone(), user, group }));
+                    let [user, group] = pending;
+                    return Ok(Ok(GuessPermit { pool: self.pool.clone(), user, group }));
                 }
             }
-            let short = if fits(1, &left) { &each[..1] } else { &each[..] };
-            drop(begun);
-            if tokio::time::timeout_at(give_up, wait(short, &mut heads)).await.is_err() {
-                return Ok(Err(NoTurn::TooManyWait));
+            let short = if fits(1, &left) { &guessers[..1] } else { &guessers[..] };
+            drop(pending);
+            if tokio::time::timeout_at(give_up, wait(short, &mut queued)).await.is_err() {
+                return Ok(Err(GuessRefusal::TooManyWait));
             }
         }
     }
 
-    /// Asks the database what is left. `Err(after)`: nothing; one more after that.
-    async fn look(&self, each: &[Arc<Guesser>; 2]) -> Result<Result<[usize; 2], Duration>, sqlx::Error> {
-        let asked = each.each_ref().map(|guesser| (guesser.bucket.as_str(), guesser.size));
-        match buckets::peek(&self.pool, asked).await? {
-            [Holds::Some(of_user), Holds::Some(of_group)] => {
-                each[0].left.store(of_user, Ordering::SeqCst);
-                each[1].left.store(of_group, Ordering::SeqCst);
+    /// Reads from the database how many guesses are left to the user and to the group.
+    async fn read_left(
+        &self,
+        guessers: &[Arc<Guesser>; 2],
+    ) -> Result<Result<[usize; 2], BucketEmpty>, sqlx::Error> {
+        let names = guessers.each_ref().map(|guesser| (guesser.bucket.as_str(), guesser.size));
+        match buckets::peek(&self.pool, names).await? {
+            [BucketLevel::Tokens(of_user), BucketLevel::Tokens(of_group)] => {
+                guessers[0].left.store(of_user, Ordering::SeqCst);
+                guessers[1].left.store(of_group, Ordering::SeqCst);
                 Ok(Ok([of_user, of_group]))
             }
-            held => {
-                let after = held.iter().map(Holds::wait).max().unwrap_or_default();
-                each[0].refuse(after, REFUSAL_HOLDS.min(after));
-                Ok(Err(after))
+            levels => {
+                let next_in = levels.iter().map(BucketLevel::wait).max().unwrap_or_default();
+                guessers[0].refuse(next_in, REFUSAL_HOLDS.min(next_in));
+                Ok(Err(BucketEmpty { next_in }))
             }
         }
     }
 
-    fn guesser(&self, bucket: String, size: Size) -> Arc<Guesser> {
+    fn guesser(&self, bucket: String, size: BucketSize) -> Arc<Guesser> {
         let mut guessers = self.guessers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = guessers.get(&bucket) {
             return known.clone();
         }
-        if guessers.len() >= REMEMBERED {
+        if guessers.len() >= GUESSERS_AT_MOST {
             guessers.retain(|_, guesser| Arc::strong_count(guesser) > 1);
         }
         let guesser = Arc::new(Guesser {
             bucket: bucket.clone(),
             size,
-            in_hand: AtomicUsize::new(0),
+            pending: AtomicUsize::new(0),
             left: AtomicUsize::new(usize::try_from(size.holds).unwrap_or(usize::MAX)),
             refusal: Mutex::default(),
             queue: tokio::sync::Mutex::default(),
@@ -164,37 +176,37 @@ impl Guesses {
     }
 }
 
-/// Comes to the head of the queues of these, or, where this is there already, waits for those in hand.
-async fn wait<'a>(short: &'a [Arc<Guesser>], heads: &mut [Option<MutexGuard<'a, ()>>; 2]) {
+/// Waits in the queues of these guessers. If this guess has all of their locks already, waits for the pending guesses.
+async fn wait<'a>(short: &'a [Arc<Guesser>], queued: &mut [Option<MutexGuard<'a, ()>>; 2]) {
     let mut is_new = false;
-    for (guesser, head) in short.iter().zip(heads) {
-        if head.is_none() {
-            *head = Some(guesser.queue.lock().await);
+    for (guesser, lock) in short.iter().zip(queued) {
+        if lock.is_none() {
+            *lock = Some(guesser.queue.lock().await);
             is_new = true;
         }
     }
-    // What is left may be known from long ago: it is looked at first.
+    // `left` may be old: read it first.
     if is_new {
         return;
     }
     for guesser in short {
-        guesser.room().await;
+        guesser.wait_for_room().await;
     }
 }
 
 impl Guesser {
-    fn refused(&self) -> Option<Duration> {
+    fn stored_refusal(&self) -> Option<Duration> {
         let refusal = *self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
-        let refused = refusal.filter(|refused| refused.since.elapsed() < refused.holds)?;
-        Some(refused.after.saturating_sub(refused.since.elapsed()))
+        let refusal = refusal.filter(|refusal| refusal.since.elapsed() < refusal.holds)?;
+        Some(refusal.after.saturating_sub(refusal.since.elapsed()))
     }
 
-    /// Waits until one more may fit beside those in hand.
-    async fn room(&self) {
+    /// Waits until one more guess may fit beside the pending ones.
+    async fn wait_for_room(&self) {
         loop {
             let decided = self.decided.notified();
-            // With none in hand, the database says whether there is one.
-            if self.in_hand.load(Ordering::SeqCst) < self.left.load(Ordering::SeqCst).max(1) {
+            // With no pending guess, the database knows whether there is a token.
+            if self.pending.load(Ordering::SeqCst) < self.left.load(Ordering::SeqCst).max(1) {
                 return;
             }
             decided.await;
@@ -202,50 +214,52 @@ impl Guesser {
     }
 
     fn refuse(&self, after: Duration, holds: Duration) {
-        let refused = Refused { since: Instant::now(), after, holds };
-        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(refused);
+        let refusal = StoredRefusal { since: Instant::now(), after, holds };
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
     }
 }
 
-impl InHand {
+impl PendingGuess {
     fn begin(guesser: &Arc<Guesser>) -> Self {
-        let place = guesser.in_hand.fetch_add(1, Ordering::SeqCst) + 1;
-        Self { guesser: guesser.clone(), place }
+        let position = guesser.pending.fetch_add(1, Ordering::SeqCst) + 1;
+        Self { guesser: guesser.clone(), position }
     }
 }
 
-impl Drop for InHand {
+impl Drop for PendingGuess {
     fn drop(&mut self) {
-        self.guesser.in_hand.fetch_sub(1, Ordering::SeqCst);
+        self.guesser.pending.fetch_sub(1, Ordering::SeqCst);
         self.guesser.decided.notify_waiters();
     }
 }
 
-impl Turn {
+impl GuessPermit {
     /// Counts a wrong guess.
-    pub async fn was_wrong(&self) -> Result<(), sqlx::Error> {
-        let each = [&self.user, &self.group].map(|one| (one.guesser.bucket.as_str(), one.guesser.size));
-        buckets::overdraw(&self.pool, each).await
+    pub(crate) async fn count_wrong(&self) -> Result<(), sqlx::Error> {
+        let guessers =
+            [&self.user, &self.group].map(|guess| (guess.guesser.bucket.as_str(), guess.guesser.size));
+        buckets::overdraw(&self.pool, guessers).await
     }
 
-    /// For a wrong guess that the database could not count: this process refuses the guessers what it would have cost them.
-    pub fn hold_against_them(&self) {
-        for InHand { guesser, .. } in [&self.user, &self.group] {
+    /// For a wrong guess that the database could not count: this process refuses the user and the group for as long as the
+    /// guess would have cost them.
+    pub(crate) fn count_locally(&self) {
+        for PendingGuess { guesser, .. } in [&self.user, &self.group] {
             let one = guesser.size.fills_in / guesser.size.holds;
             guesser.refuse(one, one);
         }
     }
 }
 
-/// The buckets of a user and of the group. The user's name may be a person's: only its hash is stored.
-fn names(group: GroupId, user: &str) -> (String, String) {
-    let of_group = format!("guesses/{group}");
-    let mut of_user = format!("{of_group}/");
+/// The names of the buckets of a user and of the group. A user's name may be a person's: only its hash is stored.
+fn bucket_names(group: GroupId, user: &str) -> (String, String) {
+    let group_bucket = format!("guesses/{group}");
+    let mut user_bucket = format!("{group_bucket}/");
     for byte in &Sha256::digest(user.as_bytes())[..16] {
         // Writing to a string does not fail.
-        let _ = write!(of_user, "{byte:02x}");
+        let _ = write!(user_bucket, "{byte:02x}");
     }
-    (of_user, of_group)
+    (user_bucket, group_bucket)
 }
 
 #[cfg(test)]
@@ -257,15 +271,15 @@ mod tests {
         GroupId::new(id).unwrap()
     }
 
-    async fn turn(guesses: &Guesses, id: i64, user: &str) -> Result<Turn, Duration> {
-        guesses.turn(group(id), user).await.unwrap().map_err(|none| match none {
-            NoTurn::TooManyWrong(after) => after,
-            NoTurn::TooManyWait => panic!("it waited too long"),
+    async fn permit(guesses: &Guesses, id: i64, user: &str) -> Result<GuessPermit, Duration> {
+        guesses.permit(group(id), user).await.unwrap().map_err(|refusal| match refusal {
+            GuessRefusal::TooManyWrong(after) => after,
+            GuessRefusal::TooManyWait => panic!("it waited too long"),
         })
     }
 
     #[tokio::test]
-    async fn while_plenty_are_left_guesses_of_a_group_are_looked_up_side_by_side() {
+    async fn while_plenty_are_left_guesses_of_a_group_run_side_by_side() {
         with_database(|pool| async move {
             let guesses = Guesses::new(pool.clone());
             let mut locked = crate::db::begin(&pool).await.unwrap();
@@ -274,19 +288,19 @@ mod tests {
                 .await
                 .unwrap();
             let users = ["gkey:1", "gkey:1", "gkey:2", "gkey:3"];
-            let turns = futures::future::join_all(users.map(|user| turn(&guesses, 72, user)));
-            let look = "select count(*) from pg_stat_activity
+            let permits = futures::future::join_all(users.map(|user| permit(&guesses, 72, user)));
+            let waiting = "select count(*) from pg_stat_activity
                          where datname = current_database() and wait_event_type = 'Lock'";
-            let all_look = async {
-                while sqlx::query_scalar::<_, i64>(look).fetch_one(&pool).await.unwrap() < 4 {
+            let all_wait = async {
+                while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&pool).await.unwrap() < 4 {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
                 locked.rollback().await.unwrap();
             };
             let within = Duration::from_secs(20);
-            let (turns, ()) =
-                tokio::time::timeout(within, async { tokio::join!(turns, all_look) }).await.unwrap();
-            assert!(turns.iter().all(Result::is_ok), "{turns:?}");
+            let (permits, ()) =
+                tokio::time::timeout(within, async { tokio::join!(permits, all_wait) }).await.unwrap();
+            assert!(permits.iter().all(Result::is_ok), "{permits:?}");
         })
         .await;
     }
@@ -296,29 +310,29 @@ mod tests {
         with_database(|pool| async move {
             let guesses = Guesses::new(pool.clone());
             for _ in 0..19 {
-                turn(&guesses, 72, "gkey:1").await.unwrap().was_wrong().await.unwrap();
+                permit(&guesses, 72, "gkey:1").await.unwrap().count_wrong().await.unwrap();
             }
-            let in_hand = turn(&guesses, 72, "gkey:1").await.unwrap();
+            let pending = permit(&guesses, 72, "gkey:1").await.unwrap();
             let others = async {
                 tokio::task::yield_now().await;
                 let begun = Instant::now();
                 for n in 2..20 {
-                    drop(turn(&guesses, 72, &format!("gkey:{n}")).await.unwrap());
+                    drop(permit(&guesses, 72, &format!("gkey:{n}")).await.unwrap());
                 }
                 begun.elapsed()
             };
-            let waiting = [(); 5].map(|()| guesses.turn(group(72), "gkey:1"));
+            let waiting = [(); 5].map(|()| guesses.permit(group(72), "gkey:1"));
             let (waited, others) = tokio::join!(futures::future::join_all(waiting), others);
-            for turn in waited {
-                assert_eq!(turn.unwrap().unwrap_err(), NoTurn::TooManyWait);
+            for permit in waited {
+                assert_eq!(permit.unwrap().unwrap_err(), GuessRefusal::TooManyWait);
             }
-            assert!(others < QUEUES_AT_MOST, "others waited too: {others:?}");
-            // The next one waits until that one was right.
+            assert!(others < WAIT_AT_MOST, "others waited too: {others:?}");
+            // The next guess waits until the pending one turns out right.
             let decide = async {
                 tokio::task::yield_now().await;
-                drop(in_hand);
+                drop(pending);
             };
-            let (next, ()) = tokio::join!(turn(&guesses, 72, "gkey:1"), decide);
+            let (next, ()) = tokio::join!(permit(&guesses, 72, "gkey:1"), decide);
             next.unwrap();
         })
         .await;
@@ -328,8 +342,8 @@ mod tests {
     async fn a_thousand_guesses_of_many_users_do_not_exceed_the_groups_limit() {
         with_database(|pool| async move {
             let (guesses, begun) = (Guesses::new(pool.clone()), Instant::now());
-            let guess = async |n: usize| match guesses.turn(group(72), &format!("gkey:{}", n % 100)).await {
-                Ok(Ok(turn)) => turn.was_wrong().await.map(|()| 1).unwrap(),
+            let guess = async |n: usize| match guesses.permit(group(72), &format!("gkey:{}", n % 100)).await {
+                Ok(Ok(permit)) => permit.count_wrong().await.map(|()| 1).unwrap(),
                 _ => 0,
             };
             let wrong: u64 = futures::future::join_all((0..1_000).map(guess)).await.into_iter().sum();
@@ -341,18 +355,20 @@ mod tests {
     #[tokio::test]
     async fn a_user_has_twenty_wrong_guesses_and_others_are_not_affected() {
         with_database(|pool| async move {
-            let guesses = Guesses::new(pool.clone());
+            let (guesses, begun) = (Guesses::new(pool.clone()), Instant::now());
             for _ in 0..20 {
-                turn(&guesses, 72, "gkey:12345").await.unwrap().was_wrong().await.unwrap();
+                permit(&guesses, 72, "gkey:12345").await.unwrap().count_wrong().await.unwrap();
             }
-            let after = turn(&guesses, 72, "gkey:12345").await.unwrap_err();
-            assert!((29.0..=30.0).contains(&after.as_secs_f64()), "one more after half a minute: {after:?}");
-            // Another process has not refused yet, and sees the same.
+            let after = permit(&guesses, 72, "gkey:12345").await.unwrap_err();
+            // One more half a minute after the first, however slow this machine is.
+            let half_a_minute = Duration::from_secs(30);
+            assert!(after <= half_a_minute && after + begun.elapsed() >= half_a_minute, "{after:?}");
+            // Another process, which has stored no refusal, gets the same result.
             let others = Guesses::new(pool.clone());
-            let there = turn(&others, 72, "gkey:12345").await.unwrap_err();
+            let there = permit(&others, 72, "gkey:12345").await.unwrap_err();
             assert!(there <= after && there + Duration::from_secs(2) > after, "{there:?}");
             for (id, user) in [(72, "gkey:1234"), (73, "gkey:12345")] {
-                assert!(turn(&guesses, id, user).await.is_ok(), "{id} {user}");
+                assert!(permit(&guesses, id, user).await.is_ok(), "{id} {user}");
             }
             let named: Vec<String> =
                 sqlx::query_scalar("select name from rate_buckets").fetch_all(&pool).await.unwrap();
@@ -362,21 +378,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_group_has_two_hundred_however_many_users_are_minted() {
+    async fn a_group_has_two_hundred_guesses_for_any_number_of_users() {
         with_database(|pool| async move {
             let (guesses, begun) = (Guesses::new(pool.clone()), Instant::now());
             let mut wrong = 0;
             // One more is allowed every three seconds, however slow this machine is.
             let after = loop {
-                match turn(&guesses, 72, &format!("gkey:{wrong}")).await {
-                    Ok(turn) => turn.was_wrong().await.unwrap(),
+                match permit(&guesses, 72, &format!("gkey:{wrong}")).await {
+                    Ok(permit) => permit.count_wrong().await.unwrap(),
                     Err(after) => break after,
                 }
                 wrong += 1;
             };
             assert!((200..=200 + begun.elapsed().as_secs() / 3 + 1).contains(&wrong), "{wrong}");
             assert!(after <= Duration::from_secs(3), "{after:?}");
-            assert!(turn(&guesses, 73, "gkey:another").await.is_ok());
+            assert!(permit(&guesses, 73, "gkey:another").await.is_ok());
         })
         .await;
     }
@@ -385,8 +401,8 @@ mod tests {
     async fn a_thousand_guesses_at_once_do_not_exceed_the_limit() {
         with_database(|pool| async move {
             let (guesses, begun) = (Guesses::new(pool.clone()), Instant::now());
-            let guess = async || match turn(&guesses, 72, "gkey:12345").await {
-                Ok(turn) => turn.was_wrong().await.map(|()| 1).unwrap(),
+            let guess = async || match permit(&guesses, 72, "gkey:12345").await {
+                Ok(permit) => permit.count_wrong().await.map(|()| 1).unwrap(),
                 Err(_) => 0,
             };
             let wrong: u64 = futures::future::join_all((0..1_000).map(|_| guess())).await.into_iter().sum();
@@ -396,15 +412,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_guess_that_cannot_be_counted_is_held_against_its_user() {
+    async fn a_guess_that_cannot_be_counted_is_refused_locally() {
         with_database(|pool| async move {
-            let guesses = Guesses::new(pool.clone());
-            turn(&guesses, 72, "gkey:12345").await.unwrap().hold_against_them();
-            let after = turn(&guesses, 72, "gkey:12345").await.unwrap_err();
-            assert!((29.0..=30.0).contains(&after.as_secs_f64()), "{after:?}");
-            let of_group = turn(&guesses, 72, "gkey:1").await.unwrap_err();
-            assert!((2.0..=3.0).contains(&of_group.as_secs_f64()), "{of_group:?}");
-            assert!(turn(&guesses, 73, "gkey:1").await.is_ok());
+            let (guesses, begun) = (Guesses::new(pool.clone()), Instant::now());
+            permit(&guesses, 72, "gkey:12345").await.unwrap().count_locally();
+            for (user, seconds) in [("gkey:12345", 30), ("gkey:1", 3)] {
+                let (after, most) =
+                    (permit(&guesses, 72, user).await.unwrap_err(), Duration::from_secs(seconds));
+                assert!(after <= most && after + begun.elapsed() >= most, "{after:?}");
+            }
+            assert!(permit(&guesses, 73, "gkey:1").await.is_ok());
         })
         .await;
     }

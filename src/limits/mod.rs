@@ -1,31 +1,31 @@
 //! Limits that hold across workers and gateways, as token buckets in Postgres (docs/LIMITS.md).
 //!
-//! Texts to one number are not here: they are counted where they stand, in `sessions`, by the insert of a new one.
+//! The limit of texts to one number is not here: the insert of a new session counts the rows of `sessions`.
 
 mod buckets;
 mod guesses;
-mod lease;
-pub mod metrics;
+pub(crate) mod metrics;
 mod pace;
 mod prefixes;
+mod share;
 
-pub use guesses::{Guesses, NoTurn};
-pub use lease::Permit;
-pub use pace::Slot;
+pub(crate) use guesses::{GuessRefusal, Guesses};
+pub(crate) use pace::Slot;
+pub(crate) use share::Permit;
 
 use crate::{
-    db::{Passing, kinds},
-    group::Group,
+    db::{StatementError, kinds},
     group_id::GroupId,
     phone::{self, PhoneNumber},
-    refusal::{Code, Refusal},
-    supervise::{Pulse, Task, keep_up},
+    rate_limit::RateLimit,
+    refusal::{Code, Decision, Refusal},
+    supervise::{Pulse, Task, keep_running},
     trouble::Trouble,
 };
-use buckets::Size;
-use lease::Leases;
+use buckets::BucketSize;
 use pace::Paces;
 use prefixes::Prefixes;
+use share::{BucketEmpty, Shares};
 use sqlx::PgPool;
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -33,20 +33,20 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How often what was leased and is not used goes back, and what is over is seen.
+/// How often unused tokens go back to their buckets, and ranges of numbers are checked.
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 /// How often full buckets are deleted.
 const FORGET_EVERY: Duration = Duration::from_mins(10);
 
-/// What bounds a worker's texts, but for those to one number.
+/// A worker's limits, except that of texts to one number.
 #[derive(Debug)]
 pub struct Limits {
-    leases: Arc<Leases>,
+    shares: Arc<Shares>,
     paces: Option<Paces>,
     prefixes: Arc<Mutex<Prefixes>>,
 }
 
-/// The right to begin one session of a group. It goes back, unless it is used.
+/// The right to begin one session of a group. Dropped unused, its tokens can be taken again.
 #[derive(Debug, Default)]
 pub struct Permits(Vec<Permit>);
 
@@ -57,7 +57,8 @@ impl Permits {
 }
 
 impl Limits {
-    /// `per_second` are the texts of one sender; `stop` ends all waiting, `give_up` that for a database that is away.
+    /// `per_second` bounds the texts of one From number. `stop` ends all waiting for slots, `give_up` the waiting for an
+    /// unreachable database.
     pub fn start(
         pool: PgPool,
         per_second: Option<f64>,
@@ -65,60 +66,64 @@ impl Limits {
         give_up: CancellationToken,
     ) -> Self {
         let paces = per_second.map(|rate| Paces::new(pool.clone(), rate, stop.clone(), give_up.clone()));
-        let leases = Arc::new(Leases::new(pool.clone(), give_up));
+        let shares = Arc::new(Shares::new(pool.clone(), give_up));
         let prefixes: Arc<Mutex<Prefixes>> = Arc::default();
-        let (kept, seen) = (leases.clone(), prefixes.clone());
-        keep_up(Task::Limits, stop.clone(), move |pulse| {
-            upkeep(pool.clone(), kept.clone(), seen.clone(), stop.clone(), pulse)
+        let limits = Self { shares: shares.clone(), paces, prefixes: prefixes.clone() };
+        keep_running(Task::Limits, stop.clone(), move |pulse| {
+            upkeep(pool.clone(), shares.clone(), prefixes.clone(), stop.clone(), pulse)
         });
-        Self { leases, paces, prefixes }
+        limits
     }
 
-    /// Whether the group may begin one more session, for this number.
+    /// Decides whether the group may begin one more session, for this number. `per_minute` and `per_country` are the
+    /// group's limits.
+    ///
+    /// A refusal is `rate_limited`.
     pub async fn admit(
         &self,
-        group: &Group,
+        group: GroupId,
+        per_minute: Option<u32>,
+        per_country: Option<RateLimit>,
         phone: &PhoneNumber,
-    ) -> Result<Result<Permits, Refusal>, Trouble> {
-        let options = &group.options;
+    ) -> Result<Decision<Permits>, Trouble> {
         let mut permits = Permits::default();
-        if let Some(count) = options.per_minute {
-            let size = Size { holds: count, fills_in: Duration::from_mins(1) };
-            match Box::pin(self.leases.take(&format!("minute/{}", group.id), size)).await? {
+        if let Some(count) = per_minute {
+            let size = BucketSize { holds: count, fills_in: Duration::from_mins(1) };
+            match Box::pin(self.shares.take(&format!("minute/{group}"), size)).await? {
                 Ok(permit) => permits.0.push(permit),
-                Err(after) => {
+                Err(BucketEmpty { next_in }) => {
                     let message = "the group has sent as many invites as it may for now";
-                    return Ok(Err(Refusal::new(Code::RateLimited, message).retry_after(after)));
+                    return Ok(Err(Refusal::new(Code::RateLimited, message).retry_after(next_in)));
                 }
             }
         }
-        if let Some(limit) = options.per_country {
-            let size = Size { holds: limit.count, fills_in: limit.window };
-            let name = format!("country/{}/{}", group.id, phone::country(phone.as_e164()));
-            match Box::pin(self.leases.take(&name, size)).await? {
+        if let Some(limit) = per_country {
+            let size = BucketSize { holds: limit.count, fills_in: limit.window };
+            let name = format!("country/{group}/{}", phone::country(phone.as_e164()));
+            match Box::pin(self.shares.take(&name, size)).await? {
                 Ok(permit) => permits.0.push(permit),
-                Err(after) => {
+                Err(BucketEmpty { next_in }) => {
                     let message = "the group has texted this country as often as it may for now";
                     let refusal = Refusal::new(Code::RateLimited, message).field("smsPhone");
-                    return Ok(Err(refusal.retry_after(after)));
+                    return Ok(Err(refusal.retry_after(next_in)));
                 }
             }
         }
         Ok(Ok(permits))
     }
 
-    /// Waits for this sender's turn; `None` when `patience` is over before that.
-    pub async fn slot(&self, sender: &str, patience: Option<Duration>) -> Result<Option<Slot>, Trouble> {
+    /// Waits for the From number's next slot. `None` if that takes longer than `patience`.
+    pub async fn slot(&self, from_number: &str, patience: Option<Duration>) -> Result<Option<Slot>, Trouble> {
         match &self.paces {
             None => Ok(Some(Slot::unbounded())),
-            // Boxed, as most workers set no pace, and each invite would have the room for it in its future.
-            Some(paces) => Box::pin(paces.slot(sender, patience)).await,
+            // Boxed: most workers set no pace, and their invites' futures should have no room for it.
+            Some(paces) => Box::pin(paces.slot(from_number, patience)).await,
         }
     }
 
-    /// A text of the group to this number is about to be handed over.
-    pub fn texting(&self, group: GroupId, phone: &PhoneNumber) {
-        self.prefixes().texting(group, phone.as_e164(), Instant::now());
+    /// Counts a text of the group to this number, before it is handed over.
+    pub fn count_text(&self, group: GroupId, phone: &PhoneNumber) {
+        self.prefixes().count_text(group, phone.as_e164(), Instant::now());
     }
 
     fn prefixes(&self) -> std::sync::MutexGuard<'_, Prefixes> {
@@ -128,19 +133,19 @@ impl Limits {
 
 async fn upkeep(
     pool: PgPool,
-    leases: Arc<Leases>,
+    shares: Arc<Shares>,
     prefixes: Arc<Mutex<Prefixes>>,
     stop: CancellationToken,
     pulse: Pulse,
 ) {
     let mut forget_at = Instant::now() + FORGET_EVERY.mul_f64(rand::random_range(0.0..1.0));
     while stop.run_until_cancelled(tokio::time::sleep(UPKEEP_EVERY)).await.is_some() {
-        pulse.step("giving back what was leased and not used");
-        leases.give_back_unused().await;
-        prefixes.lock().unwrap_or_else(PoisonError::into_inner).look(Instant::now());
+        pulse.step("giving unused tokens back to their buckets");
+        shares.give_back_unused().await;
+        prefixes.lock().unwrap_or_else(PoisonError::into_inner).check(Instant::now());
         if Instant::now() >= forget_at {
             forget_at = Instant::now() + FORGET_EVERY;
-            pulse.step("forgetting full buckets");
+            pulse.step("deleting full buckets");
             let forgotten = buckets::forget(&pool).await;
             kinds::FORGET_BUCKETS.note(&forgotten);
             if let Err(error) = forgotten {

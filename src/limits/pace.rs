@@ -1,8 +1,8 @@
-//! A sender's texts, one after the other, as fast as the provider takes them (`SMS_PER_SECOND`). Whoever comes too early
-//! waits, and is not refused. Points in time are reserved in Postgres, so that workers share a sender; each reserves for a
-//! quarter of a second at most, so that little is lost with one that ends.
+//! The texts of one From number, one after the other, as fast as the provider takes them (`SMS_PER_SECOND`). An invite that
+//! comes too early waits, and is not refused. Slots are points in time that are reserved in Postgres, so that workers share
+//! a From number. A worker reserves a quarter of a second at most, so that few slots are lost when it ends.
 
-use super::{buckets, lease::Waiting};
+use super::{buckets, share::WaitingGuard};
 use crate::{
     db::{kinds, persist},
     trouble::Trouble,
@@ -22,45 +22,46 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Seconds for which one worker reserves at a time.
+/// Seconds that one statement reserves at most.
 const AHEAD: f64 = 0.25;
-/// What was reserved for longer ago than this is over.
-const OVER_AFTER: Duration = Duration::from_secs(1);
+/// A reserved slot that is older than this is lost.
+const LOST_AFTER: Duration = Duration::from_secs(1);
 
-/// The senders that this worker texts from.
+/// The From numbers of this worker.
 #[derive(Debug)]
 pub(super) struct Paces {
     pool: PgPool,
     apart: Duration,
-    /// Slots in one statement at most.
-    at_most: u32,
+    /// The most slots that one statement reserves.
+    max_slots: u32,
     stop: CancellationToken,
     give_up: CancellationToken,
-    senders: Mutex<HashMap<String, Arc<Pace>>>,
+    paces: Mutex<HashMap<String, Arc<Pace>>>,
 }
 
 #[derive(Debug)]
 struct Pace {
+    /// The name of its bucket.
     name: String,
     waiting: AtomicU32,
-    /// Whoever has it is next.
-    turn: tokio::sync::Mutex<Reserved>,
-    /// Slots whose time has come and that were not needed.
+    /// The task that has the lock gets the next slot.
+    reservation: tokio::sync::Mutex<Reservation>,
+    /// Slots whose time has come and that were dropped unused.
     spare: Semaphore,
 }
 
 #[derive(Debug)]
-struct Reserved {
+struct Reservation {
     next: Instant,
     left: u32,
 }
 
-/// The time to hand one text over. When it is dropped without one, the next who waits has it.
+/// The moment to hand one text over. Dropped unused, it passes to the next task that waits.
 #[derive(Debug)]
 pub struct Slot(Option<Arc<Pace>>);
 
 impl Slot {
-    /// Where no pace is set.
+    /// The slot of a worker without `SMS_PER_SECOND`.
     pub const fn unbounded() -> Self {
         Self(None)
     }
@@ -93,18 +94,18 @@ impl Paces {
             clippy::cast_sign_loss,
             reason = "a quarter of 10,000 at most"
         )]
-        let at_most = ((per_second * AHEAD) as u32).max(1);
-        Self { pool, apart, at_most, stop, give_up, senders: Mutex::default() }
+        let max_slots = ((per_second * AHEAD) as u32).max(1);
+        Self { pool, apart, max_slots, stop, give_up, paces: Mutex::default() }
     }
 
-    /// Waits for this sender's turn; `None` when `patience` is over before that.
+    /// Waits for the From number's next slot. `None` if that takes longer than `patience`.
     pub(super) async fn slot(
         &self,
-        sender: &str,
+        from_number: &str,
         patience: Option<Duration>,
     ) -> Result<Option<Slot>, Trouble> {
-        let pace = self.pace(sender);
-        let over = async {
+        let pace = self.pace(from_number);
+        let timeout = async {
             match patience {
                 Some(patience) => sleep(patience).await,
                 None => std::future::pending().await,
@@ -114,22 +115,22 @@ impl Paces {
             biased;
             () = self.stop.cancelled() => Err(Trouble::Stopping),
             slot = self.wait(&pace) => slot.map(Some),
-            () = over => Ok(None),
+            () = timeout => Ok(None),
         }
     }
 
-    /// Nothing is lost when this is dropped in the middle, but for what a statement under way reserves.
+    /// Dropped before its end, this loses only what a running statement reserves.
     async fn wait(&self, pace: &Arc<Pace>) -> Result<Slot, Trouble> {
-        let _waiting = Waiting::count(&pace.waiting);
-        let mut turn = pace.turn.lock().await;
-        if turn.left > 0 && turn.next.elapsed() > OVER_AFTER {
-            turn.left = 0;
+        let _waiting = WaitingGuard::new(&pace.waiting);
+        let mut reservation = pace.reservation.lock().await;
+        if reservation.left > 0 && reservation.next.elapsed() > LOST_AFTER {
+            reservation.left = 0;
         }
-        if turn.left == 0 {
-            let slots = pace.waiting.load(Ordering::Relaxed).clamp(1, self.at_most);
+        if reservation.left == 0 {
+            let slots = pace.waiting.load(Ordering::Relaxed).clamp(1, self.max_slots);
             let reserve = || buckets::reserve(&self.pool, &pace.name, self.apart, slots);
             let starts_in = persist(&kinds::RESERVE_TIME, &self.give_up, reserve).await?;
-            *turn = Reserved { next: Instant::now() + starts_in, left: slots };
+            *reservation = Reservation { next: Instant::now() + starts_in, left: slots };
         }
         tokio::select! {
             biased;
@@ -138,26 +139,26 @@ impl Paces {
                     spare.forget();
                 }
             }
-            () = sleep_until(turn.next.into()) => {
-                turn.left -= 1;
-                turn.next += self.apart;
+            () = sleep_until(reservation.next.into()) => {
+                reservation.left -= 1;
+                reservation.next += self.apart;
             }
         }
         Ok(Slot(Some(pace.clone())))
     }
 
-    fn pace(&self, sender: &str) -> Arc<Pace> {
-        let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pace) = senders.get(sender) {
+    fn pace(&self, from_number: &str) -> Arc<Pace> {
+        let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pace) = paces.get(from_number) {
             return pace.clone();
         }
         let pace = Arc::new(Pace {
-            name: format!("sender/{sender}"),
+            name: format!("sender/{from_number}"),
             waiting: AtomicU32::new(0),
-            turn: tokio::sync::Mutex::const_new(Reserved { next: Instant::now(), left: 0 }),
+            reservation: tokio::sync::Mutex::const_new(Reservation { next: Instant::now(), left: 0 }),
             spare: Semaphore::const_new(0),
         });
-        senders.insert(sender.to_owned(), pace.clone());
+        paces.insert(from_number.to_owned(), pace.clone());
         pace
     }
 }
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn two_workers_together_keep_the_pace_and_one_slow_sender_holds_up_no_other() {
+    async fn two_workers_together_keep_the_pace_and_one_slow_number_delays_no_other() {
         with_database(|pool| async move {
             let workers = [paces(&pool, 50.0), paces(&pool, 50.0)];
             let begun = Instant::now();
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slot_that_is_not_needed_is_the_next_ones() {
+    async fn an_unused_slot_passes_to_the_next_task() {
         with_database(|pool| async move {
             let worker = paces(&pool, 0.01);
             let first = worker.slot("a", None).await.unwrap().unwrap();
@@ -201,8 +202,8 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 drop(first);
             });
-            let next = next.unwrap().expect("it has the first one's");
-            // Nobody waits: it is lost, and not saved up.
+            let next = next.unwrap().expect("the slot that was dropped");
+            // No task waits: the slot is lost, and not saved.
             drop(next);
             assert!(worker.slot("a", Some(Duration::from_millis(50))).await.unwrap().is_none());
         })

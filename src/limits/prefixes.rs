@@ -1,7 +1,7 @@
-//! Pumping: whoever earns by texts to numbers of his own asks for many to one range of numbers. This says so when it looks
-//! like that, and refuses nobody: a call centre texts its own town as well.
+//! Pumping: a fraudster who earns by texts to his own numbers requests many texts to one range of numbers. This warns when
+//! it looks like that. It refuses no invite: a call centre, too, texts mostly its own town.
 //!
-//! A prefix is a number without its last four digits. Counts are of this worker alone, and halve in ten minutes.
+//! A prefix is a number without its last four digits. Each worker has its own counts, which halve in ten minutes.
 
 use super::metrics;
 use crate::{group_id::GroupId, phone};
@@ -11,103 +11,112 @@ use std::{
 };
 
 const HALVES_IN: Duration = Duration::from_mins(10);
-/// A prefix is unusual from so many texts and such a share of its group's on.
+/// A prefix becomes unusual with so many texts and this share of its group's texts.
 const UNUSUAL_TEXTS: f64 = 30.0;
 const UNUSUAL_SHARE: f64 = 0.25;
-/// Until it has a lower share than this, or hardly any texts.
+/// It is usual again with a smaller share than this, or with fewer texts.
 const USUAL_SHARE: f64 = 0.125;
 const USUAL_TEXTS: f64 = 10.0;
-/// Groups, and prefixes of one, that are remembered at most.
+/// The most groups in memory, and the most prefixes of one group.
 const GROUPS_AT_MOST: usize = 1_000;
 const PREFIXES_AT_MOST: usize = 1_000;
 
-/// What each group's prefixes had lately.
+/// Recent texts of each group, by prefix.
 #[derive(Debug, Default)]
 pub(super) struct Prefixes {
-    groups: HashMap<GroupId, OfGroup>,
+    groups: HashMap<GroupId, GroupPrefixes>,
 }
 
 #[derive(Debug)]
-struct OfGroup {
-    all: Count,
-    prefixes: HashMap<String, Count>,
+struct GroupPrefixes {
+    all: DecayingCount,
+    prefixes: HashMap<String, DecayingCount>,
     unusual: Vec<String>,
 }
 
-/// A count that was right at some time, and halves since.
+/// A count that halves every ten minutes.
 #[derive(Debug, Clone, Copy)]
-struct Count {
-    then: f64,
+struct DecayingCount {
+    /// The count at `at`.
+    value: f64,
     at: Instant,
 }
 
-impl Count {
+impl DecayingCount {
     fn new(at: Instant) -> Self {
-        Self { then: 0.0, at }
+        Self { value: 0.0, at }
     }
 
     fn now(self, now: Instant) -> f64 {
         let halvings = now.saturating_duration_since(self.at).as_secs_f64() / HALVES_IN.as_secs_f64();
-        self.then * (-halvings).exp2()
+        self.value * (-halvings).exp2()
     }
 
     fn add(&mut self, now: Instant) {
-        *self = Self { then: self.now(now) + 1.0, at: now };
+        *self = Self { value: self.now(now) + 1.0, at: now };
     }
 }
 
 impl Prefixes {
-    pub(super) fn texting(&mut self, group: GroupId, phone: &str, now: Instant) {
+    pub(super) fn count_text(&mut self, group: GroupId, phone: &str, now: Instant) {
         if self.groups.len() >= GROUPS_AT_MOST && !self.groups.contains_key(&group) {
-            self.groups.retain(|_, of| of.all.now(now) >= 1.0 || !of.unusual.is_empty());
+            self.groups.retain(|_, counts| counts.all.now(now) >= 1.0 || !counts.unusual.is_empty());
             if self.groups.len() >= GROUPS_AT_MOST {
                 return;
             }
         }
-        let of = self.groups.entry(group).or_insert_with(|| OfGroup::new(now));
+        let counts = self.groups.entry(group).or_insert_with(|| GroupPrefixes::new(now));
         let prefix = phone.get(..phone.len().saturating_sub(4)).unwrap_or_default();
-        of.all.add(now);
-        let (all, count) = (of.all.now(now), of.count(prefix, now));
-        if count >= UNUSUAL_TEXTS && count >= all * UNUSUAL_SHARE && !of.unusual.iter().any(|p| p == prefix) {
-            of.unusual.push(prefix.to_owned());
-            metrics::unusual_ranges(group, of.unusual.len());
+        counts.all.add(now);
+        let (all, count) = (counts.all.now(now), counts.count(prefix, now));
+        if count >= UNUSUAL_TEXTS
+            && count >= all * UNUSUAL_SHARE
+            && !counts.unusual.iter().any(|p| p == prefix)
+        {
+            counts.unusual.push(prefix.to_owned());
+            metrics::unusual_ranges(group, counts.unusual.len());
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share")]
             let percent = (100.0 * count / all) as u32;
             tracing::warn!(
-                %group, prefix = phone::masked_prefix(phone), percent,
-                "one range of numbers has an unusual share of the group's texts: is somebody pumping? (docs/LIMITS.md)"
+                group = group.get(),
+                prefix = phone::masked_prefix(phone),
+                percent,
+                "one range of numbers has an unusual share of the group's texts, which may be pumping (docs/LIMITS.md)"
             );
         }
     }
 
-    /// Sees what is over.
-    pub(super) fn look(&mut self, now: Instant) {
-        for (group, of) in &mut self.groups {
-            if of.unusual.is_empty() {
+    /// Finds prefixes that are usual again.
+    pub(super) fn check(&mut self, now: Instant) {
+        for (group, counts) in &mut self.groups {
+            if counts.unusual.is_empty() {
                 continue;
             }
-            let all = of.all.now(now);
-            let prefixes = &of.prefixes;
-            let goes_on = |prefix: &String| {
+            let all = counts.all.now(now);
+            let prefixes = &counts.prefixes;
+            let is_unusual = |prefix: &String| {
                 let count = prefixes.get(prefix).map_or(0.0, |count| count.now(now));
                 count >= USUAL_TEXTS && count >= all * USUAL_SHARE
             };
-            let before = of.unusual.len();
-            of.unusual.retain(goes_on);
-            if of.unusual.len() < before {
-                metrics::unusual_ranges(*group, of.unusual.len());
-                tracing::info!(%group, "a range of numbers has its usual share of the group's texts again");
+            let before = counts.unusual.len();
+            counts.unusual.retain(is_unusual);
+            if counts.unusual.len() < before {
+                metrics::unusual_ranges(*group, counts.unusual.len());
+                tracing::info!(
+                    group = group.get(),
+                    "a range of numbers has its usual share of the group's texts again"
+                );
             }
         }
     }
 }
 
-impl OfGroup {
+impl GroupPrefixes {
     fn new(now: Instant) -> Self {
-        Self { all: Count::new(now), prefixes: HashMap::new(), unusual: Vec::new() }
+        Self { all: DecayingCount::new(now), prefixes: HashMap::new(), unusual: Vec::new() }
     }
 
-    /// With one more. The least of too many are forgotten: those that matter are not among them.
+    /// Counts one more text, and returns the prefix's count. Of too many prefixes, the half with fewer texts is dropped.
     fn count(&mut self, prefix: &str, now: Instant) -> f64 {
         if let Some(count) = self.prefixes.get_mut(prefix) {
             count.add(now);
@@ -119,7 +128,7 @@ impl OfGroup {
             let median = *median;
             self.prefixes.retain(|_, count| count.now(now) > median);
         }
-        self.prefixes.insert(prefix.to_owned(), Count { then: 1.0, at: now });
+        self.prefixes.insert(prefix.to_owned(), DecayingCount { value: 1.0, at: now });
         1.0
     }
 }
@@ -138,27 +147,27 @@ mod tests {
     fn a_prefix_with_a_quarter_of_many_texts_is_unusual_until_that_is_over() {
         let (mut prefixes, now) = (Prefixes::default(), Instant::now());
         for n in 0..100 {
-            prefixes.texting(GROUP, &format!("+1201{n:03}0000"), now);
+            prefixes.count_text(GROUP, &format!("+1201{n:03}0000"), now);
         }
         assert_eq!(unusual(&prefixes), 0, "no prefix has many");
         for n in 0..40 {
-            prefixes.texting(GROUP, &format!("+1415555{n:04}"), now);
+            prefixes.count_text(GROUP, &format!("+1415555{n:04}"), now);
         }
         assert_eq!(unusual(&prefixes), 1);
-        prefixes.look(now + HALVES_IN);
+        prefixes.check(now + HALVES_IN);
         assert_eq!(unusual(&prefixes), 1, "it still has its share");
-        prefixes.look(now + 3 * HALVES_IN);
+        prefixes.check(now + 3 * HALVES_IN);
         assert_eq!(unusual(&prefixes), 0, "there are hardly any texts");
     }
 
     #[test]
-    fn memory_is_bounded_whatever_is_texted() {
+    fn memory_is_bounded_for_any_numbers() {
         let (mut prefixes, now) = (Prefixes::default(), Instant::now());
         for n in 0..20_000_u32 {
-            prefixes.texting(GROUP, &format!("+1{:06}0000", 200_000 + n), now);
-            prefixes.texting(GroupId::new(i64::from(n) + 100).unwrap(), "+12015550000", now);
+            prefixes.count_text(GROUP, &format!("+1{:06}0000", 200_000 + n), now);
+            prefixes.count_text(GroupId::new(i64::from(n) + 100).unwrap(), "+12015550000", now);
             if n.is_multiple_of(2) {
-                prefixes.texting(GROUP, "+14155550000", now);
+                prefixes.count_text(GROUP, "+14155550000", now);
             }
         }
         assert!(prefixes.groups.len() <= GROUPS_AT_MOST);

@@ -1,8 +1,8 @@
-//! No type that holds a secret or a person's data derives `Debug`, and none that is masked shows it.
+//! No type with a secret or personal data derives `Debug`, and the masked ones do not show it.
 
 use crate::{
     config::{BrokerArgs, DatabaseArgs, ProviderArgs, SecretsArgs},
-    group::template::Values,
+    group::template::TemplateValues,
     group_id::GroupId,
     invite::envelope::{Envelope, HeaderValue},
     invite::reply::Reply,
@@ -12,12 +12,13 @@ use crate::{
 };
 use std::{fmt::Debug, fs, path::Path};
 
-/// Fields that hold such data when they are text or bytes.
-const PRIVATE: [&str; 26] = [
+/// Fields with such data, if they are text or bytes.
+const PRIVATE: [&str; 27] = [
     "amqp_url",
     "auth_token",
     "authorization",
     "body",
+    "console_token",
     "database_url",
     "gssnid",
     "headers",
@@ -54,10 +55,10 @@ const RAW: [&str; 10] = [
     "Bytes",
 ];
 
-/// Types whose field of such a name is something else.
+/// Types with a field of such a name that has other data.
 const OTHERWISE: [&str; 2] = [
     // The queue that a dead letter goes to.
-    "Line { to",
+    "LetterReplay { to",
     // The account at the provider.
     "ProviderConfig { user",
 ];
@@ -73,7 +74,7 @@ fn sources(folder: &Path, all: &mut Vec<String>) {
     }
 }
 
-/// The types of a source that derive `Debug` although a field of theirs is private.
+/// The types of a source that derive `Debug` although a field has such data.
 fn offenders(source: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut derives = false;
@@ -115,11 +116,19 @@ fn no_type_with_private_fields_derives_debug() {
 }
 
 #[test]
-fn what_is_masked_shows_nothing_of_it() {
+fn masked_types_do_not_show_their_data() {
     let secret = || Some("5ECRET".to_owned());
     let (key, token) = (SessionKey::draw(9, 0), Token::example());
     let phone = PhoneNumber::from_e164("+12025550123").unwrap();
-    let reply = Reply { status: "sent", code: None, body: b"5ECRET".to_vec(), has_row: true };
+    let reply = Reply {
+        status: "sent",
+        code: None,
+        body: b"5ECRET".to_vec(),
+        has_row: true,
+        group: None,
+        session: None,
+        why: Some("5ECRET".into()),
+    };
     let shown: [(&str, &dyn Debug); 12] = [
         ("database", &DatabaseArgs { database_url: secret(), ..DatabaseArgs::default() }),
         ("broker", &BrokerArgs { amqp_url: secret(), ..BrokerArgs::default() }),
@@ -134,7 +143,7 @@ fn what_is_masked_shows_nothing_of_it() {
         ),
         ("header", &HeaderValue::Text("5ECRET".to_owned())),
         ("envelope", &Envelope { body: b"5ECRET".to_vec(), message_id: secret(), ..Envelope::default() }),
-        ("values", &Values { key: &key, token: &token, group: GroupId::new(72).unwrap() }),
+        ("values", &TemplateValues { key: &key, token: &token, group: GroupId::new(72).unwrap() }),
         ("key", &key),
         ("token", &token),
         ("phone", &phone),

@@ -1,9 +1,9 @@
-//! What a visitor who answers a text wants
+//! The keyword in a visitor's answer to a text
 //! (<https://help.twilio.com/articles/223134027-Twilio-support-for-opt-out-keywords-SMS-STOP-filtering->).
 
 use crate::pasted;
 
-/// A word that a text is answered with.
+/// What the visitor wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keyword {
     /// No more texts.
@@ -13,12 +13,12 @@ pub enum Keyword {
     Help,
 }
 
-/// The longest of the keywords' texts has two words. One with more is none of them.
+/// The longest keyword has two words. A text with more words is not a keyword.
 const MOST_WORDS: usize = 2;
 
-/// The keyword that an inbound message is, if it is one: the text's only words, whatever their case and width, and whatever
-/// punctuation, quotes, symbols and invisible characters stand around or in them. What the provider made of it
-/// (`OptOutType`, with advanced opt-out) comes first, as it knows the service's own words.
+/// The keyword of an inbound message, if the message has no other words. Case, width, punctuation, quotes, symbols and
+/// invisible characters do not count. The provider's own reading (`OptOutType`, with advanced opt-out) comes first, because it
+/// knows the keywords that the service defines.
 pub fn keyword(body: &str, opt_out_type: Option<&str>) -> Option<Keyword> {
     let by_provider = opt_out_type.and_then(|word| match word.trim().to_ascii_uppercase().as_str() {
         "STOP" => Some(Keyword::Stop),
@@ -35,7 +35,8 @@ pub fn keyword(body: &str, opt_out_type: Option<&str>) -> Option<Keyword> {
     })
 }
 
-/// The text's words in capitals, one space between them: no punctuation, and no more words than a keyword has.
+/// The first words of the text in capitals, without punctuation, separated by one space; at most one word more than a keyword
+/// has.
 fn words(text: &str) -> String {
     let plain = |word: &str| -> String {
         let visible = word.chars().filter(|c| !pasted::is_invisible(*c)).map(pasted::narrow);
@@ -45,7 +46,7 @@ fn words(text: &str) -> String {
     words.take(MOST_WORDS + 1).collect::<Vec<_>>().join(" ")
 }
 
-/// Neither of a word nor a mark that changes one (an accent, of which a word may be made in two characters).
+/// Whether the character is neither alphanumeric nor a combining accent, which is part of a letter.
 fn is_punctuation(c: char) -> bool {
     !c.is_alphanumeric() && !('\u{0300}'..='\u{036F}').contains(&c)
 }
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_only_words_are_a_keyword_and_a_sentence_is_none() {
+    fn a_keyword_alone_counts_and_one_in_a_sentence_does_not() {
         for (body, expected) in [
             ("STOP", Some(Keyword::Stop)),
             (" stop\r\n", Some(Keyword::Stop)),
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_provider_made_of_it_comes_first() {
+    fn the_providers_reading_comes_first() {
         assert_eq!(keyword("ARRET", Some("STOP")), Some(Keyword::Stop));
         assert_eq!(keyword("STOP", Some("start")), Some(Keyword::Start));
         assert_eq!(keyword("help", Some("HELP")), Some(Keyword::Help));

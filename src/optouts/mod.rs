@@ -1,36 +1,42 @@
-//! Who wants no texts, by whom they would come from: the table `optouts`, as verbs (docs/LIMITS.md).
+//! The opt-outs: the numbers that want no texts from a From number or messaging service (docs/LIMITS.md).
 //!
-//! No number stands in it. A number has few enough digits to try them all, so it is hashed under a key, and that is sealed.
+//! The table `optouts` has no phone number. A plain hash would not hide one, as all numbers can be tried; so each is hashed
+//! under a key, which is sealed.
 
 mod key;
 mod keyword;
 
-pub use key::Unusable;
-pub use keyword::{Keyword, keyword};
+pub(crate) use key::OptOutsError;
+pub(crate) use keyword::Keyword;
+pub use keyword::keyword;
 
-use crate::masked::debug_shows;
 use crate::{
-    db::{self, Patience, kinds, repeat},
+    audit::{Change, Operator},
+    db::{Patience, kinds, repeat},
     hmac_key::HmacKey,
+    masked::debug_shows,
     phone::{self, PhoneNumber},
     seal::{SealedBy, SecretsKey},
 };
 use serde::Serialize;
-use sqlx::{PgConnection, PgPool};
+use serde_json::{Value, json};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 use std::time::Duration;
+use strum::IntoStaticStr;
 use time::OffsetDateTime;
 
-/// The sender of an opt-out from any sender's texts.
-pub const ANY_SENDER: &str = "*";
+/// The sender of an opt-out from all texts.
+pub(crate) const ANY_SENDER: &str = "*";
 /// Rows in one statement of an import.
 const BATCH: usize = 1_000;
 /// A STOP or START that comes again within this changes nothing (contract, section 13).
 const REPEATS_FOR: Duration = Duration::from_hours(30 * 24);
 
-/// How an opt-out is known, but for a STOP of the visitor's own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// The provider refused a text for it.
+/// Where an opt-out came from, other than a visitor's STOP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
+pub enum OptOutSource {
+    /// The provider refused a text because of it.
     Provider,
     /// `session-invite optouts add`.
     Command,
@@ -38,43 +44,39 @@ pub enum Source {
     Import,
 }
 
-impl Source {
+impl OptOutSource {
     fn as_str(self) -> &'static str {
-        match self {
-            Self::Provider => "provider",
-            Self::Command => "command",
-            Self::Import => "import",
-        }
+        self.into()
     }
 }
 
-/// A text from a visitor, as the provider tells of it.
+/// A text from a visitor, as the provider's webhook has it.
 #[derive(Clone, Copy)]
-pub struct Inbound<'a> {
-    /// The provider's id of it.
+pub struct InboundText<'a> {
+    /// The provider's id of the text.
     pub message_sid: &'a str,
     /// The visitor's number (E.164).
     pub from: &'a str,
-    /// Whom the visitor has answered: a number, and perhaps the messaging service that it is of.
+    /// Where the visitor sent it: our number, and the messaging service of that number, if it has one.
     pub senders: &'a [&'a str],
 }
 
 /// Without the number.
-impl std::fmt::Debug for Inbound<'_> {
+impl std::fmt::Debug for InboundText<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Inbound").field("message_sid", &self.message_sid).finish_non_exhaustive()
+        f.debug_struct("InboundText").field("message_sid", &self.message_sid).finish_non_exhaustive()
     }
 }
 
-/// What stands for a number in the table: its hash, and the hash of the other way in which its country writes it.
+/// The hashes of a number in the table: its own, and that of its [`phone::twin`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hashes {
+pub struct PhoneHashes {
     pub own: [u8; 32],
     pub twin: Option<[u8; 32]>,
 }
 
-impl Hashes {
-    /// Each of them, as a statement takes them.
+impl PhoneHashes {
+    /// Both, as a statement takes them.
     pub fn all(&self) -> Vec<&[u8]> {
         std::iter::once(&self.own).chain(&self.twin).map(<[u8; 32]>::as_slice).collect()
     }
@@ -91,62 +93,90 @@ pub struct OptOuts {
     key: HmacKey,
 }
 
-/// An opt-out as a list shows it.
+/// An opt-out in a list.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Listed {
+pub(crate) struct OptOutRow {
     pub sender: String,
-    /// Of the number.
+    /// The last digits of the number.
     pub last_digits: String,
     pub source: String,
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
 }
 
-debug_shows!(Listed { sender, source });
+debug_shows!(OptOutRow { sender, source });
 
-/// Which key of `SECRETS_KEY` sealed the key of the opt-outs, or `None` where there is none yet. It changes nothing.
-pub async fn sealed_by(pool: &PgPool, secrets: &SecretsKey) -> Result<Option<SealedBy>, Unusable> {
+/// The opt-outs of a number, from one sender's texts or from any's, the newest first. An opt-out from all texts counts for
+/// each sender. It changes nothing.
+pub(crate) async fn of_number(
+    pool: &PgPool,
+    secrets: &SecretsKey,
+    phone: &PhoneNumber,
+    sender: Option<&str>,
+) -> Result<Vec<OptOutRow>, OptOutsError> {
+    // Without a key no number was ever hashed.
+    let Some(key) = key::read_made(pool, secrets).await? else { return Ok(Vec::new()) };
+    let hashes = OptOuts { pool: pool.clone(), key }.hashes(phone);
+    let found = sqlx::query_as!(
+        OptOutRow,
+        "select sender, last_digits, source, created_at from optouts
+          where phone_hash = any($1) and ($2::text is null or sender in ($2, '*'))
+          order by created_at desc, sender",
+        &hashes.all() as &[&[u8]],
+        sender,
+    );
+    Ok(found.fetch_all(pool).await?)
+}
+
+/// Which key of `SECRETS_KEY` sealed the key of the opt-outs, or `None` if it does not exist yet. It changes nothing.
+pub(crate) async fn sealed_by(pool: &PgPool, secrets: &SecretsKey) -> Result<Option<SealedBy>, OptOutsError> {
     key::sealed_by(pool, secrets).await
 }
 
-/// Seals the key of the opt-outs under the first key; answers whether an older one had sealed it.
-pub async fn reseal(pool: &PgPool, secrets: &SecretsKey) -> Result<bool, sqlx::Error> {
+/// Seals the key of the opt-outs under the first key. Returns whether an older key had sealed it.
+pub(crate) async fn reseal(pool: &PgPool, secrets: &SecretsKey) -> Result<bool, sqlx::Error> {
     key::reseal(pool, secrets).await
 }
 
 impl OptOuts {
-    /// Reads the key that numbers are hashed under, or makes it, once for a database.
-    pub async fn open(pool: PgPool, secrets: &SecretsKey) -> Result<Self, Unusable> {
+    /// Reads the key that numbers are hashed under. The first process of a database makes it.
+    pub async fn open(pool: PgPool, secrets: &SecretsKey) -> Result<Self, OptOutsError> {
         let key = key::read_or_make(&pool, secrets).await?;
         Ok(Self { pool, key })
     }
 
-    /// What stands for a number in the table.
-    pub fn hashes(&self, phone: &PhoneNumber) -> Hashes {
+    /// The hashes of a number.
+    pub fn hashes(&self, phone: &PhoneNumber) -> PhoneHashes {
         self.hashes_of(phone.as_e164())
     }
 
-    /// The same for what the provider calls a visitor, which may be a name.
-    fn hashes_of(&self, phone: &str) -> Hashes {
-        Hashes { own: self.hash(phone), twin: phone::twin(phone).map(|twin| self.hash(&twin)) }
+    /// The same for the provider's name of a visitor, which may not be a number.
+    fn hashes_of(&self, phone: &str) -> PhoneHashes {
+        PhoneHashes { own: self.hash(phone), twin: phone::twin(phone).map(|twin| self.hash(&twin)) }
     }
 
     fn hash(&self, phone: &str) -> [u8; 32] {
         self.key.mac(&[phone.as_bytes()])
     }
 
-    /// The key that numbers are hashed under, for what else stands for a person.
+    /// The key that numbers are hashed under, for other hashes of personal data.
     pub fn key(&self) -> HmacKey {
         self.key.clone()
     }
 
-    /// No more texts from this sender to this number; answers whether that is new.
-    pub async fn record(&self, sender: &str, phone: &str, source: Source) -> Result<bool, sqlx::Error> {
-        repeat(&kinds::OPT_OUT, Patience::Brief, || self.insert(sender, phone, source)).await
+    /// Records an opt-out of this number from this sender's texts. Returns whether it is new.
+    pub async fn record(&self, sender: &str, phone: &str, source: OptOutSource) -> Result<bool, sqlx::Error> {
+        repeat(&kinds::OPT_OUT, Patience::Brief, || self.insert(&self.pool, sender, phone, source)).await
     }
 
-    async fn insert(&self, sender: &str, phone: &str, source: Source) -> Result<bool, sqlx::Error> {
+    async fn insert(
+        &self,
+        db: impl PgExecutor<'_>,
+        sender: &str,
+        phone: &str,
+        source: OptOutSource,
+    ) -> Result<bool, sqlx::Error> {
         let hashes = self.hashes_of(phone);
         let added = sqlx::query!(
             "insert into optouts (phone_hash, sender, last_digits, source)
@@ -159,32 +189,69 @@ impl OptOuts {
             source.as_str(),
             hashes.twin(),
         )
-        .execute(&self.pool)
+        .execute(db)
         .await?;
         Ok(added.rows_affected() > 0)
     }
 
-    /// Texts from this sender again; answers whether there was an opt-out.
-    pub async fn remove(&self, sender: &str, phone: &str) -> Result<bool, sqlx::Error> {
+    /// The same for a command.
+    pub(crate) async fn add(
+        &self,
+        operator: &Operator,
+        sender: &str,
+        phone: &str,
+    ) -> Result<bool, sqlx::Error> {
+        operator
+            .change(None, async |tx| {
+                let added = self.insert(tx, sender, phone, OptOutSource::Command).await?;
+                let after = added.then(|| self.shown(sender, phone));
+                Ok(Change { value: added, before: None, after })
+            })
+            .await
+    }
+
+    /// Removes an opt-out. Returns whether there was one.
+    pub(crate) async fn remove(
+        &self,
+        operator: &Operator,
+        sender: &str,
+        phone: &str,
+    ) -> Result<bool, sqlx::Error> {
         let hashes = self.hashes_of(phone);
-        let removed = sqlx::query!(
-            "delete from optouts where phone_hash = any($1) and sender = $2",
-            &hashes.all() as &[&[u8]],
-            sender
-        )
-        .execute(&self.pool)
-        .await?;
-        Ok(removed.rows_affected() > 0)
+        operator
+            .change(None, async |tx| {
+                let removed = sqlx::query!(
+                    "delete from optouts where phone_hash = any($1) and sender = $2",
+                    &hashes.all() as &[&[u8]],
+                    sender
+                )
+                .execute(tx)
+                .await?;
+                let removed = removed.rows_affected() > 0;
+                let before = removed.then(|| self.shown(sender, phone));
+                Ok(Change { value: removed, before, after: None })
+            })
+            .await
     }
 
-    /// A visitor's STOP. One that was obeyed already changes nothing, whatever came since; so it is safe to repeat.
+    /// An opt-out as the audit shows it.
+    fn shown(&self, sender: &str, phone: &str) -> Value {
+        json!({"phone_hash": self.shown_hash(phone), "sender": sender})
+    }
+
+    /// The hash of a number as the audit shows it.
+    pub(crate) fn shown_hash(&self, phone: &str) -> String {
+        self.key.sign(&[phone.as_bytes()])
+    }
+
+    /// Records a visitor's STOP. The same message again changes nothing, even after a later START, so it is safe to repeat.
     ///
-    /// The provider does not send it again: the caller bounds how long it is tried.
-    pub async fn stop(&self, text: Inbound<'_>) -> Result<(), sqlx::Error> {
-        repeat(&kinds::OPT_OUT, Patience::Long, || self.obey_stop(text)).await
+    /// The provider does not send it again. So it is retried, for as long as the caller allows.
+    pub async fn stop(&self, text: InboundText<'_>) -> Result<(), sqlx::Error> {
+        repeat(&kinds::OPT_OUT, Patience::Long, || self.try_stop(text)).await
     }
 
-    async fn obey_stop(&self, text: Inbound<'_>) -> Result<(), sqlx::Error> {
+    async fn try_stop(&self, text: InboundText<'_>) -> Result<(), sqlx::Error> {
         let hashes = self.hashes_of(text.from);
         sqlx::query!(
             r#"
@@ -212,12 +279,12 @@ impl OptOuts {
         Ok(())
     }
 
-    /// A visitor's START, likewise.
-    pub async fn start(&self, text: Inbound<'_>) -> Result<(), sqlx::Error> {
-        repeat(&kinds::OPT_IN, Patience::Long, || self.obey_start(text)).await
+    /// Carries out a visitor's START, with the same promises.
+    pub async fn start(&self, text: InboundText<'_>) -> Result<(), sqlx::Error> {
+        repeat(&kinds::OPT_IN, Patience::Long, || self.try_start(text)).await
     }
 
-    async fn obey_start(&self, text: Inbound<'_>) -> Result<(), sqlx::Error> {
+    async fn try_start(&self, text: InboundText<'_>) -> Result<(), sqlx::Error> {
         let hashes = self.hashes_of(text.from);
         sqlx::query!(
             r#"
@@ -240,46 +307,61 @@ impl OptOuts {
         Ok(())
     }
 
-    /// Records many, each a sender and a number, all of them or none; `told` hears now and then how many are done.
-    /// Answers how many are new.
-    pub async fn import(
+    /// Records many pairs of sender and number, all of them or none. `progress` gets the number of pairs done so far.
+    /// Returns how many are new.
+    pub(crate) async fn import(
         &self,
+        operator: &Operator,
         all: &[(String, String)],
-        mut told: impl FnMut(usize),
+        mut progress: impl FnMut(usize),
     ) -> Result<u64, sqlx::Error> {
-        let mut transaction = db::begin(&self.pool).await?;
-        let (mut new, mut done) = (0, 0);
-        for part in all.chunks(BATCH) {
-            let hashes: Vec<_> = part.iter().map(|(_, phone)| self.hashes_of(phone)).collect();
-            let added = sqlx::query!(
-                r#"
+        let import = async |tx: &mut PgConnection| {
+            let (mut new, mut done) = (0, 0);
+            for part in all.chunks(BATCH) {
+                new += self.import_part(&mut *tx, part).await?;
+                done += part.len();
+                progress(done);
+            }
+            let after = (new > 0).then(|| json!({"read": all.len(), "new": new}));
+            Ok(Change { value: new, before: None, after })
+        };
+        operator.change(None, import).await
+    }
+
+    async fn import_part(
+        &self,
+        tx: &mut PgConnection,
+        part: &[(String, String)],
+    ) -> Result<u64, sqlx::Error> {
+        let hashes: Vec<_> = part.iter().map(|(_, phone)| self.hashes_of(phone)).collect();
+        let added = sqlx::query!(
+            r#"
                 insert into optouts (phone_hash, sender, last_digits, source)
                 select n.hash, n.sender, n.last_digits, $4
                   from unnest($1::bytea[], $2::text[], $3::text[], $5::bytea[]) as n (hash, sender, last_digits, twin)
                  where not exists (select from optouts o where o.phone_hash = n.twin and o.sender = n.sender)
                 on conflict do nothing
                 "#,
-                &hashes.iter().map(|hashes| hashes.own.as_slice()).collect::<Vec<_>>() as &[&[u8]],
-                &part.iter().map(|(sender, _)| sender.as_str()).collect::<Vec<_>>() as &[&str],
-                &part.iter().map(|(_, phone)| last_digits(phone)).collect::<Vec<_>>() as &[&str],
-                Source::Import.as_str(),
-                &hashes.iter().map(Hashes::twin).collect::<Vec<_>>() as &[Option<&[u8]>],
-            )
-            .execute(&mut *transaction)
-            .await?;
-            new += added.rows_affected();
-            done += part.len();
-            told(done);
-        }
-        transaction.commit().await?;
-        Ok(new)
+            &hashes.iter().map(|hashes| hashes.own.as_slice()).collect::<Vec<_>>() as &[&[u8]],
+            &part.iter().map(|(sender, _)| sender.as_str()).collect::<Vec<_>>() as &[&str],
+            &part.iter().map(|(_, phone)| last_digits(phone)).collect::<Vec<_>>() as &[&str],
+            OptOutSource::Import.as_str(),
+            &hashes.iter().map(PhoneHashes::twin).collect::<Vec<_>>() as &[Option<&[u8]>],
+        )
+        .execute(tx)
+        .await?;
+        Ok(added.rows_affected())
     }
 }
 
-/// The newest first, of one sender or of all. It needs no key.
-pub async fn list(pool: &PgPool, sender: Option<&str>, limit: i64) -> Result<Vec<Listed>, sqlx::Error> {
+/// The opt-outs of one sender or of all, the newest first. It needs no key.
+pub(crate) async fn list(
+    pool: &PgPool,
+    sender: Option<&str>,
+    limit: i64,
+) -> Result<Vec<OptOutRow>, sqlx::Error> {
     sqlx::query_as!(
-        Listed,
+        OptOutRow,
         "select sender, last_digits, source, created_at from optouts
           where $1::text is null or sender = $1
           order by created_at desc, phone_hash desc, sender desc limit $2",
@@ -290,25 +372,39 @@ pub async fn list(pool: &PgPool, sender: Option<&str>, limit: i64) -> Result<Vec
     .await
 }
 
-/// Forgets STOPs and STARTs that are too old to come again, at most so many.
-pub async fn forget_repeats(connection: &mut PgConnection, at_most: i64) -> Result<u64, sqlx::Error> {
-    let forgotten = sqlx::query!(
-        r#"
-        with old as materialized (
-            select message_sid from inbound_texts where received_at < now() - make_interval(secs => $2)
-             order by received_at limit $1 for update skip locked
+/// A checked statement on the ids of STOPs and STARTs that are too old to come again.
+macro_rules! on_old_repeats {
+    ($query:ident, $before:literal, $after:literal $(, $more:expr)* $(,)?) => {
+        sqlx::$query!(
+            $before + " received_at < now() - make_interval(secs => $1) " + $after,
+            REPEATS_FOR.as_secs_f64(),
+            $($more,)*
         )
-        delete from inbound_texts i using old where i.message_sid = any(array[old.message_sid])
-        "#,
-        at_most,
-        REPEATS_FOR.as_secs_f64(),
-    )
-    .execute(connection)
-    .await?;
-    Ok(forgotten.rows_affected())
+    };
 }
 
-/// The last two, or fewer of what is too short to be a number.
+/// Deletes at most `at_most` of them.
+pub(crate) async fn forget_repeats(connection: &mut PgConnection, at_most: i64) -> Result<u64, sqlx::Error> {
+    let forgetting = on_old_repeats!(
+        query,
+        "with old as materialized (
+            select message_sid from inbound_texts where",
+        "order by received_at limit $2 for update skip locked
+        )
+        delete from inbound_texts i using old where i.message_sid = any(array[old.message_sid])",
+        at_most,
+    );
+    Ok(forgetting.execute(connection).await?.rows_affected())
+}
+
+/// Counts them.
+pub(crate) async fn count_old_repeats(pool: &PgPool) -> Result<i64, sqlx::Error> {
+    on_old_repeats!(query_scalar, r#"select count(*) as "count!" from inbound_texts where"#, "")
+        .fetch_one(pool)
+        .await
+}
+
+/// The last two digits; fewer if the text is too short to be a number.
 fn last_digits(phone: &str) -> &str {
     let last = phone.len().saturating_sub(2);
     let digits = phone.get(last..).unwrap_or_default();

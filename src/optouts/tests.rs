@@ -9,8 +9,8 @@ fn secrets(keys: &[&str]) -> SecretsKey {
     SecretsKey::parse(&keys.join(",")).unwrap()
 }
 
-fn inbound<'a>(message_sid: &'a str, from: &'a str, senders: &'a [&'a str]) -> Inbound<'a> {
-    Inbound { message_sid, from, senders }
+fn inbound<'a>(message_sid: &'a str, from: &'a str, senders: &'a [&'a str]) -> InboundText<'a> {
+    InboundText { message_sid, from, senders }
 }
 
 async fn count(pool: &PgPool) -> i64 {
@@ -32,16 +32,16 @@ async fn a_stop_or_start_that_comes_again_within_thirty_days_changes_nothing() {
         optouts.start(inbound("SM2", PHONE, &both)).await.unwrap();
         assert_eq!(count(&pool).await, 2);
 
-        let mut line = pool.acquire().await.unwrap();
-        assert_eq!(forget_repeats(&mut line, 10).await.unwrap(), 0);
+        let mut connection = pool.acquire().await.unwrap();
+        assert_eq!(forget_repeats(&mut connection, 10).await.unwrap(), 0);
         sqlx::query("update inbound_texts set received_at = now() - interval '30 days 1 minute'")
             .execute(&pool)
             .await
             .unwrap();
         optouts.start(inbound("SM2", PHONE, &both)).await.unwrap();
         assert_eq!(count(&pool).await, 0);
-        assert_eq!(forget_repeats(&mut line, 1).await.unwrap(), 1);
-        assert_eq!(forget_repeats(&mut line, 10).await.unwrap(), 1);
+        assert_eq!(forget_repeats(&mut connection, 1).await.unwrap(), 1);
+        assert_eq!(forget_repeats(&mut connection, 10).await.unwrap(), 1);
         optouts.stop(inbound("SM2", PHONE, &both)).await.unwrap();
         assert_eq!(count(&pool).await, 0);
     })
@@ -49,8 +49,9 @@ async fn a_stop_or_start_that_comes_again_within_thirty_days_changes_nothing() {
 }
 
 #[tokio::test]
-async fn either_way_of_writing_a_mobile_stands_for_both() {
+async fn an_opt_out_of_a_mobile_counts_for_its_twin_too() {
     with_database(|pool| async move {
+        let operator = Operator::new(pool.clone());
         let optouts = OptOuts::open(pool.clone(), &secrets(&["k"])).await.unwrap();
         for (n, (one, other)) in [
             ("+5215512345678", "+525512345678"),
@@ -63,14 +64,14 @@ async fn either_way_of_writing_a_mobile_stands_for_both() {
         {
             let (first, second) = (format!("SM{n}a"), format!("SM{n}b"));
             optouts.stop(inbound(&first, one, &[SENDER])).await.unwrap();
-            assert!(!optouts.record(SENDER, other, Source::Command).await.unwrap(), "{one}");
-            let imported = optouts.import(&[(SENDER.to_owned(), other.to_owned())], |_| ()).await;
+            assert!(!optouts.add(&operator, SENDER, other).await.unwrap(), "{one}");
+            let imported = optouts.import(&operator, &[(SENDER.to_owned(), other.to_owned())], |_| ()).await;
             assert_eq!(imported.unwrap(), 0, "{one}");
             assert_eq!(count(&pool).await, 1, "{one}");
             optouts.start(inbound(&second, other, &[SENDER])).await.unwrap();
             assert_eq!(count(&pool).await, 0, "{one}");
-            assert!(optouts.record(SENDER, one, Source::Provider).await.unwrap());
-            assert!(optouts.remove(SENDER, other).await.unwrap());
+            assert!(optouts.record(SENDER, one, OptOutSource::Provider).await.unwrap());
+            assert!(optouts.remove(&operator, SENDER, other).await.unwrap());
         }
     })
     .await;
@@ -79,9 +80,10 @@ async fn either_way_of_writing_a_mobile_stands_for_both() {
 #[tokio::test]
 async fn an_opt_out_is_recorded_once_listed_without_its_number_and_removed() {
     with_database(|pool| async move {
+        let operator = Operator::new(pool.clone());
         let optouts = OptOuts::open(pool.clone(), &secrets(&["k"])).await.unwrap();
         optouts.stop(inbound("SM1", PHONE, &[SENDER, "MG1"])).await.unwrap();
-        assert!(!optouts.record(SENDER, PHONE, Source::Provider).await.unwrap());
+        assert!(!optouts.record(SENDER, PHONE, OptOutSource::Provider).await.unwrap());
         let all = list(&pool, None, 10).await.unwrap();
         assert_eq!(all.len(), 2);
         let own = list(&pool, Some(SENDER), 10).await.unwrap();
@@ -89,14 +91,14 @@ async fn an_opt_out_is_recorded_once_listed_without_its_number_and_removed() {
         let rows: Vec<String> =
             sqlx::query_scalar("select o::text from optouts o").fetch_all(&pool).await.unwrap();
         assert!(rows.iter().all(|row| !row.contains("4155550")), "{rows:?}");
-        assert!(optouts.remove(SENDER, PHONE).await.unwrap());
-        assert!(!optouts.remove(SENDER, PHONE).await.unwrap());
+        assert!(optouts.remove(&operator, SENDER, PHONE).await.unwrap());
+        assert!(!optouts.remove(&operator, SENDER, PHONE).await.unwrap());
     })
     .await;
 }
 
 #[tokio::test]
-async fn all_processes_hash_alike_and_a_rotated_secrets_key_goes_on() {
+async fn all_processes_hash_equally_before_and_after_a_new_secrets_key() {
     with_database(|pool| async move {
         let old_key = secrets(&["o"]);
         let opening = (0..8).map(|_| OptOuts::open(pool.clone(), &old_key));
@@ -110,7 +112,7 @@ async fn all_processes_hash_alike_and_a_rotated_secrets_key_goes_on() {
         assert!(wrong.to_string().contains("SECRETS_KEY does not open"), "{wrong}");
         let both = OptOuts::open(pool.clone(), &secrets(&["n", "o"])).await.unwrap();
         assert_eq!(both.hash(PHONE), hash);
-        // Nobody who has the old key alone is shut out before somebody seals it anew.
+        // A process that only has the old key can open it until it is resealed.
         let rotated = secrets(&["n", "o"]);
         assert!(OptOuts::open(pool.clone(), &secrets(&["n"])).await.is_err());
         assert_eq!(sealed_by(&pool, &rotated).await.unwrap(), Some(SealedBy::Older));
@@ -123,14 +125,15 @@ async fn all_processes_hash_alike_and_a_rotated_secrets_key_goes_on() {
 }
 
 #[tokio::test]
-async fn an_import_counts_what_is_new() {
+async fn an_import_counts_the_new_opt_outs() {
     with_database(|pool| async move {
+        let operator = Operator::new(pool.clone());
         let optouts = OptOuts::open(pool.clone(), &secrets(&["k"])).await.unwrap();
-        optouts.record(SENDER, "+12015550000", Source::Command).await.unwrap();
+        optouts.add(&operator, SENDER, "+12015550000").await.unwrap();
         let all: Vec<_> = (0..2_500).map(|n| (SENDER.to_owned(), format!("+1201555{n:04}"))).collect();
-        let mut told = Vec::new();
-        assert_eq!(optouts.import(&all, |done| told.push(done)).await.unwrap(), 2_499);
-        assert_eq!(told, [1_000, 2_000, 2_500]);
+        let mut progress = Vec::new();
+        assert_eq!(optouts.import(&operator, &all, |done| progress.push(done)).await.unwrap(), 2_499);
+        assert_eq!(progress, [1_000, 2_000, 2_500]);
         assert_eq!(list(&pool, None, 5_000).await.unwrap().len(), 2_500);
     })
     .await;

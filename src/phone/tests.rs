@@ -8,7 +8,7 @@ fn read(text: &str, region: &str) -> Result<String, Code> {
 }
 
 #[test]
-fn numbers_are_read_as_their_country_dials_them() {
+fn numbers_are_read_in_the_form_that_their_country_dials() {
     for (region, text, e164) in [
         ("US", "111-000-0000", "+11110000000"),
         ("US", "1110000000", "+11110000000"),
@@ -43,7 +43,7 @@ fn numbers_are_read_as_their_country_dials_them() {
 }
 
 #[test]
-fn what_people_paste_along_does_not_count() {
+fn pasted_characters_do_not_count() {
     for text in [
         "\u{202d}+1 (415) 555-2671\u{202c}",
         "\u{2066}(415) 555-2671\u{2069}",
@@ -75,7 +75,7 @@ fn what_people_paste_along_does_not_count() {
 }
 
 #[test]
-fn a_mobile_that_its_country_writes_in_two_ways_has_a_twin() {
+fn a_mobile_that_is_written_in_two_forms_has_a_twin() {
     for (one, other) in [
         ("+5215512345678", "+525512345678"),
         ("+5491123456789", "+541123456789"),
@@ -86,7 +86,7 @@ fn a_mobile_that_its_country_writes_in_two_ways_has_a_twin() {
         assert_eq!(twin(one).as_deref(), Some(other));
         assert_eq!(twin(other).as_deref(), Some(one));
     }
-    // Of the two, libphonenumber may take only one.
+    // libphonenumber may accept only one of the two.
     for text in ["+5215512345678", "+52 1 55 1234 5678", "\u{202d}+52 55 1234-5678"] {
         assert_eq!(parse_either_form(text, "US").map(String::from).as_deref(), Ok("+525512345678"), "{text}");
     }
@@ -99,7 +99,7 @@ fn a_mobile_that_its_country_writes_in_two_ways_has_a_twin() {
         "+5255123456789",
         "+521",
         "+54112345678",
-        // Landlines of Brazil, and the mobiles that have their digits after a 9.
+        // Landlines of Brazil, and the mobiles with the same digits after a 9.
         "+551134567890",
         "+5511934567890",
         "+55119",
@@ -111,7 +111,7 @@ fn a_mobile_that_its_country_writes_in_two_ways_has_a_twin() {
 }
 
 #[test]
-fn a_number_has_a_country_or_a_calling_code_and_a_prefix_that_hides_it() {
+fn a_number_has_a_country_or_a_calling_code_and_a_masked_prefix() {
     for (e164, home, prefix) in [
         ("+12015550123", "US", "+120…"),
         ("+11110000000", "+1", "+111…"),
@@ -124,7 +124,7 @@ fn a_number_has_a_country_or_a_calling_code_and_a_prefix_that_hides_it() {
 }
 
 #[test]
-fn what_cannot_take_a_text_or_would_be_guessed_at_is_refused() {
+fn a_text_that_is_not_exactly_one_number_for_texts_is_refused() {
     let (too_long, many_digits) = (format!("4{}4155552671", " ".repeat(250)), "1".repeat(16));
     for (region, text) in [
         ("US", ""),
@@ -192,21 +192,21 @@ fn what_cannot_take_a_text_or_would_be_guessed_at_is_refused() {
 }
 
 #[test]
-fn few_digits_are_a_number_where_the_country_says_so() {
+fn few_digits_are_a_number_if_the_countrys_plan_has_them() {
     for text in ["+2901234", "+6831234", "+597741234", "\t+2901234\r\n"] {
         assert!(parse(text, "US", PhoneCheck::Possible, &[]).is_ok(), "{text}");
     }
 }
 
 #[test]
-fn a_group_may_ask_for_valid_numbers() {
+fn a_group_may_require_valid_numbers() {
     let valid = |text| parse(text, "US", PhoneCheck::Valid, &[]).map_err(|r| r.code);
     assert_eq!(valid("111-000-0000"), Err(Code::PhoneInvalid));
     assert!(valid("415-555-2671").is_ok());
 }
 
 #[test]
-fn a_group_texts_the_countries_that_it_lists() {
+fn a_group_texts_only_the_countries_in_its_list() {
     let countries = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
     for (list, text, allowed) in [
         (&["US"][..], "+1 415 555 2671", true),
@@ -259,7 +259,7 @@ fn debug_masks_the_number() {
 }
 
 #[test]
-fn only_e164_is_taken_for_it() {
+fn only_e164_is_accepted_as_e164() {
     for text in ["", "+", "14155552671", "+0123", "+1415555267a", "+1234567890123456", "+１２３"] {
         assert_eq!(PhoneNumber::from_e164(text), None, "{text}");
     }
@@ -286,7 +286,7 @@ proptest! {
     }
 
     #[test]
-    fn an_e164_number_reads_as_itself(
+    fn a_number_in_e164_is_read_unchanged(
         digits in "[0-9]{4,15}",
         plus in any::<bool>(),
         region in prop::sample::select(vec!["US", "GB", "DE", "IT", "BR", "MX", "AR", "JP", "AU", "RU"]),
@@ -311,14 +311,14 @@ proptest! {
     }
 
     #[test]
-    fn what_is_pasted_along_changes_no_verdict(
+    fn pasted_characters_change_no_result(
         text in prop_oneof!["[0-9+() .-]{0,16}", "[0-9a-z+;#]{5,14}", "\\+?[0-9]{7,15}"],
         at in prop::collection::vec((0..20_usize, prop::sample::select(
             vec!['\u{ad}', '\u{61c}', '\u{180e}', '\u{200b}', '\u{200f}', '\u{202d}', '\u{2066}', '\u{3164}', '\u{fe0f}', '\u{feff}', '\u{e0001}'])), 0..9),
         (open, close) in prop::sample::select(vec![("", ""), ("\"", "\""), ("\u{201c}", "\u{201d}"), ("'", "'"), ("<", ">")]),
         space in "[ \t\r\n\u{a0}\u{2003}\u{3000}]{0,3}",
     ) {
-        // Quotes that are there already would be the one pair.
+        // The text has no quotes of its own: only one pair is removed.
         let mut pasted: Vec<char> = format!("{space}{open}{space}{text}{space}{close}{space}").chars().collect();
         for (index, mark) in at {
             pasted.insert(index.min(pasted.len()), mark);
@@ -328,14 +328,14 @@ proptest! {
     }
 
     #[test]
-    fn twins_are_each_others(e164 in "\\+(52|54|55|1)[0-9]{9,12}") {
+    fn the_twin_of_a_twin_is_the_number(e164 in "\\+(52|54|55|1)[0-9]{9,12}") {
         if let Some(other) = twin(&e164) {
             prop_assert_eq!(twin(&other), Some(e164));
         }
     }
 
     #[test]
-    fn refusals_never_hold_the_number(digits in "[0-9]{6,20}") {
+    fn refusals_never_show_the_number(digits in "[0-9]{6,20}") {
         if let Err(refusal) = parse(&digits, "US", PhoneCheck::Possible, &["GB".to_owned()]) {
             prop_assert!(!refusal.message.contains(&digits));
         }

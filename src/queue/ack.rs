@@ -1,11 +1,11 @@
-//! Acknowledging: what is settled is told to the broker many at a time, by the one task that knows a channel's tags.
+//! Acknowledging many deliveries at a time, by the one task that knows a channel's delivery tags.
 //!
-//! AMQP's `multiple` acknowledges all up to a tag. It is used up to the last tag below which everything is settled, and
-//! never further.
+//! AMQP's `multiple` acknowledges all deliveries up to a tag. The task uses it up to the last tag below which every
+//! delivery is settled, and never further.
 
 use crate::{
     failpoint,
-    supervise::{Pulse, Task, part_of},
+    supervise::{Pulse, Task, spawn_for_connection},
 };
 use lapin::{
     Channel,
@@ -23,243 +23,250 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How long one that is settled waits for those before it, until it is acknowledged by itself.
-const HELD_AT_MOST: Duration = Duration::from_millis(20);
+/// How long a settled delivery waits for those before it. Then it is acknowledged by itself.
+const ACKED_WITHIN: Duration = Duration::from_millis(20);
 /// How long the broker may take to accept an acknowledgement. RabbitMQ is busy for many seconds with a message whose headers
 /// are nested 26,000 deep. `watch` finds a dead connection sooner.
-const TAKEN_WITHIN: Duration = Duration::from_secs(30);
-/// Settled deliveries that are looked at together at most.
-const TOGETHER: usize = 1_024;
+const WRITTEN_WITHIN: Duration = Duration::from_secs(30);
+/// Settlements that are handled together at most.
+const BATCH: usize = 1_024;
 
 /// The SHA-256 of a request without a message id.
-pub(super) type Anonymous = [u8; 32];
+pub(super) type AnonymousDigest = [u8; 32];
 
-/// What is to be told to the broker of a channel's deliveries.
+/// A handle on the task that acknowledges a channel's deliveries.
 #[derive(Debug, Clone)]
 pub(super) struct Acks {
-    // Bounded by the prefetch: each delivery is settled once, and the task takes all that there is.
-    told: mpsc::UnboundedSender<Told>,
+    // Bounded by the prefetch: each delivery is settled once, and the task takes all that there are.
+    settlements: mpsc::UnboundedSender<Settlement>,
 }
 
+/// What the broker shall do with a delivery.
 #[derive(Debug)]
-enum Told {
-    /// Its reply is confirmed. `then` is told once the acknowledgement is written.
-    Done { tag: DeliveryTag, anonymous: Option<Anonymous>, then: Option<oneshot::Sender<()>> },
-    /// Unfinished: it goes back to the queue, for another worker.
-    Return(DeliveryTag),
-    /// Nothing can be done with it: the broker carries it on to where the queue's dead letters go.
-    Refuse(DeliveryTag),
-    /// Nothing is held back any longer.
+enum Settlement {
+    /// Forget it: its reply is confirmed. `written` is notified once the acknowledgement is on the connection.
+    Ack { tag: DeliveryTag, anonymous: Option<AnonymousDigest>, written: Option<oneshot::Sender<()>> },
+    /// Put it back into the queue, for another worker: it is unfinished.
+    Requeue(DeliveryTag),
+    /// Carry it on to where the queue's dead letters go: the worker can do nothing with it.
+    Reject(DeliveryTag),
+    /// Acknowledge at once what waits for the deliveries before it.
     Flush(oneshot::Sender<()>),
 }
 
 impl Acks {
-    /// Starts the task, which ends with its line. `sure` is given the anonymous requests whose acknowledgement is written.
-    pub fn start(channel: Channel, lost: CancellationToken, sure: mpsc::Sender<Anonymous>) -> Self {
-        let (told, settled) = mpsc::unbounded_channel();
-        let teller = Teller { channel, lost, sure, tags: Tags::default(), anonymous: BTreeMap::new() };
-        part_of(Task::Acks, teller.lost.clone(), |pulse| teller.run(settled, pulse));
-        Self { told }
+    /// Starts the task, which ends with its connection. `written` gets the anonymous requests whose acknowledgement is on the
+    /// connection.
+    pub(super) fn start(
+        channel: Channel,
+        lost: CancellationToken,
+        written: mpsc::Sender<AnonymousDigest>,
+    ) -> Self {
+        let (settlements, received) = mpsc::unbounded_channel();
+        let writer =
+            AckWriter { channel, lost, written, tags: DeliveryTags::default(), anonymous: BTreeMap::new() };
+        spawn_for_connection(Task::Acks, writer.lost.clone(), |pulse| writer.run(received, pulse));
+        Self { settlements }
     }
 
-    /// Acknowledges, soon. On a lost line the message comes again, and finds its row.
-    pub fn done(&self, tag: DeliveryTag, anonymous: Option<Anonymous>) {
-        let _ = self.told.send(Told::Done { tag, anonymous, then: None });
+    /// Acknowledges soon. If the connection is lost before, the message is delivered again, and finds its row.
+    pub(super) fn ack(&self, tag: DeliveryTag, anonymous: Option<AnonymousDigest>) {
+        let _ = self.settlements.send(Settlement::Ack { tag, anonymous, written: None });
     }
 
-    /// The same; this waits until the acknowledgement is written, or the line lost.
-    pub async fn done_now(&self, tag: DeliveryTag, anonymous: Option<Anonymous>) {
-        let (then, written) = oneshot::channel();
-        let _ = self.told.send(Told::Done { tag, anonymous, then: Some(then) });
+    /// Acknowledges, and waits until the acknowledgement is written or the connection is lost.
+    pub(super) async fn ack_now(&self, tag: DeliveryTag, anonymous: Option<AnonymousDigest>) {
+        let (notify, written) = oneshot::channel();
+        let _ = self.settlements.send(Settlement::Ack { tag, anonymous, written: Some(notify) });
         self.flush().await;
         let _ = written.await;
     }
 
-    /// Unfinished: back to the queue, for another worker. A lost line returns it as well.
-    pub fn give_back(&self, tag: DeliveryTag) {
-        let _ = self.told.send(Told::Return(tag));
+    /// Returns an unfinished message to the queue, for another worker. So does a lost connection.
+    pub(super) fn requeue(&self, tag: DeliveryTag) {
+        let _ = self.settlements.send(Settlement::Requeue(tag));
     }
 
-    /// The broker carries it on to where the queue's dead letters go.
-    pub fn refuse(&self, tag: DeliveryTag) {
-        let _ = self.told.send(Told::Refuse(tag));
+    /// Has the broker carry the message on to where the queue's dead letters go.
+    pub(super) fn reject(&self, tag: DeliveryTag) {
+        let _ = self.settlements.send(Settlement::Reject(tag));
     }
 
-    /// Until all that was settled before is written, or the line is lost.
-    pub async fn flush(&self) {
-        let (then, written) = oneshot::channel();
-        let _ = self.told.send(Told::Flush(then));
+    /// Waits until all that was settled before is written, or the connection is lost.
+    pub(super) async fn flush(&self) {
+        let (notify, written) = oneshot::channel();
+        let _ = self.settlements.send(Settlement::Flush(notify));
         let _ = written.await;
     }
 }
 
-struct Teller {
+/// The task behind [`Acks`].
+struct AckWriter {
     channel: Channel,
     lost: CancellationToken,
-    sure: mpsc::Sender<Anonymous>,
-    tags: Tags,
-    /// By their tags, until those are acknowledged.
-    anonymous: BTreeMap<DeliveryTag, Anonymous>,
+    written: mpsc::Sender<AnonymousDigest>,
+    tags: DeliveryTags,
+    /// Anonymous requests whose delivery is not acknowledged yet.
+    anonymous: BTreeMap<DeliveryTag, AnonymousDigest>,
 }
 
-impl Teller {
-    async fn run(mut self, mut settled: mpsc::UnboundedReceiver<Told>, pulse: Pulse) {
-        let mut told = Vec::new();
-        let mut held_until = None;
+impl AckWriter {
+    async fn run(mut self, mut received: mpsc::UnboundedReceiver<Settlement>, pulse: Pulse) {
+        let mut settlements = Vec::new();
+        let mut flush_at = None;
         loop {
             pulse.idle();
             let lost = self.lost.clone();
-            let came = tokio::select! {
+            let count = tokio::select! {
                 biased;
                 () = lost.cancelled() => return,
-                came = settled.recv_many(&mut told, TOGETHER) => came,
-                () = at(held_until) => usize::MAX,
+                count = received.recv_many(&mut settlements, BATCH) => count,
+                () = sleep_until(flush_at) => usize::MAX,
             };
-            if came == 0 {
+            if count == 0 {
                 return;
             }
             pulse.step("acknowledging");
-            // Those that are ready to run come first, and may have something to tell too.
+            // Tasks that are ready to run may settle more deliveries.
             yield_now().await;
-            while let Ok(more) = settled.try_recv() {
-                told.push(more);
+            while let Ok(more) = received.try_recv() {
+                settlements.push(more);
             }
-            let overdue = held_until.is_some_and(|until| until <= Instant::now());
-            if self.tell(&mut told, overdue).await.is_none() {
-                // All that is unacknowledged comes again, on another line.
+            let is_overdue = flush_at.is_some_and(|at| at <= Instant::now());
+            if self.write(&mut settlements, is_overdue).await.is_none() {
+                // The broker delivers all that is unacknowledged again, on another connection.
                 return self.lost.cancel();
             }
-            held_until = match held_until.filter(|_| !overdue) {
-                _ if !self.tags.holds() => None,
-                None => Some(Instant::now() + HELD_AT_MOST),
-                until => until,
+            flush_at = match flush_at.filter(|_| !is_overdue) {
+                _ if !self.tags.has_unacked() => None,
+                None => Some(Instant::now() + ACKED_WITHIN),
+                at => at,
             };
         }
     }
 
-    /// Tells the broker; `None` if the channel does not take it.
-    async fn tell(&mut self, told: &mut Vec<Told>, overdue: bool) -> Option<()> {
-        let (mut then, mut each) = (Vec::new(), overdue);
-        for one in told.drain(..) {
-            match one {
-                Told::Done { tag, anonymous, then: waiting } => {
-                    self.tags.hold(tag);
+    /// Writes settlements to the channel; `None` if it does not take them. `flush` acknowledges also what waits for the
+    /// deliveries before it.
+    async fn write(&mut self, settlements: &mut Vec<Settlement>, flush: bool) -> Option<()> {
+        let (mut waiting, mut flush) = (Vec::new(), flush);
+        for settlement in settlements.drain(..) {
+            match settlement {
+                Settlement::Ack { tag, anonymous, written } => {
+                    self.tags.add_unacked(tag);
                     self.anonymous.extend(anonymous.map(|request| (tag, request)));
-                    then.extend(waiting);
+                    waiting.extend(written);
                 }
-                Told::Return(tag) => {
+                Settlement::Requeue(tag) => {
                     let requeue = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
-                    self.on_line(self.channel.basic_nack(tag, requeue)).await?;
-                    self.tags.told(tag);
+                    self.until_lost(self.channel.basic_nack(tag, requeue)).await?;
+                    self.tags.mark_settled(tag);
                 }
-                Told::Refuse(tag) => {
+                Settlement::Reject(tag) => {
                     let carry_on = BasicRejectOptions { requeue: false };
-                    self.on_line(self.channel.basic_reject(tag, carry_on)).await?;
-                    self.tags.told(tag);
+                    self.until_lost(self.channel.basic_reject(tag, carry_on)).await?;
+                    self.tags.mark_settled(tag);
                 }
-                Told::Flush(waiting) => {
-                    each = true;
-                    then.push(waiting);
+                Settlement::Flush(written) => {
+                    flush = true;
+                    waiting.push(written);
                 }
             }
         }
-        if let Some(tag) = self.tags.all_up_to() {
+        if let Some(tag) = self.tags.take_leading() {
             let multiple = BasicAckOptions { multiple: true };
-            self.on_line(self.channel.basic_ack(tag, multiple)).await?;
+            self.until_lost(self.channel.basic_ack(tag, multiple)).await?;
             failpoint::hit("acknowledged");
             let after = self.anonymous.split_off(&(tag + 1));
-            let written = std::mem::replace(&mut self.anonymous, after);
-            self.are_sure(written.into_values());
+            let requests = std::mem::replace(&mut self.anonymous, after);
+            self.report_written(requests.into_values());
         }
-        if each {
-            for tag in self.tags.take_held() {
-                self.on_line(self.channel.basic_ack(tag, BasicAckOptions::default())).await?;
+        if flush {
+            for tag in self.tags.take_unacked() {
+                self.until_lost(self.channel.basic_ack(tag, BasicAckOptions::default())).await?;
                 failpoint::hit("acknowledged");
                 let request = self.anonymous.remove(&tag);
-                self.are_sure(request.into_iter());
+                self.report_written(request.into_iter());
             }
         }
-        for waiting in then {
-            let _ = waiting.send(());
+        for written in waiting {
+            let _ = written.send(());
         }
         Some(())
     }
 
-    /// The client never ends what it is asked for once its connection is gone.
-    async fn on_line(&self, asked: impl Future<Output = lapin::Result<()>>) -> Option<()> {
-        let answered = self.lost.run_until_cancelled(tokio::time::timeout(TAKEN_WITHIN, asked)).await;
-        answered?.ok()?.inspect_err(|error| tracing::debug!(%error, "an acknowledgement was lost")).ok()
+    /// Waits for lapin, which never completes a call on a lost connection.
+    async fn until_lost(&self, call: impl Future<Output = lapin::Result<()>>) -> Option<()> {
+        let written = self.lost.run_until_cancelled(tokio::time::timeout(WRITTEN_WITHIN, call)).await;
+        written?.ok()?.inspect_err(|error| tracing::debug!(%error, "an acknowledgement was lost")).ok()
     }
 
-    /// Where no room is left, a request stays unsure, which is safe.
-    fn are_sure(&self, requests: impl Iterator<Item = Anonymous>) {
+    /// A request for which the channel has no room stays unsure, which is safe.
+    fn report_written(&self, requests: impl Iterator<Item = AnonymousDigest>) {
         for request in requests {
-            let _ = self.sure.try_send(request);
+            let _ = self.written.try_send(request);
         }
     }
 }
 
-async fn at(moment: Option<Instant>) {
+async fn sleep_until(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment).await,
         None => std::future::pending().await,
     }
 }
 
-/// A channel's delivery tags, which count up from 1. What it keeps is bounded by the deliveries in hand.
+/// A channel's delivery tags, which count up from 1. The prefetch bounds what it holds.
 #[derive(Debug, Default)]
-struct Tags {
-    /// All up to this one are settled, and told.
-    below: DeliveryTag,
-    /// Settled ones above it that are still to be acknowledged.
-    held: BTreeSet<DeliveryTag>,
-    /// Those above it that are told, as the first and the last of a run.
-    told: BTreeMap<DeliveryTag, DeliveryTag>,
+struct DeliveryTags {
+    /// The broker knows none up to this one any more.
+    settled_up_to: DeliveryTag,
+    /// Tags above it that are still to be acknowledged.
+    unacked: BTreeSet<DeliveryTag>,
+    /// Tags above it that the broker does not know any more: the first and the last of each run.
+    settled: BTreeMap<DeliveryTag, DeliveryTag>,
 }
 
-impl Tags {
-    /// It is still to be acknowledged.
-    fn hold(&mut self, tag: DeliveryTag) {
-        self.held.insert(tag);
+impl DeliveryTags {
+    fn add_unacked(&mut self, tag: DeliveryTag) {
+        self.unacked.insert(tag);
     }
 
-    /// The broker knows it no more.
-    fn told(&mut self, tag: DeliveryTag) {
-        let before = self.told.range(..tag).next_back().filter(|(_, last)| **last + 1 == tag);
+    /// The broker does not know this tag any more.
+    fn mark_settled(&mut self, tag: DeliveryTag) {
+        let before = self.settled.range(..tag).next_back().filter(|(_, last)| **last + 1 == tag);
         let first = before.map_or(tag, |(first, _)| *first);
-        let last = self.told.remove(&(tag + 1)).unwrap_or(tag);
-        self.told.insert(first, last);
+        let last = self.settled.remove(&(tag + 1)).unwrap_or(tag);
+        self.settled.insert(first, last);
     }
 
-    /// The tag up to which all are settled, if any of them is still to be acknowledged; those count as told then. It is itself
-    /// one of them, as the broker knows no others.
-    fn all_up_to(&mut self) -> Option<DeliveryTag> {
+    /// The last tag of those to be acknowledged, below which no delivery is unsettled. All up to it then count as settled.
+    /// `None` if there is none to acknowledge. The broker knows the tag: it refuses others.
+    fn take_leading(&mut self) -> Option<DeliveryTag> {
         let mut up_to = None;
         loop {
-            let next = self.below + 1;
-            if self.held.remove(&next) {
-                self.below = next;
+            let next = self.settled_up_to + 1;
+            if self.unacked.remove(&next) {
+                self.settled_up_to = next;
                 up_to = Some(next);
-            } else if let Some(last) = self.told.remove(&next) {
-                self.below = last;
+            } else if let Some(last) = self.settled.remove(&next) {
+                self.settled_up_to = last;
             } else {
                 return up_to;
             }
         }
     }
 
-    /// Whether any is still to be acknowledged.
-    fn holds(&self) -> bool {
-        !self.held.is_empty()
+    fn has_unacked(&self) -> bool {
+        !self.unacked.is_empty()
     }
 
-    /// All of those; they count as told then.
-    fn take_held(&mut self) -> BTreeSet<DeliveryTag> {
-        let held = std::mem::take(&mut self.held);
-        for tag in &held {
-            self.told(*tag);
+    /// All tags that are to be acknowledged; they then count as settled.
+    fn take_unacked(&mut self) -> BTreeSet<DeliveryTag> {
+        let unacked = std::mem::take(&mut self.unacked);
+        for tag in &unacked {
+            self.mark_settled(*tag);
         }
-        held
+        unacked
     }
 }
 
@@ -269,60 +276,59 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_is_settled_in_order_is_acknowledged_together() {
-        let mut tags = Tags::default();
+    fn deliveries_that_are_settled_in_order_are_acknowledged_together() {
+        let mut tags = DeliveryTags::default();
         for tag in [2, 1, 3, 5] {
-            tags.hold(tag);
+            tags.add_unacked(tag);
         }
-        assert_eq!((tags.all_up_to(), tags.holds()), (Some(3), true));
-        assert_eq!((tags.take_held(), tags.holds()), (BTreeSet::from([5]), false));
-        tags.hold(4);
-        assert_eq!(tags.all_up_to(), Some(4), "5 is told already, and the broker does not know it any more");
+        assert_eq!((tags.take_leading(), tags.has_unacked()), (Some(3), true));
+        assert_eq!((tags.take_unacked(), tags.has_unacked()), (BTreeSet::from([5]), false));
+        tags.add_unacked(4);
+        assert_eq!(tags.take_leading(), Some(4), "the broker does not know 5 any more");
     }
 
     #[test]
-    fn what_went_back_is_not_acknowledged_and_holds_nobody_up() {
-        let mut tags = Tags::default();
-        tags.hold(2);
-        tags.told(1);
-        assert_eq!(tags.all_up_to(), Some(2));
-        tags.told(3);
-        assert_eq!((tags.all_up_to(), tags.holds()), (None, false));
+    fn a_returned_message_is_not_acknowledged_and_delays_no_other() {
+        let mut tags = DeliveryTags::default();
+        tags.add_unacked(2);
+        tags.mark_settled(1);
+        assert_eq!(tags.take_leading(), Some(2));
+        tags.mark_settled(3);
+        assert_eq!((tags.take_leading(), tags.has_unacked()), (None, false));
     }
 
     proptest! {
-        /// As RabbitMQ has it: a tag that it does not know (any more) is an error, and `multiple` takes all it knows up to one.
+        /// RabbitMQ refuses a tag that it does not know (any more), and `multiple` takes all that it knows up to one.
         #[test]
-        fn whatever_the_order_each_is_told_once_and_only_when_it_is_settled(
+        fn in_any_order_each_tag_is_acknowledged_once_and_only_when_it_is_settled(
             order in Just((1..=60_u64).collect::<Vec<_>>()).prop_shuffle(),
             returned in proptest::collection::btree_set(1..=60_u64, 0..10),
             rounds in proptest::collection::vec((1..8_usize, any::<bool>()), 60),
         ) {
-            let mut tags = Tags::default();
+            let mut tags = DeliveryTags::default();
             let (mut outstanding, mut settled): (BTreeSet<u64>, BTreeSet<u64>) = ((1..=60).collect(), BTreeSet::new());
             let mut order = order.into_iter();
-            for (count, each) in rounds {
+            for (count, flush) in rounds {
                 for tag in order.by_ref().take(count) {
-                    let back = returned.contains(&tag);
                     settled.insert(tag);
-                    if back {
-                        tags.told(tag);
+                    if returned.contains(&tag) {
+                        tags.mark_settled(tag);
                         outstanding.remove(&tag);
                     } else {
-                        tags.hold(tag);
+                        tags.add_unacked(tag);
                     }
                 }
-                if let Some(tag) = tags.all_up_to() {
+                if let Some(tag) = tags.take_leading() {
                     prop_assert!(outstanding.contains(&tag));
                     prop_assert!((1..=tag).all(|tag| settled.contains(&tag)));
                     outstanding.retain(|other| *other > tag);
                 }
-                let alone = if each { tags.take_held() } else { BTreeSet::new() };
+                let alone = if flush { tags.take_unacked() } else { BTreeSet::new() };
                 for tag in alone {
                     prop_assert!(settled.contains(&tag) && outstanding.remove(&tag));
                 }
             }
-            prop_assert!(outstanding.is_empty() && !tags.holds() && tags.told.is_empty());
+            prop_assert!(outstanding.is_empty() && !tags.has_unacked() && tags.settled.is_empty());
         }
     }
 }

@@ -1,13 +1,13 @@
-//! Why something cannot be done, kept for the callers that are refused meanwhile.
+//! Why something does not work, kept for readiness and for the callers that are refused meanwhile.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Why something cannot be done, in words for an operator, as it was last known; nothing while it can.
+/// The last known reason why something does not work, for an operator; empty while it works.
 #[derive(Debug, Default)]
-pub struct Cause(Mutex<Option<String>>);
+pub(crate) struct Cause(Mutex<Option<String>>);
 
 impl Cause {
-    pub fn get(&self) -> Option<String> {
+    pub(crate) fn get(&self) -> Option<String> {
         self.lock().clone()
     }
 

@@ -1,17 +1,19 @@
-//! The dead letters, for an operator: looked at, replayed, dropped.
+//! The dead letters, for an operator: to read, replay and drop.
 //!
-//! **Nothing is lost here, whatever happens.** A message is acknowledged only after its replay, or a fresh copy of it, is
-//! confirmed, or when it is dropped by name; all others go back. Going back counts: where RabbitMQ has a delivery limit
-//! (4.x has one of 20 for every quorum queue), it throws away what was looked at too often. So what nears it is replaced
-//! by a fresh copy, whose count begins anew ([`DeadLetters::keep`]).
+//! **No message is lost here.** A message is acknowledged only after its replay, or a fresh copy of it, is confirmed, or
+//! when an operator drops it by its id. All others return to the queue. RabbitMQ counts returns: where it has a delivery
+//! limit (4.x has one of 20 for every quorum queue), it drops a message that was read too often. So a message near the limit
+//! is replaced by a fresh copy, whose count begins at zero ([`DeadLetters::keep`]).
 
 mod letter;
 
-pub use letter::{ID_DIGITS, Kind, Letter, Replay, is_added, named};
+pub(crate) use letter::{ID_DIGITS, Letter, LetterKind, Replay, is_added, row_key};
 
 use super::{
-    Names, Unusable, connect,
-    connection::{Right, reply_code},
+    BrokerConnection, BrokerError, QueueNames, connect,
+    connection::{
+        BrokerPermission, NOT_FOUND, answer_of_node, connect_to_some_node, no_node_answers, reply_code,
+    },
 };
 use crate::config::BrokerConfig;
 use lapin::{
@@ -24,166 +26,233 @@ use lapin::{
 };
 use std::time::Duration;
 
-/// Messages that one command looks at, at most.
-pub const MOST: u32 = 10_000;
-/// Deliveries after which a message is replaced by a copy, well below RabbitMQ's limit of 20: as many commands may be
-/// killed in the middle.
+/// Messages that one command reads, at most.
+pub(crate) const MAX_READ: u32 = 10_000;
+/// Deliveries after which a message is replaced by a copy, well below RabbitMQ's limit of 20: until then, that many commands
+/// may be killed before they replace it.
 const RENEW_AT: i64 = 10;
+/// The same while one letter is looked for that a person has seen in a list: a copy would be at the queue's end.
+const RENEW_LATE_AT: i64 = 16;
 /// How long the broker may take for a confirm. It holds publishers back while it is short of memory or disk.
-const CONFIRM_WITHIN: Duration = Duration::from_secs(30);
-/// How long to wait until what goes back is in the queue again, for the next command to see.
-const BACK_WITHIN: Duration = Duration::from_secs(2);
+const CONFIRMS_WITHIN: Duration = Duration::from_secs(30);
+/// How long to wait until returned messages are in the queue again, for the next command to read.
+const RETURNED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why the dead letters cannot be worked on.
 #[derive(Debug, thiserror::Error)]
-pub enum Trouble {
+pub(crate) enum DeadLetterError {
     #[error("there is no queue {0}; start a worker, which declares it, or check QUEUE_PREFIX")]
-    NoQueue(String),
+    MissingQueue(String),
     #[error(
         "the broker did not confirm within {} s that it has the message {id}, so the dead letter stays; it may come \
          twice. Is the broker short of memory or disk?",
-        CONFIRM_WITHIN.as_secs()
+        CONFIRMS_WITHIN.as_secs()
     )]
     Unconfirmed { id: String },
     #[error(
-        "{queue} does not take a fresh copy of the message {id}, which was looked at {deliveries} times, and RabbitMQ \
-         4.x throws away what was looked at 20 times. Is the broker short of memory or disk? Look again when it is not"
+        "{queue} does not take a fresh copy of the message {id}, which was read {deliveries} times, and RabbitMQ 4.x \
+         drops a message that was read 20 times. Is the broker short of memory or disk? Try again when it is not"
     )]
-    NotKept { queue: String, id: String, deliveries: i64 },
+    NotRenewed { queue: String, id: String, deliveries: i64 },
     #[error(transparent)]
-    Broker(#[from] Unusable),
+    Broker(#[from] BrokerError),
 }
 
-impl From<lapin::Error> for Trouble {
+impl From<lapin::Error> for DeadLetterError {
     fn from(error: lapin::Error) -> Self {
         Self::Broker(error.into())
     }
 }
 
-/// A dead letter in hand. Forgetting it returns it, once the connection ends.
+/// A dead letter that was fetched, and is still unacknowledged: unless it is dropped or replayed, it returns to the queue
+/// when the connection closes.
 #[derive(Debug)]
-pub struct Held {
+pub(crate) struct FetchedLetter {
     pub letter: Letter,
     acker: Acker,
 }
 
-/// What came of a replay.
+/// What became of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Replayed {
-    /// Confirmed; the dead letter is gone.
-    Done,
+pub(crate) enum ReplayResult {
+    /// Confirmed; the dead letter is removed.
+    Confirmed,
     /// The queue is not there; the dead letter stays.
     Unroutable,
     /// The queue is full, or has no leader; the dead letter stays.
     Refused,
 }
 
-/// The dead-letter queue, as it was when it was opened: what comes later is not seen, so that a request that fails again
-/// is not replayed for ever.
+/// The dead-letter queue, or another queue that an operator works on, as it was when it was opened. Later messages are not
+/// read, so that a request that fails again is not replayed for ever.
 #[derive(Debug)]
-pub struct DeadLetters {
-    pub names: Names,
+pub(crate) struct DeadLetters {
+    pub names: QueueNames,
+    pub queue: String,
+    /// Messages that are read at most.
+    most: u32,
     /// Messages in the queue when it was opened.
     pub waiting: u32,
-    /// Of those, looked at.
-    pub seen: u32,
-    /// Of those, given back at the end.
+    /// Of those, read.
+    pub read: u32,
+    /// Of those, returned at the end.
     kept: u32,
+    renewed: u32,
+    /// Deliveries after which a message is replaced by a copy.
+    renew_at: i64,
     config: BrokerConfig,
     connection: Connection,
     channel: Channel,
-    /// A connection of its own, so that acknowledgements flow while the broker holds publishers back.
+    /// Another connection, so that acknowledgements flow while the broker holds publishers back.
     publishing: Option<(Connection, Channel)>,
 }
 
 impl DeadLetters {
-    pub async fn open(config: BrokerConfig) -> Result<Self, Trouble> {
-        let names = Names::new(&config.queue_prefix);
-        let connection = connect(&config, "dead letters").await?;
-        let channel = connection.create_channel().await?;
-        let waiting = count(&channel, &names.dead).await.map_err(|error| match reply_code(&error) {
-            Some(404) => Trouble::NoQueue(names.dead.clone()),
-            _ => error.into(),
-        })?;
-        Ok(Self { names, waiting, seen: 0, kept: 0, config, connection, channel, publishing: None })
+    /// Opens the dead-letter queue, to read so many messages at most.
+    pub(crate) async fn open(config: BrokerConfig, most: u32) -> Result<Self, DeadLetterError> {
+        let queue = QueueNames::new(&config.queue_prefix).dead;
+        Self::open_queue(config, queue, most).await
     }
 
-    /// Messages that this command will not look at, as there are so many.
-    pub fn beyond(&self) -> u32 {
-        self.waiting.saturating_sub(MOST)
+    /// Opens another queue of the installation, to read so many messages at most.
+    pub(crate) async fn open_queue(
+        config: BrokerConfig,
+        queue: String,
+        most: u32,
+    ) -> Result<Self, DeadLetterError> {
+        let names = QueueNames::new(&config.queue_prefix);
+        // Not by `on_answering_node`: the compiler does not see that a future with its closure may change threads.
+        let mut answered = None;
+        for _ in &config.nodes {
+            let open = connect_to_some_node(&config, "dead letters").await?;
+            let opening = open_channel(&open, &queue);
+            if let Some(done) = answer_of_node(&config, &open.node, opening).await {
+                answered = Some((open, done?));
+                break;
+            }
+        }
+        let (open, (channel, waiting)) = answered.ok_or_else(|| no_node_answers(&config))?;
+        let connection = open.connection;
+        Ok(Self {
+            names,
+            queue,
+            most,
+            waiting,
+            read: 0,
+            kept: 0,
+            renewed: 0,
+            renew_at: RENEW_AT,
+            config,
+            connection,
+            channel,
+            publishing: None,
+        })
     }
 
-    /// The next one, in the order of the queue.
-    pub async fn next(&mut self) -> Result<Option<Held>, Trouble> {
-        if self.seen >= self.waiting.min(MOST) {
+    /// Replaces messages by copies later than usual, so that they stay in their places.
+    pub(crate) fn renew_late(&mut self) {
+        self.renew_at = RENEW_LATE_AT;
+    }
+
+    /// Messages that this command does not read.
+    pub(crate) fn unread(&self) -> u32 {
+        self.waiting.saturating_sub(self.most)
+    }
+
+    /// Whether letters that were there at the beginning are not read yet. After the last one this means that others hold some.
+    pub(crate) fn has_more(&self) -> bool {
+        self.read < self.waiting.min(self.most)
+    }
+
+    /// Fetches the next letter, in the order of the queue.
+    pub(crate) async fn next(&mut self) -> Result<Option<FetchedLetter>, DeadLetterError> {
+        // An empty queue tells only by a reading whether this user may read it.
+        if !self.has_more() && self.waiting > 0 {
             return Ok(None);
         }
-        let queue = self.names.dead.as_str();
+        let queue = self.queue.as_str();
         let got = self.channel.basic_get(queue.into(), BasicGetOptions::default()).await;
-        let got = got.map_err(|error| Unusable::of(Right::Read, queue, error))?;
+        let got = got.map_err(|error| BrokerError::of(BrokerPermission::Read, queue, error))?;
         let Some(got) = got else { return Ok(None) };
-        self.seen += 1;
+        if self.waiting == 0 {
+            // It came after the opening, and returns at the end, as all that is not settled.
+            return Ok(None);
+        }
+        self.read += 1;
         let delivery = got.delivery;
         let letter = Letter::new(delivery.properties, delivery.data);
-        Ok(Some(Held { letter, acker: delivery.acker }))
+        Ok(Some(FetchedLetter { letter, acker: delivery.acker }))
     }
 
-    /// Leaves it in the queue: goes back at the end or, if that has happened to it often, a fresh copy in its place.
-    pub async fn keep(&mut self, held: Held) -> Result<(), Trouble> {
-        if held.letter.deliveries() < RENEW_AT {
+    /// How many letters were replaced by copies, which are at the queue's end.
+    pub(crate) fn renewed(&self) -> u32 {
+        self.renewed
+    }
+
+    /// Leaves the letter in the queue. It returns there at the end; one that has returned often is replaced by a fresh copy.
+    pub(crate) async fn keep(&mut self, fetched: FetchedLetter) -> Result<(), DeadLetterError> {
+        if fetched.letter.deliveries() < self.renew_at {
             self.kept += 1;
             return Ok(());
         }
-        let queue = self.names.dead.clone();
-        let properties = held.letter.properties_of_a_copy();
-        let copy = Replay { queue, body: held.letter.body.clone(), properties };
-        match self.publish(&held.letter.id, &copy).await {
-            Ok(Replayed::Done) => self.drop(&held).await,
-            Ok(Replayed::Unroutable | Replayed::Refused) | Err(Trouble::Unconfirmed { .. }) => {
-                let deliveries = held.letter.deliveries();
-                Err(Trouble::NotKept { queue: copy.queue, id: held.letter.id, deliveries })
+        let queue = self.queue.clone();
+        let properties = fetched.letter.properties_of_a_copy();
+        let copy = Replay { queue, body: fetched.letter.body.clone(), properties };
+        match self.publish(&fetched.letter.id, &copy).await {
+            Ok(ReplayResult::Confirmed) => {
+                self.renewed += 1;
+                self.drop(&fetched).await
+            }
+            Ok(ReplayResult::Unroutable | ReplayResult::Refused)
+            | Err(DeadLetterError::Unconfirmed { .. }) => {
+                let deliveries = fetched.letter.deliveries();
+                Err(DeadLetterError::NotRenewed { queue: copy.queue, id: fetched.letter.id, deliveries })
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Publishes in its place and, once that is confirmed, takes it out of the queue; else it stays there.
-    pub async fn replay(&mut self, held: Held, replay: &Replay) -> Result<Replayed, Trouble> {
-        let replayed = self.publish(&held.letter.id, replay).await?;
-        match replayed {
-            Replayed::Done => self.drop(&held).await?,
-            Replayed::Unroutable | Replayed::Refused => self.keep(held).await?,
+    /// Publishes `replay`, and removes the letter once that is confirmed; otherwise the letter stays in the queue.
+    pub(crate) async fn replay(
+        &mut self,
+        fetched: FetchedLetter,
+        replay: &Replay,
+    ) -> Result<ReplayResult, DeadLetterError> {
+        let result = self.publish(&fetched.letter.id, replay).await?;
+        match result {
+            ReplayResult::Confirmed => self.drop(&fetched).await?,
+            ReplayResult::Unroutable | ReplayResult::Refused => self.keep(fetched).await?,
         }
-        Ok(replayed)
+        Ok(result)
     }
 
-    /// Takes it out of the queue, for good.
-    pub async fn drop(&mut self, held: &Held) -> Result<(), Trouble> {
-        held.acker.ack(BasicAckOptions::default()).await?;
+    /// Removes the letter from the queue, for good.
+    pub(crate) async fn drop(&mut self, fetched: &FetchedLetter) -> Result<(), DeadLetterError> {
+        fetched.acker.ack(BasicAckOptions::default()).await?;
         Ok(())
     }
 
-    /// One at a time: so a message that comes back comes on its own confirm, and no other's.
-    async fn publish(&mut self, id: &str, message: &Replay) -> Result<Replayed, Trouble> {
+    /// Publishes one message at a time, so that a returned message comes on its own confirm.
+    async fn publish(&mut self, id: &str, message: &Replay) -> Result<ReplayResult, DeadLetterError> {
         let channel = self.publisher().await?;
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let (queue, properties) = (message.queue.as_str().into(), message.properties.clone());
         let publishing = async {
             channel.basic_publish("".into(), queue, options, &message.body, properties).await?.await
         };
-        let confirmed = tokio::time::timeout(CONFIRM_WITHIN, publishing).await;
-        let confirmed = confirmed.map_err(|_| Trouble::Unconfirmed { id: id.to_owned() })?;
-        let confirmed = confirmed.map_err(Unusable::of_publishing)?;
-        let taken = confirmed.is_ack();
-        Ok(match confirmed.take_message() {
-            Some(_) => Replayed::Unroutable,
-            None if taken => Replayed::Done,
-            None => Replayed::Refused,
+        let confirm = tokio::time::timeout(CONFIRMS_WITHIN, publishing).await;
+        let confirm = confirm.map_err(|_| DeadLetterError::Unconfirmed { id: id.to_owned() })?;
+        let confirm = confirm.map_err(BrokerError::of_publishing)?;
+        let is_ack = confirm.is_ack();
+        Ok(match confirm.take_message() {
+            Some(_) => ReplayResult::Unroutable,
+            None if is_ack => ReplayResult::Confirmed,
+            None => ReplayResult::Refused,
         })
     }
 
-    /// Opened when it is first needed.
-    async fn publisher(&mut self) -> Result<&Channel, Trouble> {
+    /// The channel for publishing, opened when it is first needed.
+    async fn publisher(&mut self) -> Result<&Channel, DeadLetterError> {
         let publishing = if let Some(open) = self.publishing.take() {
             open
         } else {
@@ -195,31 +264,56 @@ impl DeadLetters {
         Ok(&self.publishing.insert(publishing).1)
     }
 
-    /// Gives back what was kept, and waits until it is there. On any error before this, the broker gives it back.
-    pub async fn close(self) -> Result<(), Trouble> {
-        if self.kept > 0 {
-            // All that this channel has not acknowledged.
+    /// Returns the kept letters, and waits until they are in the queue. After an error, the broker returns them by itself.
+    ///
+    /// A quorum queue without a delivery limit has returned messages at its end (RabbitMQ 3.10), unless they return because their
+    /// connection ends. So if all were read, they are returned by `basic.nack`, in their order. If only the first were read, the
+    /// end of the connection returns them to the front, in any order: otherwise each reading would turn the queue over.
+    pub(crate) async fn close(self) -> Result<(), DeadLetterError> {
+        let returns_all = self.read >= self.waiting;
+        if self.kept > 0 && returns_all {
+            // All deliveries that this channel has not acknowledged.
             let all = BasicNackOptions { multiple: true, requeue: true };
             self.channel.basic_nack(0, all).await?;
-            let back = async {
-                while count(&self.channel, &self.names.dead).await? < self.kept {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-                Ok::<_, lapin::Error>(())
-            };
-            if let Ok(counted) = tokio::time::timeout(BACK_WITHIN, back).await {
-                counted?;
-            }
+            until_returned(&self.channel, &self.queue, self.kept).await?;
         }
         if let Some((connection, _)) = self.publishing {
             connection.close(200, "done".into()).await?;
         }
         self.connection.close(200, "done".into()).await?;
+        if self.kept > 0 && !returns_all {
+            let open = connect_to_some_node(&self.config, "dead letters").await?;
+            let channel = open.connection.create_channel().await?;
+            let all = self.waiting.saturating_sub(self.read) + self.kept;
+            until_returned(&channel, &self.queue, all).await?;
+            open.connection.close(200, "done".into()).await?;
+        }
         Ok(())
     }
 }
 
-/// Messages in the queue that no client has in hand.
+/// Waits until the queue has so many messages.
+async fn until_returned(channel: &Channel, queue: &str, messages: u32) -> Result<(), lapin::Error> {
+    let returned = async {
+        while count(channel, queue).await? < messages {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(RETURNED_WITHIN, returned).await.unwrap_or(Ok(()))
+}
+
+/// A channel, and how many messages the queue has.
+async fn open_channel(open: &BrokerConnection, queue: &str) -> Result<(Channel, u32), DeadLetterError> {
+    let channel = open.connection.create_channel().await?;
+    let waiting = count(&channel, queue).await.map_err(|error| match reply_code(&error) {
+        Some(NOT_FOUND) => DeadLetterError::MissingQueue(queue.to_owned()),
+        _ => error.into(),
+    })?;
+    Ok((channel, waiting))
+}
+
+/// Messages in the queue, without those that a client has not acknowledged.
 async fn count(channel: &Channel, queue: &str) -> Result<u32, lapin::Error> {
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     Ok(channel.queue_declare(queue.into(), passive, FieldTable::default()).await?.message_count())

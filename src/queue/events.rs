@@ -1,41 +1,51 @@
-//! The outbox's way to the broker: what `sessions` wrote into `events` is published to the topic exchange
-//! `QUEUE_PREFIX.events`, and deleted once the broker has confirmed it. So each event is published at least once, and those
-//! of one session in their order: one worker at a time publishes, under a lock that its death frees.
+//! Publishes the outbox: the rows that `sessions` wrote into `events` go to the topic exchange `QUEUE_PREFIX.events`, and
+//! are deleted once the broker has confirmed them. So each event is published at least once. The events of one session are
+//! published in their order: one worker at a time publishes, under a lock that Postgres frees if the worker dies.
 
 use super::{
-    Cause, Names,
-    connection::{Right, Unusable, connect},
-    metrics, topology,
+    Cause, QueueNames,
+    connection::{
+        BrokerConnection, BrokerError, BrokerPermission, connect_to_some_node, node_answers_within,
+    },
+    metrics, nodes, topology,
 };
 use crate::{
     backoff::Backoff,
     config::BrokerConfig,
-    db::{self, Passing},
+    db::{self, StatementError},
     invite::reply::to_the_second,
-    sessions::{EVENTS_IN_A_BATCH, Event, Outbox},
-    supervise::{Pulse, Task, keep_up},
+    sessions::{EVENTS_IN_A_BATCH, Outbox, SessionEvent},
+    supervise::{Pulse, Task, keep_running},
+    traceparent::TraceParent,
 };
 use futures::future::try_join_all;
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection,
     options::{BasicPublishOptions, ConfirmSelectOptions},
+    types::{AMQPValue, FieldTable},
 };
 use serde::Serialize;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// How often the outbox is looked at while it is empty.
-const EVERY: Duration = Duration::from_millis(200);
-/// How long a connection and its channel may take.
+/// How often the outbox is read while it is empty.
+const POLL_EVERY: Duration = Duration::from_millis(200);
+/// How long a channel may take to open.
 const OPENS_WITHIN: Duration = Duration::from_secs(15);
-/// How long the broker may take to confirm a batch. The client never ends what it waits for on a line that is lost.
+/// How long the broker may take to confirm a batch. lapin never completes a call on a lost connection.
 const CONFIRMS_WITHIN: Duration = Duration::from_secs(10);
-/// An idle connection to the broker is closed after so long.
+/// An idle connection to the broker is closed after this time.
 const IDLE_AT_MOST: Duration = Duration::from_mins(5);
+/// An exchange that was gone is reported for so long, if no queue gets events from it.
+const UNBOUND_FOR: Duration = Duration::from_hours(1);
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Body<'a> {
+struct EventBody<'a> {
     session_id: Uuid,
     groupid: i64,
     message_id: Option<&'a str>,
@@ -45,169 +55,255 @@ struct Body<'a> {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+enum EventError {
     #[error("{}", .0.summary())]
     Database(#[from] db::Error),
     #[error(transparent)]
-    Broker(#[from] Unusable),
+    Broker(#[from] BrokerError),
+    #[error("the broker did not take an event")]
+    NotTaken,
     #[error("the broker did not confirm")]
     Unconfirmed,
 }
 
-/// Publishes what comes into the outbox.
+/// Publishes the rows of the outbox.
 #[derive(Debug)]
-pub struct Events {
+pub(crate) struct EventPublisher {
     outbox: Outbox,
     config: BrokerConfig,
-    names: Names,
-    /// Why the broker takes none.
+    names: QueueNames,
+    /// Why the broker takes no events.
     problem: Arc<Cause>,
+    /// Set once the exchange was gone and declared again, until a queue gets events from it, or for [`UNBOUND_FOR`].
+    unbound: Arc<Cause>,
+    unbound_since: Mutex<Option<Instant>>,
 }
 
-/// What a step has come to.
-enum Step {
-    /// So many were published; none if there are none.
+/// The result of one round.
+enum EventRound {
+    /// The number of events that were published; 0 if the outbox is empty.
     Published(usize),
-    /// Another worker is at it.
-    Elsewhere,
+    /// Another worker publishes now.
+    OtherWorker,
 }
 
-/// A line to the broker that is there while there are events.
-struct Line {
+/// A connection to the broker, which is open only while there are events.
+struct EventConnection {
     connection: Connection,
+    node: String,
     channel: Channel,
-    used: tokio::time::Instant,
+    last_used: tokio::time::Instant,
 }
 
-impl Events {
-    /// `problem` says meanwhile why the broker takes no events.
-    pub fn new(outbox: Outbox, config: BrokerConfig, problem: Arc<Cause>) -> Self {
-        let names = Names::new(&config.queue_prefix);
-        Self { outbox, config, names, problem }
+impl EventPublisher {
+    /// `problem` is set to the reason while the broker takes no events, and `unbound` to what is known of an exchange that was
+    /// gone.
+    pub(crate) fn new(
+        outbox: Outbox,
+        config: BrokerConfig,
+        problem: Arc<Cause>,
+        unbound: Arc<Cause>,
+    ) -> Self {
+        let names = QueueNames::new(&config.queue_prefix);
+        Self { outbox, config, names, problem, unbound, unbound_since: Mutex::default() }
     }
 
-    /// Publishes until `stop`. What fails is done again later: the outbox keeps it, and invites never wait for it.
-    pub fn start(self, stop: CancellationToken) {
+    /// Publishes until `stop`. An event that cannot be published stays in the outbox for a later try. No invite waits for it.
+    pub(crate) fn start(self, stop: CancellationToken) {
         let events = Arc::new(self);
-        keep_up(Task::Events, stop.clone(), move |pulse| events.clone().run(stop.clone(), pulse));
+        keep_running(Task::Events, stop.clone(), move |pulse| events.clone().run(stop.clone(), pulse));
     }
 
     async fn run(self: Arc<Self>, stop: CancellationToken, pulse: Pulse) {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
-        let (mut line, mut told) = (None, String::new());
+        let (mut connection, mut logged) = (None, String::new());
         loop {
             pulse.step("publishing events from the outbox");
-            let Some(step) = stop.run_until_cancelled(self.step(&mut line)).await else { break };
+            let Some(round) = stop.run_until_cancelled(self.round(&mut connection)).await else { break };
             pulse.idle();
-            match step {
-                Ok(step) => {
-                    // Whoever leaves it to another learns nothing of the broker.
-                    if let Step::Published(_) = step {
+            match round {
+                Ok(round) => {
+                    // A round of another worker proves nothing about the broker.
+                    if let EventRound::Published(_) = round {
                         self.problem.set(None);
-                        if !std::mem::take(&mut told).is_empty() {
+                        if !std::mem::take(&mut logged).is_empty() {
                             tracing::info!("events are published again");
                         }
                     }
                     backoff.reset();
-                    if !matches!(step, Step::Published(EVENTS_IN_A_BATCH..)) {
-                        let pause = EVERY.mul_f64(rand::random_range(0.8..1.2));
+                    if !matches!(round, EventRound::Published(EVENTS_IN_A_BATCH..)) {
+                        let pause = POLL_EVERY.mul_f64(rand::random_range(0.8..1.2));
                         stop.run_until_cancelled(tokio::time::sleep(pause)).await;
                     }
                 }
                 Err(error) => {
-                    line = None;
+                    connection = None;
                     let why = error.to_string();
-                    // What the database refuses is told by its own part of readiness.
-                    if !matches!(error, Failure::Database(_)) {
+                    // The database has its own part of readiness.
+                    if !matches!(error, EventError::Database(_)) {
                         self.problem.set(Some(why.clone()));
                     }
-                    if told != why {
+                    if logged != why {
                         tracing::warn!(%error, "events cannot be published; trying again until it works");
-                        told = why;
+                        logged = why;
                     }
                     stop.run_until_cancelled(backoff.wait()).await;
                 }
             }
         }
-        if let Some(Line { connection, .. }) = line {
+        if let Some(EventConnection { connection, .. }) = connection {
             let closing = connection.close(200, "done".into());
             let _ = tokio::time::timeout(Duration::from_secs(1), closing).await;
         }
     }
 
-    /// Publishes one batch, if there is one and nobody else is at it.
-    async fn step(&self, line: &mut Option<Line>) -> Result<Step, Failure> {
-        if self.outbox.is_empty().await? {
-            if line.as_ref().is_some_and(|line| line.used.elapsed() > IDLE_AT_MOST) {
-                *line = None;
-            }
-            return Ok(Step::Published(0));
+    /// Publishes one batch, if there is one and no other worker publishes.
+    async fn round(&self, connection: &mut Option<EventConnection>) -> Result<EventRound, EventError> {
+        // Where there are no subscribers, every event is returned.
+        if self.unbound_since().is_some_and(|since| since.elapsed() > UNBOUND_FOR) {
+            self.set_unbound(false);
         }
-        let open = match line.take().filter(|line| line.channel.status().connected()) {
-            Some(open) => line.insert(open),
-            None => line.insert(self.open().await?),
+        if self.outbox.is_empty().await? {
+            if connection.as_ref().is_some_and(|open| open.last_used.elapsed() > IDLE_AT_MOST) {
+                *connection = None;
+            }
+            return Ok(EventRound::Published(0));
+        }
+        let open = match connection.take().filter(|open| open.channel.status().connected()) {
+            Some(open) => connection.insert(open),
+            None => connection.insert(self.open().await?),
         };
-        let Some(batch) = self.outbox.take().await? else { return Ok(Step::Elsewhere) };
-        self.publish(&open.channel, batch.events()).await?;
-        open.used = tokio::time::Instant::now();
+        let Some(batch) = self.outbox.take().await? else { return Ok(EventRound::OtherWorker) };
+        if let Err(error) = self.publish(&open.channel, batch.events()).await {
+            match &error {
+                EventError::Unconfirmed => nodes::silent(&open.node, "it does not confirm what is published"),
+                _ => nodes::lost(&open.node),
+            }
+            return Err(error);
+        }
+        nodes::works(&open.node);
+        open.last_used = tokio::time::Instant::now();
         let events = batch.delete().await?;
         for event in &events {
             metrics::event_published(&event.name);
         }
-        Ok(Step::Published(events.len()))
+        Ok(EventRound::Published(events.len()))
     }
 
-    /// The client never ends what it is asked for on a connection that is lost.
-    async fn open(&self) -> Result<Line, Unusable> {
-        let opened = tokio::time::timeout(OPENS_WITHIN, self.connect()).await;
-        opened.unwrap_or_else(|_| Err(Unusable::lost("it takes too long to open a channel")))
+    async fn open(&self) -> Result<EventConnection, BrokerError> {
+        let BrokerConnection { connection, node, .. } = connect_to_some_node(&self.config, "events").await?;
+        // Limits the time: lapin never completes a call on a lost connection.
+        let limit = node_answers_within(&self.config).unwrap_or(OPENS_WITHIN);
+        let opened = tokio::time::timeout(limit, self.open_channel(&connection)).await;
+        let channel = opened
+            .unwrap_or_else(|_| Err(BrokerError::lost("it takes too long to open a channel")))
+            .inspect_err(|_| nodes::lost(&node))?;
+        Ok(EventConnection { connection, node, channel, last_used: tokio::time::Instant::now() })
     }
 
-    async fn connect(&self) -> Result<Line, Unusable> {
-        let connection = connect(&self.config, "events").await?;
-        // Somebody may have deleted it.
-        topology::declare_events(&connection, &self.names).await?;
+    async fn open_channel(&self, connection: &Connection) -> Result<Channel, BrokerError> {
+        // An operator may have deleted the exchange, and its bindings with it.
+        let was_gone = !topology::has_events(connection, &self.names).await?;
+        topology::declare_events(connection, &self.names).await?;
+        if was_gone {
+            self.set_unbound(true);
+            tracing::warn!(
+                exchange = self.names.events,
+                "the exchange of events was gone; its subscribers have to bind to it again"
+            );
+        }
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        Ok(Line { connection, channel, used: tokio::time::Instant::now() })
+        Ok(channel)
     }
 
-    async fn publish(&self, channel: &Channel, events: &[Event]) -> Result<(), Failure> {
+    async fn publish(&self, channel: &Channel, events: &[SessionEvent]) -> Result<(), EventError> {
         let publishing = async {
             let confirms = events.iter().map(|event| self.publish_one(channel, event));
             let confirmed = try_join_all(try_join_all(confirms).await?).await?;
+            self.note_returns(&confirmed);
             Ok::<_, lapin::Error>(confirmed.iter().all(Confirmation::is_ack))
         };
-        match tokio::time::timeout(CONFIRMS_WITHIN, publishing).await {
+        let limit = node_answers_within(&self.config).unwrap_or(CONFIRMS_WITHIN);
+        match tokio::time::timeout(limit, publishing).await {
             Ok(Ok(true)) => Ok(()),
-            Ok(Ok(false)) | Err(_) => Err(Failure::Unconfirmed),
-            Ok(Err(error)) => Err(Failure::Broker(Unusable::of(Right::Write, &self.names.events, error))),
+            Ok(Ok(false)) => Err(EventError::NotTaken),
+            Err(_) => Err(EventError::Unconfirmed),
+            Ok(Err(error)) => {
+                Err(EventError::Broker(BrokerError::of(BrokerPermission::Write, &self.names.events, error)))
+            }
         }
     }
 
-    /// Nobody has to listen: an event that no queue is bound for is dropped by the broker.
+    /// After the exchange was gone: an event that the broker does not return has reached a queue, so subscribers are back.
+    fn note_returns(&self, confirmed: &[Confirmation]) {
+        let is_returned = |confirm: &&Confirmation| {
+            matches!(confirm, Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)))
+        };
+        let returned = confirmed.iter().filter(is_returned).count();
+        if self.is_mandatory() && returned < confirmed.len() {
+            self.set_unbound(false);
+        }
+    }
+
+    fn set_unbound(&self, is_unbound: bool) {
+        self.unbound.set(is_unbound.then(|| unbound(&self.names.events)));
+        *self.unbound_since() = is_unbound.then(Instant::now);
+    }
+
+    fn unbound_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.unbound_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The broker drops an event for which no queue is bound, unless it is `mandatory`: then it returns it.
+    fn is_mandatory(&self) -> bool {
+        self.unbound_since().is_some()
+    }
+
     async fn publish_one(
         &self,
         channel: &Channel,
-        event: &Event,
+        event: &SessionEvent,
     ) -> lapin::Result<impl Future<Output = lapin::Result<Confirmation>>> {
         let kind = format!("session.{}", event.name);
-        // The group last, so that the broker's topic permissions can part tenants.
+        // The group comes last, so that the broker's topic permissions can separate tenants.
         let routing_key = format!("{kind}.{}", event.group_id);
         let properties = BasicProperties::default()
             .with_message_id(event.uid.to_string().into())
             .with_type(kind.into())
             .with_content_type("application/json".into())
             .with_delivery_mode(2)
-            .with_timestamp(u64::try_from(event.at.unix_timestamp()).unwrap_or_default());
-        let options = BasicPublishOptions::default();
+            .with_timestamp(u64::try_from(event.at.unix_timestamp()).unwrap_or_default())
+            .with_headers(headers(event));
+        let options =
+            BasicPublishOptions { mandatory: self.is_mandatory(), ..BasicPublishOptions::default() };
         let exchange = self.names.events.as_str().into();
         channel.basic_publish(exchange, routing_key.into(), options, &body(event), properties).await
     }
 }
 
-fn body(event: &Event) -> Vec<u8> {
-    let body = Body {
+/// What to say of an exchange that was gone.
+fn unbound(exchange: &str) -> String {
+    let at = to_the_second(time::OffsetDateTime::now_utc());
+    format!(
+        "the exchange {exchange} was gone, and was declared again at {at}: no queue has got an event since, as its bindings went \
+         with it. Events are lost to their subscribers meanwhile. What to do: let each subscriber bind its queue again; this shows \
+         who is bound: rabbitmqctl list_bindings source_name destination_name routing_key | grep {exchange}"
+    )
+}
+
+/// The trace of the event's invite goes on.
+fn headers(event: &SessionEvent) -> FieldTable {
+    let mut headers = FieldTable::default();
+    if let Some(trace) = event.traceparent.as_deref().and_then(TraceParent::parse) {
+        let trace = trace.child().to_string();
+        headers.insert("traceparent".into(), AMQPValue::LongString(trace.into()));
+    }
+    headers
+}
+
+fn body(event: &SessionEvent) -> Vec<u8> {
+    let body = EventBody {
         session_id: event.session_id,
         groupid: event.group_id,
         message_id: event.message_id.as_deref(),

@@ -1,12 +1,12 @@
-//! A message that is worked on.
+//! A message that is being processed.
 
-use crate::{invite::Envelope, suspects::Tried};
+use crate::{invite::Envelope, suspects::SuspectCount};
 use lapin::message::Delivery;
 
-/// A message, and what is known of the deliveries before this one.
+/// A delivered message, its envelope, and our own count of its tries.
 pub(super) struct Message {
     pub delivery: Delivery,
     pub envelope: Envelope,
-    /// How often it was worked alone, with this time; `None` for a message that is no suspect.
-    pub tried: Option<Tried>,
+    /// How often it was processed alone, this time included; `None` for a message that is not a suspect.
+    pub suspect: Option<SuspectCount>,
 }

@@ -3,27 +3,32 @@
 
 use super::{
     cause::Cause,
-    connection::{Unusable, connect, is_blame},
+    connection::{
+        BrokerConnection, BrokerError, NODE_ANSWERS_WITHIN, close_connection, connect_to_some_node, is_blame,
+        node_answers_within,
+    },
     delivery,
     metrics::{self, ConnectionUse},
-    replies::Replies,
+    nodes,
+    replies::PendingReplies,
 };
 use crate::masked::debug_shows;
 use crate::{
     backoff::Backoff,
     config::BrokerConfig,
-    seldom::Seldom,
-    supervise::{Pulse, Task, aside, keep_up, part_of},
+    log_throttle::LogThrottle,
+    supervise::{Pulse, Task, keep_running, spawn_for_connection, spawn_work},
     trouble::Trouble,
 };
-use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
+use futures::{FutureExt, Stream, StreamExt, stream::FuturesUnordered};
 use lapin::{
-    BasicProperties, Channel, ChannelStatus, Confirmation, ConnectionStatus,
+    BasicProperties, Channel, ChannelStatus, Confirmation, ConnectionStatus, Event,
     options::{BasicPublishOptions, ConfirmSelectOptions},
     types::AMQPValue,
 };
 use std::{
     collections::{HashSet, VecDeque},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -33,54 +38,57 @@ use std::{
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
     task::yield_now,
+    time::Instant,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
-/// How often a message is published that the broker fails on, or does not take.
+/// How often a message is published over which the broker closes the channel, or which it does not take.
 const TRIES: u32 = 3;
-/// How long a connection and its channel may take.
+/// How long a channel may take to open.
 const OPENS_WITHIN: Duration = Duration::from_secs(15);
-/// How long the broker may take to show that we may publish.
-const SHOWN_WITHIN: Duration = Duration::from_secs(3);
-/// How soon it is noticed that a line is gone, if nothing else tells it.
-const LOOKS_EVERY: Duration = Duration::from_millis(250);
-/// Messages that wait for the channel at most; more wait in their senders.
+/// How long the broker may take to confirm the first, empty message.
+const PERMITTED_WITHIN: Duration = Duration::from_secs(3);
+/// The same, for a broker that has no alarm.
+const CONFIRMED_AT_ONCE: Duration = Duration::from_millis(400);
+/// How often lapin's status of the connection is polled.
+const POLL_EVERY: Duration = Duration::from_millis(250);
+/// Messages that wait for the channel at most; further callers wait.
 const WAITING: usize = 1_024;
 
-/// A message for one queue, by the default exchange.
+/// A message for one queue, through the default exchange.
 #[derive(Clone)]
-pub struct Outgoing {
+pub(crate) struct Outgoing {
     pub queue: String,
     pub body: Vec<u8>,
     pub properties: BasicProperties,
-    /// Whether to be told when the queue is not there. RabbitMQ's direct reply-to reports that even for what
-    /// it delivers, so it is off there.
+    /// Whether the broker returns the message if the queue is not there. Off for direct reply-to, where RabbitMQ returns even
+    /// messages that it delivers.
     pub mandatory: bool,
-    pub name: Name,
+    pub id_location: IdLocation,
 }
 
 debug_shows!(Outgoing { queue });
 
-/// By what the broker's return names a message.
+/// Where a message carries our id, by which a returned message is recognized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Name {
-    /// A `message_id` of ours.
+pub(crate) enum IdLocation {
+    /// In `message_id`, which is ours.
     MessageId,
-    /// A header, where the `message_id` is somebody else's, or has to stay empty.
+    /// In a header, as the `message_id` is the sender's, or must stay empty.
     Header,
 }
 
-/// That header.
+/// The header for [`IdLocation::Header`].
 const PUBLISH_ID: &str = "x-publish-id";
 
 impl Outgoing {
-    /// Its properties, with our id of it.
-    fn named(&self, id: Uuid) -> BasicProperties {
+    /// Its properties, with our id.
+    fn properties_with(&self, id: Uuid) -> BasicProperties {
         let (id, properties) = (id.to_string(), self.properties.clone());
-        match self.name {
-            Name::MessageId => properties.with_message_id(id.into()),
-            Name::Header => {
+        match self.id_location {
+            IdLocation::MessageId => properties.with_message_id(id.into()),
+            IdLocation::Header => {
                 let mut headers = properties.headers().clone().unwrap_or_default();
                 headers.insert(PUBLISH_ID.into(), AMQPValue::LongString(id.into()));
                 properties.with_headers(headers)
@@ -89,193 +97,309 @@ impl Outgoing {
     }
 }
 
-/// Our id of a message that came back.
-fn name_of(properties: &BasicProperties) -> Option<String> {
+/// Our id in a returned message.
+fn id_in(properties: &BasicProperties) -> Option<String> {
     let headers = properties.headers().as_ref();
     headers
         .and_then(|headers| delivery::text(headers, PUBLISH_ID))
         .or_else(|| properties.message_id().as_ref().map(ToString::to_string))
 }
 
-/// What the broker has made of a message.
+/// What became of a published message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Published {
+pub(crate) enum PublishResult {
     Routed,
     /// Its queue is not there.
     Unroutable,
-    /// Its queue is full, or its name is one that the broker fails on.
+    /// Its queue is full, or the broker closes the channel over the queue's name.
     Refused,
-    /// Unconfirmed on a line that was lost; only where each message is published once.
+    /// Unconfirmed on a lost connection. Only in [`PublishMode::Once`].
     Lost,
-    /// The same, and the broker closed the line over what was sent on it.
+    /// The same, and the broker closed the channel over what was sent on it.
     Blamed,
 }
 
 /// How often a message is published.
 #[derive(Debug, Clone)]
-pub(super) enum Manner {
+pub(super) enum PublishMode {
     /// Until it is confirmed.
-    Confirmed,
-    /// The same; replies to what is published come on the line that it was published on.
-    Answered(Arc<Replies>),
+    UntilConfirmed,
+    /// The same. Replies to the messages are delivered on the connection that they were published on.
+    WithReplies(Arc<PendingReplies>),
     /// Once.
     Once,
 }
 
-/// The same, with what whoever waits for a reply has to know.
+/// A publish result, with what a caller that waits for a reply must know.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Settled {
-    pub published: Published,
-    /// The line that it was settled on; they are numbered.
-    pub line: u64,
-    /// An earlier line was lost with it unconfirmed: a copy may be in the queue, whatever became of this one.
-    pub maybe_before: bool,
+pub(super) struct PublishReport {
+    pub(super) result: PublishResult,
+    /// The number of the connection that the result came on.
+    pub(super) connection: u64,
+    /// An earlier connection was lost before the confirm: a copy may be in the queue, despite this result.
+    pub(super) maybe_queued_before: bool,
 }
 
-struct Job {
-    /// Ours, in the `message_id`: the broker's return names the message by it.
+struct PublishJob {
+    /// Our id, which a returned message carries.
     id: Uuid,
     message: Arc<Outgoing>,
-    done: oneshot::Sender<Settled>,
-    /// Tries that failed, and by this message's own fault.
+    done: oneshot::Sender<PublishReport>,
+    /// Tries that failed because of this message.
     failures: u32,
-    /// Whether a line was lost with it.
+    /// Whether a connection was lost before its confirm.
     was_lost: bool,
 }
 
 /// A handle on the publishing task.
 #[derive(Debug, Clone)]
-pub struct Publisher {
-    // Dropped first: a task whose queue ends without that has ended unasked.
-    _asks_it_to_end: Arc<DropGuard>,
-    jobs: mpsc::Sender<Job>,
-    state: Arc<State>,
+pub(crate) struct Publisher {
+    // Dropped first: if the queue of jobs closes before this, the task has ended unexpectedly.
+    _ends_the_task: Arc<DropGuard>,
+    jobs: mpsc::Sender<PublishJob>,
+    state: Arc<PublisherState>,
 }
 
-/// What is known of the line.
+/// Whether the publishing task has a connection, and whether the broker reads from it.
 #[derive(Debug, Default)]
-struct State {
-    publishing: AtomicBool,
-    /// Why it is not there.
-    why_not: Cause,
+struct PublisherState {
+    is_publishing: AtomicBool,
+    /// Why it has none.
+    cause: Cause,
+    /// The broker is short of memory or disk, and has said that it reads nothing more from the connection.
+    is_held_back: AtomicBool,
+    /// What to say of that.
+    held_back: Cause,
 }
 
-impl State {
-    fn is(&self, publishing: bool, why_not: Option<String>) {
-        self.publishing.store(publishing, Ordering::Relaxed);
-        self.why_not.set(why_not);
+impl PublisherState {
+    fn connected(&self) {
+        self.is_publishing.store(true, Ordering::Relaxed);
+        self.cause.set(None);
+    }
+
+    fn disconnected(&self, cause: Option<String>) {
+        self.is_publishing.store(false, Ordering::Relaxed);
+        self.cause.set(cause);
+    }
+
+    /// Notes whether the broker holds the connection back. `reason` is the broker's own.
+    fn set_held_back(&self, is_held_back: bool, reason: &str) {
+        if self.is_held_back.swap(is_held_back, Ordering::Relaxed) != is_held_back {
+            self.held_back.set(is_held_back.then(|| held_back(reason)));
+            if is_held_back {
+                tracing::warn!(reason, "the broker holds publishers back: what is published waits");
+            } else {
+                tracing::info!("the broker holds publishers back no more");
+            }
+        }
     }
 }
 
+/// What to say of a broker that holds publishers back, by its own reason (`low on memory`, `low on disk`).
+fn held_back(reason: &str) -> String {
+    let remedy = if reason.contains("disk") {
+        "free space in its data directory, or add some: rabbitmqctl status shows where that is, and disk_free_limit"
+    } else if reason.contains("memory") {
+        "see what holds it: rabbitmqctl list_queues name messages memory; give it more, or let it use more of what it \
+         has: rabbitmqctl set_vm_memory_high_watermark 0.7"
+    } else {
+        "see which alarm it has: rabbitmqctl status"
+    };
+    format!(
+        "the broker is {reason}, and reads nothing from publishers (an alarm), so all that is published waits. What to do: \
+         {remedy}"
+    )
+}
+
 impl Publisher {
-    /// Starts the task; it ends when every handle is dropped, or at `stop`. Its name is the connection's too.
-    pub fn start(task: Task, config: BrokerConfig, stop: CancellationToken) -> Self {
-        Self::start_with(task, config, stop, Manner::Confirmed)
+    /// Starts the task. It ends when every handle is dropped, or at `stop`. The connection has the task's name.
+    pub(crate) fn start(task: Task, config: BrokerConfig, stop: CancellationToken) -> Self {
+        Self::start_with(task, config, stop, PublishMode::UntilConfirmed)
     }
 
     pub(super) fn start_with(
         task: Task,
         config: BrokerConfig,
         stop: CancellationToken,
-        manner: Manner,
+        mode: PublishMode,
     ) -> Self {
         let (jobs, queue) = mpsc::channel(WAITING);
-        let state = Arc::<State>::default();
-        let line = Line {
+        let state = Arc::<PublisherState>::default();
+        let publishing = PublishTask {
             config,
             purpose: task.name(),
-            later: jobs.downgrade(),
-            again: VecDeque::new(),
+            jobs: jobs.downgrade(),
+            unconfirmed: VecDeque::new(),
             one_by_one: false,
             state: state.clone(),
-            number: 0,
-            losses: Seldom::new(),
-            manner,
+            connection: 0,
+            node: String::new(),
+            confirmed_on: 0,
+            is_unconfirmed: false,
+            losses: LogThrottle::new(),
+            mode,
         };
-        let asked_to_end = stop.child_token();
-        // It outlives a panic, with what is not confirmed yet.
-        let line = Arc::new(Mutex::new((line, queue)));
-        keep_up(task, asked_to_end.clone(), move |pulse| {
-            let (line, stop) = (line.clone(), stop.clone());
+        let end = stop.child_token();
+        // It outlives a panic of the task, with the unconfirmed messages.
+        let publishing = Arc::new(Mutex::new((publishing, queue)));
+        keep_running(task, end.clone(), move |pulse| {
+            let (publishing, stop) = (publishing.clone(), stop.clone());
             async move {
-                let (line, queue) = &mut *line.lock().await;
-                stop.run_until_cancelled(line.run(queue, &pulse)).await;
+                let (publishing, queue) = &mut *publishing.lock().await;
+                stop.run_until_cancelled(publishing.run(queue, &pulse)).await;
             }
         });
-        let asked_to_end = Arc::new(asked_to_end.drop_guard());
-        Self { _asks_it_to_end: asked_to_end, jobs, state }
+        Self { _ends_the_task: Arc::new(end.drop_guard()), jobs, state }
     }
 
-    /// Whether its connection is there.
-    pub fn is_publishing(&self) -> bool {
-        self.state.publishing.load(Ordering::Relaxed)
+    /// Whether its connection is open, and the broker reads from it.
+    pub(crate) fn is_publishing(&self) -> bool {
+        self.state.is_publishing.load(Ordering::Relaxed) && !self.state.is_held_back.load(Ordering::Relaxed)
     }
 
-    /// Why nothing can be published, in words for an operator; `None` while it can, or while that is not known yet.
-    pub fn problem(&self) -> Option<String> {
-        self.state.why_not.get()
+    /// Why nothing can be published, for an operator; `None` while it can, or while that is not known yet.
+    pub(crate) fn problem(&self) -> Option<String> {
+        self.state.held_back.get().or_else(|| self.state.cause.get())
     }
 
-    /// Waits for the broker's confirm, however long the broker is away. The message may be published more than
-    /// once: a lost connection hides its confirm.
-    pub async fn publish(&self, message: Arc<Outgoing>) -> Result<Published, Trouble> {
-        Ok(self.settle(message).await?.published)
+    /// Publishes, and waits for the broker's confirm, however long the broker is away. The broker may get the message more
+    /// than once: a lost connection hides its confirm.
+    pub(crate) async fn publish(&self, message: Arc<Outgoing>) -> Result<PublishResult, Trouble> {
+        Ok(self.publish_reporting(message).await?.result)
     }
 
-    /// The same. The message goes out even when whoever waits here goes away, once the task has it.
-    pub(super) async fn settle(&self, message: Arc<Outgoing>) -> Result<Settled, Trouble> {
-        let (done, confirmed) = oneshot::channel();
-        let job = Job { id: Uuid::now_v7(), message, done, failures: 0, was_lost: false };
+    /// The same, with a full report. Once the task has the message, it publishes it even if the caller stops waiting.
+    pub(super) async fn publish_reporting(&self, message: Arc<Outgoing>) -> Result<PublishReport, Trouble> {
+        let (done, report) = oneshot::channel();
+        let job = PublishJob { id: Uuid::now_v7(), message, done, failures: 0, was_lost: false };
         self.jobs.send(job).await.map_err(|_| Trouble::Stopping)?;
-        confirmed.await.map_err(|_| Trouble::Stopping)
+        report.await.map_err(|_| Trouble::Stopping)
     }
 }
 
-/// Without a result when the line was gone before there was one: the client never ends what it waits for then.
-type Confirmed = (Job, Option<lapin::Result<Confirmation>>);
+/// A job and its confirm. `None` if the connection was lost before: lapin never completes a call on one.
+type JobConfirm = (PublishJob, Option<lapin::Result<Confirmation>>);
 
-/// The task's side: connections come and go, what is unconfirmed stays.
-struct Line {
+/// The task's side: connections come and go, unconfirmed messages stay.
+struct PublishTask {
     config: BrokerConfig,
     purpose: &'static str,
-    /// For what is tried again after a pause.
-    later: mpsc::WeakSender<Job>,
+    /// For messages that are tried again after a pause.
+    jobs: mpsc::WeakSender<PublishJob>,
     /// Unconfirmed when the last channel was lost.
-    again: VecDeque<Job>,
-    /// While those are published again.
+    unconfirmed: VecDeque<PublishJob>,
+    /// Set while those are published again.
     one_by_one: bool,
-    state: Arc<State>,
-    /// The current line's, or the last one's.
-    number: u64,
-    /// Of a line for what is published once: senders may end it by the names that they give.
-    losses: Seldom,
-    manner: Manner,
+    state: Arc<PublisherState>,
+    /// The number of the current or last connection.
+    connection: u64,
+    /// Its node.
+    node: String,
+    /// The number of the last connection on which something was confirmed.
+    confirmed_on: u64,
+    /// Whether a connection was left because nothing was confirmed on it, and nothing was since.
+    is_unconfirmed: bool,
+    /// In [`PublishMode::Once`], senders can cause losses at will, by the names in their `reply_to`.
+    losses: LogThrottle,
+    mode: PublishMode,
 }
 
 /// A connection to publish on.
-struct Open {
+struct PublishConnection {
     connection: lapin::Connection,
+    node: String,
     channel: Channel,
-    /// Cancelled when it is of no use any more.
-    gone: CancellationToken,
+    /// Cancelled when the connection is of no use any more.
+    lost: CancellationToken,
 }
 
-/// Looks at what the client knows of a line, as it leaves those who wait on one that is gone waiting.
-async fn tell_when_gone(connection: ConnectionStatus, channel: ChannelStatus, gone: CancellationToken) {
-    while connection.connected() && channel.connected() && !gone.is_cancelled() {
-        tokio::time::sleep(LOOKS_EVERY).await;
+/// Polls lapin's connection status: lapin never wakes a task that waits on a dead channel. Cancels `lost` when it is dead, and
+/// notes meanwhile whether the broker holds it back.
+async fn watch_connection(
+    connection: ConnectionStatus,
+    channel: ChannelStatus,
+    notices: impl Stream<Item = Event>,
+    state: Arc<PublisherState>,
+    lost: CancellationToken,
+) {
+    let (mut notices, mut reason) = (pin!(notices), "short of resources".to_owned());
+    while connection.connected() && channel.connected() && !lost.is_cancelled() {
+        while let Some(Some(notice)) = notices.next().now_or_never() {
+            if let Event::ConnectionBlocked(why) = notice {
+                reason = why;
+            }
+        }
+        state.set_held_back(connection.blocked(), &reason);
+        tokio::time::sleep(POLL_EVERY).await;
     }
-    gone.cancel();
+    state.set_held_back(false, "");
+    lost.cancel();
 }
 
-/// Shows the right to publish before any message depends on it, by one that no queue gets: none has an empty name.
-async fn may_publish(channel: &Channel) -> Result<(), Unusable> {
-    let (options, nothing) = (BasicPublishOptions::default(), BasicProperties::default());
+/// How long nothing has been confirmed on a connection. While the broker holds publishers back, it does not count.
+struct Silence {
+    connection: ConnectionStatus,
+    /// `None` where there is no other node to use.
+    limit: Option<Duration>,
+    since: Instant,
+}
+
+impl Silence {
+    fn new(open: &PublishConnection, limit: Option<Duration>) -> Self {
+        Self { connection: open.connection.status().clone(), limit, since: Instant::now() }
+    }
+
+    fn begin(&mut self) {
+        self.since = Instant::now();
+    }
+
+    /// Returns when it has been too long.
+    async fn is_too_long(&self) {
+        let Some(limit) = self.limit else { return std::future::pending().await };
+        let mut since = self.since;
+        loop {
+            tokio::time::sleep_until(since + limit).await;
+            if !self.connection.blocked() {
+                return;
+            }
+            while self.connection.blocked() {
+                tokio::time::sleep(POLL_EVERY).await;
+            }
+            since = Instant::now();
+        }
+    }
+}
+
+/// If the broker holds publishers back: what to say of that. An idle connection learns nothing of an alarm, so this publishes a
+/// message that reaches no queue. Such a connection can no longer be closed, as that is not read either.
+pub(crate) async fn publishers_held_back(connection: &lapin::Connection) -> Option<String> {
+    let mut notices = pin!(connection.events_listener());
+    let publishing = async {
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        check_permission(&channel).await
+    };
+    // Without the permission to publish, it stays unknown.
+    let _ = tokio::time::timeout(CONFIRMED_AT_ONCE, publishing).await;
+    let mut reason = None;
+    while let Some(Some(notice)) = notices.next().now_or_never() {
+        if let Event::ConnectionBlocked(why) = notice {
+            reason = Some(why);
+        }
+    }
+    reason.filter(|_| connection.status().blocked()).map(|why| held_back(&why))
+}
+
+/// Checks the permission to publish before any message depends on it. The message reaches no queue, as no queue has an
+/// empty name.
+async fn check_permission(channel: &Channel) -> Result<(), BrokerError> {
+    let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
     let publishing =
-        async { channel.basic_publish("".into(), "".into(), options, &[], nothing).await?.await };
-    match tokio::time::timeout(SHOWN_WITHIN, publishing).await {
-        Ok(Err(error)) => Err(Unusable::of_publishing(error)),
-        // Without an answer, the broker holds publishers back, and says nothing of rights.
+        async { channel.basic_publish("".into(), "".into(), options, &[], properties).await?.await };
+    match tokio::time::timeout(PERMITTED_WITHIN, publishing).await {
+        Ok(Err(error)) => Err(BrokerError::of_publishing(error)),
+        // If it does not answer, the broker holds publishers back, which proves nothing about permissions.
         Ok(Ok(_)) | Err(_) => Ok(()),
     }
 }
@@ -288,55 +412,44 @@ pub(super) async fn publish_on(
 ) -> lapin::Result<Confirmation> {
     let Outgoing { queue, body, mandatory, .. } = message;
     let options = BasicPublishOptions { mandatory: *mandatory, ..BasicPublishOptions::default() };
-    let properties = message.named(id);
+    let properties = message.properties_with(id);
     channel.basic_publish("".into(), queue.as_str().into(), options, body, properties).await?.await
 }
 
-fn publish(open: &Open, job: Job) -> impl Future<Output = Confirmed> + use<> {
-    let (channel, gone) = (open.channel.clone(), open.gone.clone());
+fn publish(open: &PublishConnection, job: PublishJob) -> impl Future<Output = JobConfirm> + use<> {
+    let (channel, lost) = (open.channel.clone(), open.lost.clone());
     async move {
-        let confirmed = gone.run_until_cancelled(publish_on(&channel, &job.message, job.id)).await;
-        (job, confirmed)
+        let confirm = lost.run_until_cancelled(publish_on(&channel, &job.message, job.id)).await;
+        (job, confirm)
     }
 }
 
-impl Line {
-    async fn run(&mut self, queue: &mut mpsc::Receiver<Job>, pulse: &Pulse) {
-        self.state.is(false, None);
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-        let (mut told, mut lost, mut is_logged) = (false, false, false);
+impl PublishTask {
+    async fn run(&mut self, queue: &mut mpsc::Receiver<PublishJob>, pulse: &Pulse) {
+        self.state.disconnected(None);
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
+        let (mut has_opened, mut is_failure_logged, mut is_loss_logged) = (false, false, false);
         loop {
             pulse.step("opening a connection");
-            let opened = tokio::time::timeout(OPENS_WITHIN, self.open());
-            match opened.await.unwrap_or_else(|_| Err(Unusable::lost("it takes too long to open a channel")))
-            {
+            match self.open().await {
                 Ok(open) => {
-                    if is_logged {
+                    if is_loss_logged {
                         tracing::info!(purpose = self.purpose, "publishing again");
                     }
-                    (told, lost) = (false, true);
-                    backoff.reset();
-                    self.number += 1;
-                    if let Manner::Answered(replies) = &self.manner {
-                        replies.line_is_open(self.number);
+                    (is_failure_logged, has_opened) = (false, true);
+                    if !self.is_unconfirmed {
+                        backoff.reset();
                     }
-                    self.state.is(true, None);
-                    let ended = self.pump(&open, queue, pulse).await;
-                    self.state.is(false, Some("its connection is lost".to_owned()));
-                    open.gone.cancel();
-                    let closing = open.connection.close(200, "done".into());
-                    let _ = tokio::time::timeout(Duration::from_secs(2), closing).await;
-                    if ended {
+                    if self.publish_on_connection(open, queue, pulse).await {
                         return;
                     }
-                    metrics::connection_lost(ConnectionUse::Publisher);
-                    is_logged = self.tell_of_a_loss();
+                    is_loss_logged = self.log_loss();
                 }
-                // At the start, the consumer ends the worker over what no waiting mends, and says so as the last word.
+                // A permanent error at the start is logged by the consumer, which ends the worker with it.
                 Err(error) => {
-                    self.state.is(false, Some(error.to_string()));
-                    if !told && (lost || error.passes()) {
-                        told = true;
+                    self.state.disconnected(Some(error.to_string()));
+                    if !is_failure_logged && (has_opened || error.is_temporary()) {
+                        is_failure_logged = true;
                         tracing::warn!(purpose = self.purpose, %error, "not publishing; connecting again until it works");
                     }
                 }
@@ -345,41 +458,126 @@ impl Line {
         }
     }
 
-    /// Whether the log says so.
-    fn tell_of_a_loss(&self) -> bool {
-        let losses = if matches!(self.manner, Manner::Once) { self.losses.due() } else { Some(1) };
+    /// Something was confirmed on this connection.
+    fn confirmed(&mut self) {
+        if self.confirmed_on != self.connection {
+            self.confirmed_on = self.connection;
+            nodes::works(&self.node);
+        }
+        if std::mem::take(&mut self.is_unconfirmed) {
+            self.state.connected();
+        }
+    }
+
+    /// Leaves a node that confirms nothing.
+    fn leave(&mut self, open: &PublishConnection) {
+        let limit = NODE_ANSWERS_WITHIN.as_secs();
+        let why = format!(
+            "{} confirms nothing within {limit} s: has its cluster lost its majority? See rabbitmqctl cluster_status",
+            open.node
+        );
+        nodes::silent(&open.node, &why);
+        self.is_unconfirmed = true;
+        self.state.disconnected(Some(why));
+        open.lost.cancel();
+    }
+
+    /// Publishes on the connection until it is lost (`false`) or no handle is left (`true`).
+    async fn publish_on_connection(
+        &mut self,
+        open: PublishConnection,
+        queue: &mut mpsc::Receiver<PublishJob>,
+        pulse: &Pulse,
+    ) -> bool {
+        self.connection += 1;
+        self.node.clone_from(&open.node);
+        // With nothing to publish again, only the next message can show whether it confirms.
+        self.is_unconfirmed &= !self.unconfirmed.is_empty();
+        if let PublishMode::WithReplies(replies) = &self.mode {
+            replies.connection_opened(self.connection);
+        }
+        // After a connection on which nothing was confirmed, the first confirm shows that messages are published.
+        if !self.is_unconfirmed {
+            self.state.connected();
+        }
+        let ended = self.publish_until_lost(&open, queue, pulse).await;
+        if !self.is_unconfirmed {
+            self.state.disconnected(Some("its connection is lost".to_owned()));
+        }
+        open.lost.cancel();
+        close_connection(&open.connection).await;
+        if !ended {
+            nodes::lost(&open.node);
+            metrics::connection_lost(ConnectionUse::Publisher);
+        }
+        ended
+    }
+
+    /// Whether the loss of the connection was logged.
+    fn log_loss(&self) -> bool {
+        let losses = if matches!(self.mode, PublishMode::Once) { self.losses.due() } else { Some(1) };
         let Some(losses) = losses else { return false };
-        let (purpose, unconfirmed) = (self.purpose, self.again.len());
+        let (purpose, unconfirmed) = (self.purpose, self.unconfirmed.len());
         tracing::warn!(purpose, unconfirmed, losses, "the connection for publishing is lost");
         true
     }
 
-    async fn open(&self) -> Result<Open, Unusable> {
-        let connection = connect(&self.config, self.purpose).await?;
-        let channel = connection.create_channel().await?;
-        channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        let gone = CancellationToken::new();
-        may_publish(&channel).await?;
-        if let Manner::Answered(replies) = &self.manner {
-            replies.open(&connection, &channel, &gone).await?;
-        }
-        let looking = tell_when_gone(connection.status().clone(), channel.status().clone(), gone.clone());
-        part_of(Task::LineWatch, gone.clone(), |_| looking);
-        Ok(Open { connection, channel, gone })
+    async fn open(&self) -> Result<PublishConnection, BrokerError> {
+        let BrokerConnection { connection, node, .. } =
+            connect_to_some_node(&self.config, self.purpose).await?;
+        let lost = CancellationToken::new();
+        let limit = node_answers_within(&self.config).unwrap_or(OPENS_WITHIN);
+        let opened = tokio::time::timeout(limit, self.open_channel(&connection, &lost)).await;
+        let channel = opened
+            .unwrap_or_else(|_| Err(BrokerError::lost("it takes too long to open a channel")))
+            .inspect_err(|_| nodes::lost(&node))?;
+        let (status, notices) = (connection.status().clone(), connection.events_listener());
+        let watching =
+            watch_connection(status, channel.status().clone(), notices, self.state.clone(), lost.clone());
+        spawn_for_connection(Task::PublisherWatch, lost.clone(), |_| watching);
+        Ok(PublishConnection { connection, node, channel, lost })
     }
 
-    /// Publishes until the line fails (`false`, the unconfirmed are in `again`) or no handle is left (`true`).
-    async fn pump(&mut self, open: &Open, queue: &mut mpsc::Receiver<Job>, pulse: &Pulse) -> bool {
+    async fn open_channel(
+        &self,
+        connection: &lapin::Connection,
+        lost: &CancellationToken,
+    ) -> Result<Channel, BrokerError> {
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        check_permission(&channel).await?;
+        if let PublishMode::WithReplies(replies) = &self.mode {
+            replies.consume_on(connection, &channel, lost, node_answers_within(&self.config)).await?;
+        }
+        Ok(channel)
+    }
+
+    /// Publishes until the connection is lost (`false`, with the unconfirmed jobs kept) or no handle is left (`true`).
+    async fn publish_until_lost(
+        &mut self,
+        open: &PublishConnection,
+        queue: &mut mpsc::Receiver<PublishJob>,
+        pulse: &Pulse,
+    ) -> bool {
         let (mut confirms, mut returned) = (FuturesUnordered::new(), HashSet::new());
-        // Also when this panics.
-        let _gone_at_the_end = open.gone.clone().drop_guard();
-        // One by one: if the broker fails on one of them, that one fails alone, and is given up in the end.
+        let mut silence = Silence::new(open, node_answers_within(&self.config));
+        // Cancels it also when this panics.
+        let _lost_at_the_end = open.lost.clone().drop_guard();
+        // One by one: if the broker closes the channel over one of them, that one fails alone, and is given up in the end.
         self.one_by_one = true;
-        while let Some(job) = self.again.pop_front() {
+        while let Some(job) = self.unconfirmed.pop_front() {
             confirms.push(publish(open, job));
             pulse.step("publishing again what was not confirmed");
-            if !self.settle(&mut confirms, &mut returned).await {
-                return false;
+            silence.begin();
+            tokio::select! {
+                biased;
+                works = self.receive_confirms(&mut confirms, &mut returned) => if !works { return false },
+                () = silence.is_too_long() => {
+                    self.leave(open);
+                    // The message is kept for the next connection.
+                    self.receive_confirms(&mut confirms, &mut returned).await;
+                    return false;
+                }
             }
         }
         self.one_by_one = false;
@@ -393,54 +591,68 @@ impl Line {
             }
             tokio::select! {
                 biased;
-                settled = self.settle(&mut confirms, &mut returned), if !confirms.is_empty() => works = settled,
-                came = queue.recv_many(&mut jobs, WAITING) => {
-                    if came == 0 {
+                still_works = self.receive_confirms(&mut confirms, &mut returned), if !confirms.is_empty() => {
+                    silence.begin();
+                    works = still_works;
+                }
+                count = queue.recv_many(&mut jobs, WAITING) => {
+                    if count == 0 {
                         return true;
                     }
-                    // Those that are ready to run come first, and may have a message too.
+                    // Tasks that are ready to run may publish more messages.
                     yield_now().await;
                     while let Ok(job) = queue.try_recv() {
                         jobs.push(job);
                     }
-                    // All of them are handed to the client before any is waited for: they leave in one write.
+                    // Not the time in which nothing was published.
+                    if confirms.is_empty() {
+                        silence.begin();
+                    }
+                    // lapin gets all of them before any is waited for, and sends them in one write.
                     confirms.extend(jobs.drain(..).map(|job| publish(open, job)));
                 }
-                // An idle line is replaced too: whoever waits for a reply on it has to ask again.
-                () = open.gone.cancelled() => works = false,
+                // An idle connection is replaced too: callers that wait for a reply on it must publish again.
+                () = open.lost.cancelled() => works = false,
+                () = silence.is_too_long(), if !confirms.is_empty() => {
+                    self.leave(open);
+                    works = false;
+                }
             }
         }
-        // What is confirmed by now is confirmed; the rest is published again.
-        open.gone.cancel();
+        // Take the confirms that have come by now; the other messages are published again.
+        open.lost.cancel();
         while !confirms.is_empty() {
-            self.settle(&mut confirms, &mut returned).await;
+            self.receive_confirms(&mut confirms, &mut returned).await;
         }
         false
     }
 
-    /// Waits for a confirm, and takes all that have come by then: whether the channel still works. A return may come
-    /// on another message's confirm, so all returns are read before any message counts as routed.
-    async fn settle(
+    /// Waits for a confirm, and takes all that have come by then. Whether the channel still works. A return may come on
+    /// another message's confirm, so all returns are read before any message counts as routed.
+    async fn receive_confirms(
         &mut self,
-        confirms: &mut FuturesUnordered<impl Future<Output = Confirmed>>,
+        confirms: &mut FuturesUnordered<impl Future<Output = JobConfirm>>,
         returned: &mut HashSet<String>,
     ) -> bool {
-        let mut ready: Vec<Confirmed> = confirms.next().await.into_iter().collect();
+        let mut ready: Vec<JobConfirm> = confirms.next().await.into_iter().collect();
         while let Some(Some(more)) = confirms.next().now_or_never() {
             ready.push(more);
         }
-        for (_, confirmed) in &ready {
-            if let Some(Ok(Confirmation::Ack(Some(back)) | Confirmation::Nack(Some(back)))) = confirmed {
-                returned.extend(name_of(&back.properties));
+        if ready.iter().any(|(_, confirm)| matches!(confirm, Some(Ok(_)))) {
+            self.confirmed();
+        }
+        for (_, confirm) in &ready {
+            if let Some(Ok(Confirmation::Ack(Some(message)) | Confirmation::Nack(Some(message)))) = confirm {
+                returned.extend(id_in(&message.properties));
             }
         }
         let mut works = true;
-        for (job, confirmed) in ready {
-            let came_back = !returned.is_empty() && returned.remove(&job.id.to_string());
-            match confirmed {
-                _ if came_back => self.tell(job, Published::Unroutable),
-                Some(Ok(Confirmation::Ack(_))) => self.tell(job, Published::Routed),
-                Some(Ok(Confirmation::Nack(_))) => self.not_taken(job),
+        for (job, confirm) in ready {
+            let is_returned = !returned.is_empty() && returned.remove(&job.id.to_string());
+            match confirm {
+                _ if is_returned => self.report(job, PublishResult::Unroutable),
+                Some(Ok(Confirmation::Ack(_))) => self.report(job, PublishResult::Routed),
+                Some(Ok(Confirmation::Nack(_))) => self.refused(job),
                 unconfirmed => {
                     self.lost(job, unconfirmed.and_then(Result::err).as_ref());
                     works = false;
@@ -453,39 +665,40 @@ impl Line {
         works
     }
 
-    /// Whoever waits may be gone.
-    fn tell(&self, job: Job, published: Published) {
-        let _ = job.done.send(Settled { published, line: self.number, maybe_before: job.was_lost });
+    /// Reports to the caller, which may have stopped waiting.
+    fn report(&self, job: PublishJob, result: PublishResult) {
+        let report = PublishReport { result, connection: self.connection, maybe_queued_before: job.was_lost };
+        let _ = job.done.send(report);
     }
 
-    /// The channel was lost before the confirm. A message that was alone with it, and that the broker has ended it for
-    /// more than once, is given up; one that was only there when a line was cut is not.
-    fn lost(&mut self, mut job: Job, error: Option<&lapin::Error>) {
-        let blamed = error.is_some_and(is_blame);
-        if matches!(self.manner, Manner::Once) {
-            return self.tell(job, if blamed { Published::Blamed } else { Published::Lost });
+    /// The channel was lost before the confirm. A message is given up if it was alone on the channel, and the broker closed
+    /// that for it several times. One that was on a lost connection by chance is published again.
+    fn lost(&mut self, mut job: PublishJob, error: Option<&lapin::Error>) {
+        let is_blamed = error.is_some_and(is_blame);
+        if matches!(self.mode, PublishMode::Once) {
+            return self.report(job, if is_blamed { PublishResult::Blamed } else { PublishResult::Lost });
         }
-        job.failures += u32::from(self.one_by_one && blamed);
+        job.failures += u32::from(self.one_by_one && is_blamed);
         job.was_lost = true;
         if job.failures >= TRIES {
-            self.tell(job, Published::Refused);
+            self.report(job, PublishResult::Refused);
         } else {
-            self.again.push_back(job);
+            self.unconfirmed.push_back(job);
         }
     }
 
-    /// The broker could not keep it (a full queue, or one without a leader), which says nothing of the channel.
-    fn not_taken(&self, mut job: Job) {
+    /// The broker could not store the message (its queue is full, or has no leader). The channel still works.
+    fn refused(&self, mut job: PublishJob) {
         job.failures += 1;
-        if job.failures >= TRIES || matches!(self.manner, Manner::Once) {
-            self.tell(job, Published::Refused);
+        if job.failures >= TRIES || matches!(self.mode, PublishMode::Once) {
+            self.report(job, PublishResult::Refused);
             return;
         }
-        let later = self.later.clone();
-        // Whoever waits for a message that is dropped here takes it for unsettled.
-        aside("publish again later", async move {
+        let jobs = self.jobs.clone();
+        // If the message is dropped here, its caller treats it as unsettled.
+        spawn_work("publish again later", async move {
             tokio::time::sleep(Duration::from_millis(300) * job.failures).await;
-            if let Some(jobs) = later.upgrade() {
+            if let Some(jobs) = jobs.upgrade() {
                 let _ = jobs.send(job).await;
             }
         });

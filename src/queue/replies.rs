@@ -1,11 +1,11 @@
-//! Replies to questions over the queue: who waits for which, and how many requests wait before them.
+//! Replies to calls over the queue: which call waits for which reply, and how many requests wait in the queue.
 
 use super::{
-    connection::Unusable,
+    connection::BrokerError,
     reply_to::DIRECT_REPLY_TO,
-    topology::{self, Names},
+    topology::{self, QueueNames},
 };
-use crate::supervise::{Pulse, Task, part_of};
+use crate::supervise::{Pulse, Task, spawn_for_connection};
 use futures::StreamExt;
 use lapin::{Channel, Connection, message::Delivery, options::BasicConsumeOptions, types::FieldTable};
 use std::{
@@ -14,96 +14,102 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// How often the broker is asked how many requests wait.
-const LOOKS_EVERY: Duration = Duration::from_secs(1);
-/// How long its answer may take before it counts as away: it may hold publishers back.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// While nobody knows how many requests wait.
+/// How often the queue's length is read.
+const POLL_EVERY: Duration = Duration::from_secs(1);
+/// How long the broker may take to answer before it counts as away: it may hold publishers back.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+/// The backlog while the queue's length is not known.
 const UNKNOWN: u64 = u64::MAX;
 
-/// Who waits for a reply, and what the line for them shows.
+/// The calls that wait for a reply, and the queue's length.
 #[derive(Debug)]
-pub(super) struct Replies {
-    names: Names,
-    waiting: Mutex<HashMap<Uuid, oneshot::Sender<Vec<u8>>>>,
-    /// The number of the newest line.
-    line: watch::Sender<u64>,
+pub(super) struct PendingReplies {
+    names: QueueNames,
+    calls: Mutex<HashMap<Uuid, oneshot::Sender<Vec<u8>>>>,
+    /// The number of the newest connection.
+    connection: watch::Sender<u64>,
     backlog: AtomicU64,
 }
 
-impl Replies {
-    pub fn new(names: Names) -> Self {
+impl PendingReplies {
+    pub(super) fn new(names: QueueNames) -> Self {
         Self {
             names,
-            waiting: Mutex::default(),
-            line: watch::Sender::new(0),
+            calls: Mutex::default(),
+            connection: watch::Sender::new(0),
             backlog: AtomicU64::new(UNKNOWN),
         }
     }
 
-    /// How many requests wait in the queue, as it was a second ago; `None` while nobody knows.
-    pub fn backlog(&self) -> Option<u64> {
+    /// How many requests wait in the queue, as of a second ago; `None` while that is not known.
+    pub(super) fn backlog(&self) -> Option<u64> {
         Some(self.backlog.load(Ordering::Relaxed)).filter(|known| *known != UNKNOWN)
     }
 
-    /// Changes to the number of each connection that is opened.
-    pub fn lines(&self) -> watch::Receiver<u64> {
-        self.line.subscribe()
+    /// Yields the number of each connection that is opened.
+    pub(super) fn connections(&self) -> watch::Receiver<u64> {
+        self.connection.subscribe()
     }
 
-    /// Takes replies on the channel before anything is published on it. The worker declares the queues, not the gateway,
-    /// which needs no right but to publish.
-    pub async fn open(
+    /// Consumes replies on the channel, which must be done before anything is published on it. The queues are declared by the
+    /// worker, so that the gateway needs the permission to publish only. `limit` is how long the node may be silent before
+    /// another one is used.
+    pub(super) async fn consume_on(
         self: &Arc<Self>,
         connection: &Connection,
         channel: &Channel,
-        gone: &CancellationToken,
-    ) -> Result<(), Unusable> {
+        lost: &CancellationToken,
+        limit: Option<Duration>,
+    ) -> Result<(), BrokerError> {
         let automatic = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
         let mut deliveries = channel
             .basic_consume(DIRECT_REPLY_TO.into(), "".into(), automatic, FieldTable::default())
             .await?;
-        let looks = connection.create_channel().await?;
-        self.backlog.store(self.look(&looks).await?, Ordering::Relaxed);
-        let (replies, until) = (self.clone(), gone.clone());
-        part_of(Task::ReplyReader, gone.clone(), move |_| async move {
+        let backlog_channel = connection.create_channel().await?;
+        self.backlog.store(self.read_backlog(&backlog_channel).await?, Ordering::Relaxed);
+        let (replies, until) = (self.clone(), lost.clone());
+        spawn_for_connection(Task::ReplyReader, lost.clone(), move |_| async move {
             let reading = async {
                 while let Some(Ok(delivery)) = deliveries.next().await {
-                    replies.hand_over(delivery);
+                    replies.deliver(delivery);
                 }
             };
             until.run_until_cancelled(reading).await;
         });
-        let (replies, until) = (self.clone(), gone.clone());
-        part_of(Task::Backlog, gone.clone(), move |pulse| async move {
-            until.run_until_cancelled(replies.watch(looks, &pulse)).await;
+        let (replies, until, status) = (self.clone(), lost.clone(), connection.status().clone());
+        spawn_for_connection(Task::Backlog, lost.clone(), move |pulse| async move {
+            let is_too_long =
+                |silence: Duration| limit.is_some_and(|limit| silence > limit) && !status.blocked();
+            until.run_until_cancelled(replies.watch_backlog(backlog_channel, is_too_long, &pulse)).await;
             replies.backlog.store(UNKNOWN, Ordering::Relaxed);
         });
         Ok(())
     }
 
-    /// Whoever has a confirm of an older line asks again.
-    pub fn line_is_open(&self, number: u64) {
-        self.line.send_replace(number);
+    /// A connection is open. Calls whose request was confirmed on an older one publish it again.
+    pub(super) fn connection_opened(&self, number: u64) {
+        self.connection.send_replace(number);
     }
 
-    /// Until the broker says that the queue is gone, which ends the channel.
-    async fn watch(&self, channel: Channel, pulse: &Pulse) {
+    /// Ends when the broker closes the channel, because the queue is deleted, or is silent for too long.
+    async fn watch_backlog(&self, channel: Channel, is_too_long: impl Fn(Duration) -> bool, pulse: &Pulse) {
         loop {
             pulse.idle();
-            tokio::time::sleep(LOOKS_EVERY).await;
-            pulse.step("asking the broker for the queue's length");
-            let look = self.look(&channel);
-            tokio::pin!(look);
+            tokio::time::sleep(POLL_EVERY).await;
+            pulse.step("reading the queue's length");
+            let reading = self.read_backlog(&channel);
+            tokio::pin!(reading);
+            let began = Instant::now();
             let answer = loop {
-                match tokio::time::timeout(PATIENCE, &mut look).await {
+                match tokio::time::timeout(ANSWERS_WITHIN, &mut reading).await {
                     Ok(answer) => break answer,
+                    Err(_) if is_too_long(began.elapsed()) => return,
                     Err(_) => self.backlog.store(UNKNOWN, Ordering::Relaxed),
                 }
             };
@@ -114,37 +120,37 @@ impl Replies {
         }
     }
 
-    async fn look(&self, channel: &Channel) -> Result<u64, Unusable> {
+    async fn read_backlog(&self, channel: &Channel) -> Result<u64, BrokerError> {
         Ok(topology::backlog(channel, &self.names.requests).await?.into())
     }
 
-    /// Waits for the reply with this correlation id, until the first of the two is dropped.
-    pub fn register(&self, id: Uuid) -> (Registered<'_>, oneshot::Receiver<Vec<u8>>) {
-        let (told, reply) = oneshot::channel();
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id, told);
-        (Registered { id, replies: self }, reply)
+    /// Registers a call for the reply with this correlation id, until the registration is dropped.
+    pub(super) fn register(&self, id: Uuid) -> (CallRegistration<'_>, oneshot::Receiver<Vec<u8>>) {
+        let (call, reply) = oneshot::channel();
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).insert(id, call);
+        (CallRegistration { id, replies: self }, reply)
     }
 
-    /// A reply that nobody waits for any more is dropped: the outcome is in the sessions.
-    fn hand_over(&self, delivery: Delivery) {
+    /// Passes a reply to its call. If that has stopped waiting, the reply is dropped: the outcome is in the sessions.
+    fn deliver(&self, delivery: Delivery) {
         let correlation = delivery.properties.correlation_id().as_ref();
         let id = correlation.and_then(|id| Uuid::try_parse(id.as_str()).ok());
-        let told = id.and_then(|id| self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&id));
-        if let Some(told) = told {
-            let _ = told.send(delivery.data);
+        let call = id.and_then(|id| self.calls.lock().unwrap_or_else(PoisonError::into_inner).remove(&id));
+        if let Some(call) = call {
+            let _ = call.send(delivery.data);
         }
     }
 }
 
-/// Waits for a reply until it is dropped.
+/// Removes its call from the pending ones when it is dropped.
 #[derive(Debug)]
-pub(super) struct Registered<'a> {
+pub(super) struct CallRegistration<'a> {
     id: Uuid,
-    replies: &'a Replies,
+    replies: &'a PendingReplies,
 }
 
-impl Drop for Registered<'_> {
+impl Drop for CallRegistration<'_> {
     fn drop(&mut self) {
-        self.replies.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        self.replies.calls.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
     }
 }

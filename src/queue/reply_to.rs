@@ -1,6 +1,6 @@
-//! What the name in a `reply_to` says: a queue, or a direct reply.
+//! The names in a `reply_to`: of a queue, or for a direct reply.
 
-use super::topology::Names;
+use super::topology::QueueNames;
 use crate::config::ReplyToAllow;
 use base64::{
     Engine, alphabet,
@@ -8,7 +8,7 @@ use base64::{
     prelude::BASE64_STANDARD as CANONICAL,
 };
 
-/// What such a `reply_to` begins with.
+/// How the name for a direct reply begins.
 pub(super) const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 const LENIENT: GeneralPurposeConfig =
@@ -16,27 +16,29 @@ const LENIENT: GeneralPurposeConfig =
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
-/// What a `reply_to` is to the broker.
+/// How the broker treats a `reply_to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum ReplyToKind {
     /// The name of a queue.
     Queue,
     Direct,
-    /// It begins as a direct reply's name, and is none.
+    /// It begins as the name for a direct reply does, but does not have its form.
     Malformed,
 }
 
-/// The name alone, or followed by a dot and two base64 parts with a dot between (contract, section 7).
-pub(super) fn form(reply_to: &str) -> Form {
-    let Some(rest) = reply_to.strip_prefix(DIRECT_REPLY_TO) else { return Form::Queue };
-    let parts = rest.strip_prefix('.').and_then(|rest| rest.split_once('.'));
-    let is_whole = parts.is_some_and(|(process, key)| decode(process).is_some() && decode(key).is_some());
-    if rest.is_empty() || is_whole { Form::Direct } else { Form::Malformed }
+impl ReplyToKind {
+    /// Direct is the prefix alone, or followed by a dot and two base64 parts with a dot between (contract, section 7).
+    pub(super) fn of(reply_to: &str) -> Self {
+        let Some(rest) = reply_to.strip_prefix(DIRECT_REPLY_TO) else { return Self::Queue };
+        let parts = rest.strip_prefix('.').and_then(|rest| rest.split_once('.'));
+        let is_whole = parts.is_some_and(|(process, key)| decode(process).is_some() && decode(key).is_some());
+        if rest.is_empty() || is_whole { Self::Direct } else { Self::Malformed }
+    }
 }
 
-/// Whether a reply may go to the queue of this name: it is not one of the worker's own, and `REPLY_TO_ALLOW` allows it.
-pub(super) fn may_reply_to(queue: &str, names: &Names, allow: &ReplyToAllow) -> bool {
-    form(queue) == Form::Queue && !names.is_reserved(queue) && allow.allows(queue)
+/// Whether a reply may go to this queue: it is not one of the worker's own, and `REPLY_TO_ALLOW` allows it.
+pub(super) fn may_reply_to(queue: &str, names: &QueueNames, allow: &ReplyToAllow) -> bool {
+    ReplyToKind::of(queue) == ReplyToKind::Queue && !names.is_reserved(queue) && allow.allows(queue)
 }
 
 /// In either alphabet, padded or not; not empty.
@@ -45,13 +47,14 @@ fn decode(part: &str) -> Option<Vec<u8>> {
     (!decoded.is_empty()).then_some(decoded)
 }
 
-/// The broker's node in a direct reply's name: the atom in a process id of Erlang's external term format
-/// (<https://www.erlang.org/doc/apps/erts/erl_ext_dist>). `None` for all that the broker would not write itself, as it
-/// may fail over that: another alphabet or padding, an older form of the id or the atom, or something after the id.
+/// The broker's node in the name for a direct reply: the atom in a process id of Erlang's external term format
+/// (<https://www.erlang.org/doc/apps/erts/erl_ext_dist>). `None` for a name that the broker would not write itself, over
+/// which it may close the connection: another alphabet or padding, an older form of the id or the atom, or bytes after the
+/// id.
 pub(super) fn node(reply_to: &str) -> Option<Vec<u8>> {
     let (process, _) = reply_to.strip_prefix(DIRECT_REPLY_TO)?.strip_prefix('.')?.split_once('.')?;
     let term = CANONICAL.decode(process).ok()?;
-    // NEW_PID_EXT: the node, and 12 bytes that follow it.
+    // NEW_PID_EXT: the node, then 12 bytes.
     let (&[131, 88], atom) = term.split_first_chunk()? else { return None };
     let (name, length) = match *atom.first()? {
         // ATOM_UTF8_EXT and SMALL_ATOM_UTF8_EXT.
@@ -67,16 +70,16 @@ pub(super) fn node(reply_to: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
-    /// As RabbitMQ 3.10 makes one.
+    /// From RabbitMQ 3.10.
     const REAL: &str =
         "amq.rabbitmq.reply-to.g1h2AA1yZXBseUA5MjQ4ODg0AAAIeAAAAABrC/oX.mjVeKtB70cU8N4h0QnYOjw==";
 
     #[test]
-    fn a_direct_name_is_two_base64_parts_or_none() {
+    fn a_direct_name_is_the_prefix_alone_or_with_two_base64_parts() {
         for direct in
             [DIRECT_REPLY_TO, REAL, "amq.rabbitmq.reply-to.g1h2AA==.AAAA", "amq.rabbitmq.reply-to.-_8.AA"]
         {
-            assert_eq!(form(direct), Form::Direct, "{direct}");
+            assert_eq!(ReplyToKind::of(direct), ReplyToKind::Direct, "{direct}");
         }
         for malformed in [
             "amq.rabbitmq.reply-to.",
@@ -91,10 +94,10 @@ mod tests {
             "amq.rabbitmq.reply-toAAAA.BBBB",
             "amq.rabbitmq.reply-to-mine",
         ] {
-            assert_eq!(form(malformed), Form::Malformed, "{malformed}");
+            assert_eq!(ReplyToKind::of(malformed), ReplyToKind::Malformed, "{malformed}");
         }
         for queue in ["", "crm.replies", "amq.rabbitmq.reply", "AMQ.RABBITMQ.REPLY-TO.AAAA.BBBB"] {
-            assert_eq!(form(queue), Form::Queue, "{queue}");
+            assert_eq!(ReplyToKind::of(queue), ReplyToKind::Queue, "{queue}");
         }
     }
 
@@ -113,7 +116,7 @@ mod tests {
             b"\x83Xw\x01a00000000000",
             b"\x83Xw\x01a0000000000000",
             b"\x83a\x05",
-            // Forms that older brokers wrote, and that those of today fail on.
+            // Forms that older brokers wrote, and over which those of today close the connection.
             b"\x83gd\0\x01a000000000",
             b"\x83gw\x01a000000000",
             b"\x83Xd\0\x01a000000000000",

@@ -1,8 +1,8 @@
-//! A request of the gateway's, as a message.
+//! A request of the gateway, as a message.
 
 use super::{
-    publish::{Name, Outgoing},
-    topology::Names,
+    publish::{IdLocation, Outgoing},
+    topology::QueueNames,
 };
 use crate::{
     invite::{Envelope, envelope::HeaderValue},
@@ -15,20 +15,20 @@ use lapin::{
 use std::time::{SystemTime, UNIX_EPOCH};
 
 impl Outgoing {
-    /// A request for the worker. `reply_to` and `correlation_id` are set when it is asked.
-    pub fn request(names: &Names, envelope: Envelope) -> Self {
+    /// A request for the worker. [`RpcClient::call`](super::RpcClient::call) sets `reply_to` and `correlation_id`.
+    pub(crate) fn request(names: &QueueNames, envelope: Envelope) -> Self {
         Self {
             queue: names.requests.clone(),
             properties: properties(&envelope),
             body: envelope.body,
             mandatory: true,
-            name: Name::Header,
+            id_location: IdLocation::Header,
         }
     }
 }
 
-/// What the door has looked at, in AMQP's terms. Credentials that differ were refused there, so one of each header stands
-/// for all.
+/// The envelope's fields that the gateway has checked, as properties. It has refused credentials that differ, so the first
+/// value of each header is enough.
 fn properties(envelope: &Envelope) -> BasicProperties {
     let mut headers = FieldTable::default();
     for (name, written) in

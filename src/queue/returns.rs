@@ -1,7 +1,7 @@
-//! Whether RabbitMQ throws away what is returned to a queue too often (<https://www.rabbitmq.com/docs/quorum-queues>).
-//! No client can read a queue's policy, so it is tried: by one message, in a queue that is empty, for a moment.
+//! Whether RabbitMQ drops a message that is returned to a queue too often (<https://www.rabbitmq.com/docs/quorum-queues>).
+//! A client cannot read a queue's policy, so it is tried with one message, for a moment, in a queue that is empty.
 
-use super::connection::Unusable;
+use super::connection::BrokerError;
 use lapin::{
     BasicProperties, Channel, Connection,
     message::BasicGetMessage,
@@ -13,13 +13,14 @@ use lapin::{
 };
 use uuid::Uuid;
 
-/// RabbitMQ 4 keeps a message for twenty returns, where neither the queue nor a policy says otherwise.
+/// RabbitMQ 4 keeps a message for 20 returns, unless the queue's arguments or a policy set another limit.
 const RETURNS: u32 = 21;
-/// Milliseconds after which the message goes by itself, if the connection is lost meanwhile.
+/// Milliseconds after which the message expires, if the connection is lost meanwhile.
 const EXPIRES: &str = "10000";
 
-/// Whether a message is thrown away at its 21st return to the queue; `None` where it cannot be tried, as others use it.
-pub async fn is_limited(connection: &Connection, queue: &str) -> Result<Option<bool>, Unusable> {
+/// Whether the broker drops a message at its 21st return to the queue; `None` if that cannot be tried, as the queue is in
+/// use.
+pub(crate) async fn is_limited(connection: &Connection, queue: &str) -> Result<Option<bool>, BrokerError> {
     let channel = connection.create_channel().await?;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let there = channel.queue_declare(queue.into(), passive, FieldTable::default()).await?;

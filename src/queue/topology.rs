@@ -1,35 +1,51 @@
 //! The queues and the exchange of events (contract, sections 9 and 13), declared idempotently.
 
-use super::connection::{ACCESS_REFUSED, Unusable, connect, reply_code};
+use super::{
+    connection::{
+        ACCESS_REFUSED, BrokerConnection, BrokerError, NOT_FOUND, PRECONDITION_FAILED, close_connection,
+        on_answering_node, reply_code,
+    },
+    metrics,
+};
 use crate::config::BrokerConfig;
 use lapin::{
     Channel, Connection, ExchangeKind,
     options::{ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions},
     types::{AMQPValue, FieldTable},
 };
+use std::{sync::Once, time::Duration};
 
-use std::time::Duration;
-
-/// Deliveries of one message before the broker itself drops it; our own count is lower.
+/// Deliveries of one message before the broker itself drops it. Our own limit is lower.
 const DELIVERY_LIMIT: i64 = 100;
-/// The delays of the retry queues, in seconds.
+/// Markers that are kept: several workers may publish theirs in another order.
+const MARKERS: i64 = 8;
+/// The delays of the retry queues, in seconds, ascending. `invite::plan` decides when a try comes; these are the waits that
+/// exist for it.
 const RETRY_DELAYS: [u32; 4] = [1, 5, 30, 120];
 
-/// The names of one installation's queues.
+/// The names of one installation's queues, and of its exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Names {
+pub struct QueueNames {
+    /// Invites.
     pub requests: String,
+    /// Replies to requests without a `reply_to`.
     pub replies: String,
+    /// What the broker dropped from the requests: expired ones, and those over the delivery limit.
     pub dropped: String,
+    /// Dead letters, for an operator.
     pub dead: String,
+    /// Messages that the AMQP client cannot decode.
     pub unreadable: String,
-    /// The topic exchange of what becomes of sessions.
+    /// The last marker of the database.
+    pub marker: String,
+    /// The topic exchange for events of sessions.
     pub events: String,
     /// With their delays in seconds.
     pub retries: Vec<(u32, String)>,
 }
 
-impl Names {
+impl QueueNames {
+    /// The names with this prefix, which is `QUEUE_PREFIX`.
     pub fn new(prefix: &str) -> Self {
         let name = |suffix: &str| format!("{prefix}.{suffix}");
         Self {
@@ -38,19 +54,22 @@ impl Names {
             dropped: name("dropped"),
             dead: name("dead"),
             unreadable: name("unreadable"),
+            marker: name("marker"),
             events: name("events"),
             retries: RETRY_DELAYS.map(|delay| (delay, name(&format!("retry.{delay}s")))).to_vec(),
         }
     }
 
-    /// Whether the queue is one of the worker's own, to which no reply may go. The replies queue may be named.
+    /// Whether the queue is one of the worker's own, to which no reply may go. The replies queue is not among them.
     pub fn is_reserved(&self, queue: &str) -> bool {
-        [&self.requests, &self.dropped, &self.dead, &self.unreadable].into_iter().any(|own| own == queue)
+        [&self.requests, &self.dropped, &self.dead, &self.unreadable, &self.marker]
+            .into_iter()
+            .any(|own| own == queue)
             || self.retries.iter().any(|(_, own)| own == queue)
     }
 
-    /// The retry queue whose delay is nearest: longer than `after` by a second at the most. What is left of a longer time is
-    /// waited for in another round.
+    /// The retry queue with the longest delay that is not longer than `after` plus a quarter of it, a second at most; else the
+    /// one with the shortest. A copy that is delivered too early waits for the rest in another round.
     pub fn retry_for(&self, after: Duration) -> &str {
         let after = after.as_secs_f64();
         let fits =
@@ -59,12 +78,20 @@ impl Names {
         fits.or(self.retries.first()).map_or(&self.requests, |(_, name)| name)
     }
 
-    fn all(&self) -> impl Iterator<Item = &String> {
+    /// The queues that `/metrics` shows, by the ends of their names.
+    pub(super) fn measured(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let fixed = [&self.requests, &self.replies, &self.dropped, &self.dead, &self.unreadable];
+        let names = fixed.into_iter().chain(self.retries.iter().map(|(_, name)| name));
+        metrics::QUEUES.iter().copied().zip(names.map(String::as_str))
+    }
+
+    fn all(&self) -> impl Iterator<Item = &String> {
+        let fixed =
+            [&self.requests, &self.replies, &self.dropped, &self.dead, &self.unreadable, &self.marker];
         fixed.into_iter().chain(self.retries.iter().map(|(_, name)| name))
     }
 
-    /// Each queue with what its arguments are beside `x-queue-type`.
+    /// Each queue with its arguments, beside `x-queue-type`.
     fn arguments(&self) -> Vec<(&str, FieldTable)> {
         let dead_letters_to = |queue: &str| {
             let mut table = FieldTable::default();
@@ -78,12 +105,20 @@ impl Names {
             table.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
             table
         };
+        let last_few = || {
+            let mut table = FieldTable::default();
+            table.insert("x-max-length".into(), AMQPValue::LongLongInt(MARKERS));
+            // Each read returns the message to the queue, and RabbitMQ 4 would drop it at the 21st.
+            table.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(1_000_000));
+            table
+        };
         let mut queues = vec![
             (self.unreadable.as_str(), FieldTable::default()),
             (&self.dead, FieldTable::default()),
             (&self.replies, FieldTable::default()),
             (&self.dropped, limited(dead_letters_to(&self.unreadable))),
             (&self.requests, limited(dead_letters_to(&self.dropped))),
+            (&self.marker, last_few()),
         ];
         for (delay, name) in &self.retries {
             let mut table = dead_letters_to(&self.requests);
@@ -94,32 +129,70 @@ impl Names {
     }
 }
 
-/// Declares every queue, and the exchange of events. A queue that is there with other arguments is an error that names
-/// both, in the broker's words. Without the right to declare one, it will do that it is there.
-pub async fn declare(connection: &Connection, names: &Names) -> Result<(), Unusable> {
+/// Declares every queue, and the exchange of events. Without the permission to declare one, it is enough that it exists.
+///
+/// # Errors
+///
+/// A queue exists with other arguments: the error has the broker's message, which names both.
+pub(crate) async fn declare(connection: &Connection, names: &QueueNames) -> Result<(), BrokerError> {
     let mut channel = connection.create_channel().await?;
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     for (queue, mut arguments) in names.arguments() {
         arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
         if let Err(error) = channel.queue_declare(queue.into(), durable, arguments).await {
-            // The error has ended the channel.
+            // The error has closed the channel.
             channel = connection.create_channel().await?;
             let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-            let looking = channel.queue_declare(queue.into(), passive, FieldTable::default());
-            unless_there(queue, error, looking).await?;
+            let checking = channel.queue_declare(queue.into(), passive, FieldTable::default());
+            match allow_existing(queue, error, checking).await {
+                // An operator who declares the queues may not know of this one yet. Without it the worker works, but does not
+                // notice a loss of rows.
+                Err(BrokerError::Permission { why, .. }) if queue == names.marker => {
+                    warn_without_marker(queue, &why);
+                    channel = connection.create_channel().await?;
+                }
+                allowed => allowed?,
+            }
         }
     }
-    done_with(&channel).await;
+    close(&channel).await;
     declare_events(connection, names).await
 }
 
-/// Waits for its end: a connection that is closed while a channel of it is being closed says so as an error.
-async fn done_with(channel: &Channel) {
+/// Logs once that the queue of the marker is missing and may not be declared.
+fn warn_without_marker(queue: &str, why: &str) {
+    static LOGGED: Once = Once::new();
+    LOGGED.call_once(|| {
+        tracing::warn!(
+            queue,
+            why,
+            "this queue is missing and may not be declared: a database that loses rows is not noticed without it"
+        );
+    });
+}
+
+/// Waits until the channel is closed: to close the connection in the meantime would be an error.
+async fn close(channel: &Channel) {
     let _ = channel.close(200, "done".into()).await;
 }
 
-/// Declares the exchange of events; one that is there and of another kind is an error that names it.
-pub(super) async fn declare_events(connection: &Connection, names: &Names) -> Result<(), Unusable> {
+/// Whether the exchange of events exists.
+pub(super) async fn has_events(connection: &Connection, names: &QueueNames) -> Result<bool, BrokerError> {
+    let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+    let channel = connection.create_channel().await?;
+    let (events, topic) = (names.events.as_str().into(), ExchangeKind::Topic);
+    match channel.exchange_declare(events, topic, passive, FieldTable::default()).await {
+        Ok(()) => {
+            close(&channel).await;
+            Ok(true)
+        }
+        Err(error) if reply_code(&error) == Some(NOT_FOUND) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Declares the exchange of events. One that exists with another type is an error that names it.
+pub(super) async fn declare_events(connection: &Connection, names: &QueueNames) -> Result<(), BrokerError> {
     let events = names.events.as_str();
     let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
     let mut channel = connection.create_channel().await?;
@@ -128,100 +201,114 @@ pub(super) async fn declare_events(connection: &Connection, names: &Names) -> Re
     if let Err(error) = declaring.await {
         channel = connection.create_channel().await?;
         let passive = ExchangeDeclareOptions { passive: true, ..durable };
-        let looking =
+        let checking =
             channel.exchange_declare(events.into(), ExchangeKind::Topic, passive, FieldTable::default());
-        unless_there(events, error, looking).await?;
+        allow_existing(events, error, checking).await?;
     }
-    done_with(&channel).await;
+    close(&channel).await;
     Ok(())
 }
 
-/// What follows from not being able to declare it: nothing, if only the right is missing and it is there already.
-async fn unless_there<T>(
+/// Ignores the error of a declaration if only the permission is missing, and `checking` finds that the queue or the exchange
+/// exists.
+async fn allow_existing<T>(
     name: &str,
     error: lapin::Error,
-    looking: impl Future<Output = lapin::Result<T>>,
-) -> Result<(), Unusable> {
+    checking: impl Future<Output = lapin::Result<T>>,
+) -> Result<(), BrokerError> {
     if reply_code(&error) != Some(ACCESS_REFUSED) {
-        return Err(Unusable::of_declaring(name, error));
+        return Err(BrokerError::of_declaring(name, error));
     }
-    match looking.await {
+    match checking.await {
         Ok(_) => Ok(()),
-        Err(missing) if reply_code(&missing) == Some(404) => Err(Unusable::of_declaring(name, error)),
+        Err(missing) if reply_code(&missing) == Some(NOT_FOUND) => {
+            Err(BrokerError::of_declaring(name, error))
+        }
         Err(other) => Err(other.into()),
     }
 }
 
-/// The messages that wait in the queue; an error says who declares it when it is not there.
-pub(super) async fn backlog(channel: &Channel, queue: &str) -> Result<u32, Unusable> {
+/// The number of messages that wait in the queue.
+pub(super) async fn backlog(channel: &Channel, queue: &str) -> Result<u32, BrokerError> {
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     match channel.queue_declare(queue.into(), passive, FieldTable::default()).await {
         Ok(there) => Ok(there.message_count()),
-        Err(error) if reply_code(&error) == Some(404) => Err(Unusable::NoQueue(queue.to_owned())),
+        Err(error) if reply_code(&error) == Some(NOT_FOUND) => {
+            Err(BrokerError::MissingQueue(queue.to_owned()))
+        }
         Err(error) => Err(error.into()),
     }
 }
 
-/// Connects, and looks for the queue of requests; declares nothing.
-pub async fn look_for_requests(config: &BrokerConfig) -> Result<(), Unusable> {
-    let connection = connect(config, "gateway's start").await?;
-    let channel = connection.create_channel().await?;
-    backlog(&channel, &Names::new(&config.queue_prefix).requests).await?;
-    Ok(connection.close(200, "done".into()).await?)
+/// Connects, and checks that the queue of requests exists. Declares nothing.
+pub(crate) async fn check_requests_queue(config: &BrokerConfig) -> Result<(), BrokerError> {
+    let names = QueueNames::new(&config.queue_prefix);
+    let checking = async |open: &BrokerConnection| {
+        let channel = open.connection.create_channel().await?;
+        backlog(&channel, &names.requests).await
+    };
+    let (open, _) = on_answering_node(config, "gateway's start", checking).await?;
+    close_connection(&open.connection).await;
+    Ok(())
 }
 
-/// A queue as it stands at the broker.
+/// One of our queues, and its state at the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QueueState {
+pub(crate) struct QueueReport {
     pub name: String,
-    pub standing: Standing,
+    pub state: QueueState,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
+pub(crate) enum QueueState {
     Missing,
-    There {
+    Declared {
         messages: u32,
         consumers: u32,
     },
-    /// Declared with other arguments; in the broker's words.
+    /// Declared with other arguments. The broker's message says which.
     Differs(String),
 }
 
-/// How each queue stands; nothing is declared that is not there.
-pub async fn look(connection: &Connection, names: &Names) -> Result<Vec<QueueState>, Unusable> {
+/// Reads the state of each queue, and declares no queue.
+pub(crate) async fn inspect(
+    connection: &Connection,
+    names: &QueueNames,
+) -> Result<Vec<QueueReport>, BrokerError> {
     let mut states = Vec::new();
     for (queue, mut arguments) in names.arguments() {
         arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-        // A refusal ends the channel: each queue has its own.
+        // A refusal closes the channel: each queue has its own.
         let channel = connection.create_channel().await?;
         let passive = QueueDeclareOptions { passive: true, durable: true, ..QueueDeclareOptions::default() };
-        let standing = match channel.queue_declare(queue.into(), passive, FieldTable::default()).await {
+        let state = match channel.queue_declare(queue.into(), passive, FieldTable::default()).await {
             Ok(there) => {
                 let (messages, consumers) = (there.message_count(), there.consumer_count());
-                // It is there: the same declaration again changes nothing, and is refused if it is not the same.
+                // It exists, so this declaration changes nothing; the broker refuses it if the arguments differ.
                 let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
                 match channel.queue_declare(queue.into(), durable, arguments).await {
-                    Err(error) if reply_code(&error) == Some(406) => Standing::Differs(error.to_string()),
-                    _ => Standing::There { messages, consumers },
+                    Err(error) if reply_code(&error) == Some(PRECONDITION_FAILED) => {
+                        QueueState::Differs(error.to_string())
+                    }
+                    _ => QueueState::Declared { messages, consumers },
                 }
             }
-            Err(error) if reply_code(&error) == Some(404) => Standing::Missing,
+            Err(error) if reply_code(&error) == Some(NOT_FOUND) => QueueState::Missing,
             Err(error) => return Err(error.into()),
         };
-        states.push(QueueState { name: queue.to_owned(), standing });
+        states.push(QueueReport { name: queue.to_owned(), state });
     }
     Ok(states)
 }
 
-/// Deletes every queue of the installation, with all that is in them, and the exchange.
-pub async fn delete(connection: &Connection, names: &Names) -> Result<(), Unusable> {
+/// Deletes every queue of the installation, with all messages in them, and the exchange.
+pub(crate) async fn delete(connection: &Connection, names: &QueueNames) -> Result<(), BrokerError> {
     let channel = connection.create_channel().await?;
     for queue in names.all() {
         channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await?;
     }
     channel.exchange_delete(names.events.as_str().into(), ExchangeDeleteOptions::default()).await?;
-    done_with(&channel).await;
+    close(&channel).await;
     Ok(())
 }
 
@@ -230,8 +317,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_is_the_nearest_delay_or_several_in_turn() {
-        let names = Names::new("x");
+    fn the_measured_queues_have_the_ends_of_their_names_as_labels() {
+        let names = QueueNames::new("a.b");
+        let measured: Vec<_> = names.measured().collect();
+        assert_eq!(measured.len(), metrics::QUEUES.len());
+        for (label, name) in measured {
+            assert_eq!(name, format!("a.b.{label}"));
+        }
+    }
+
+    #[test]
+    fn a_retry_takes_the_nearest_delay_and_a_long_one_several_in_turn() {
+        let names = QueueNames::new("x");
         for (millis, queue) in [
             (0, "x.retry.1s"),
             (900, "x.retry.1s"),
@@ -250,8 +347,8 @@ mod tests {
     }
 
     #[test]
-    fn no_reply_goes_to_a_queue_of_our_own_but_the_replies() {
-        let names = Names::new("session-invite");
+    fn of_the_workers_own_queues_only_the_replies_queue_takes_replies() {
+        let names = QueueNames::new("session-invite");
         for own in ["requests", "retry.1s", "retry.120s", "dropped", "dead", "unreadable"] {
             assert!(names.is_reserved(&format!("session-invite.{own}")), "{own}");
         }

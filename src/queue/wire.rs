@@ -1,10 +1,10 @@
-//! The bytes from the broker, before the client library parses them. Every connection of the program reads through a
-//! [`Screened`] stream ([`connect`] is the only place that opens one).
+//! Checks the bytes from the broker before lapin parses them. Every connection of the program reads through a
+//! [`ScreenedStream`] ([`connect`] is the only place that opens one).
 //!
-//! The library's parser recurses into nested headers without a bound, which overflows its thread's stack, and ends the
-//! connection over a short string that is not UTF-8. Both are anybody's to send. So each frame is looked at here
-//! first, without recursion: properties that the library could not parse are replaced by a mark ([`is_unreadable`]),
-//! and the message is delivered as any other. Its consumer refuses it, and the broker itself carries the original on.
+//! lapin's parser recurses into nested headers without a limit, which overflows its thread's stack. It also closes the
+//! connection over a short string that is not UTF-8. Any sender can publish both. So each frame is checked here first,
+//! without recursion. Properties that lapin could not parse are replaced by a mark ([`is_unreadable`]), and the message is
+//! delivered like any other. Its consumer rejects it, and the broker itself carries the original on.
 
 mod readable;
 
@@ -33,22 +33,22 @@ use std::{
 use uuid::Uuid;
 
 /// Bytes that are read at once.
-const AT_ONCE: usize = 64 * 1024;
-/// Of a frame before its payload: its type, channel and size (AMQP 0-9-1, section 4.2.3).
-const HEAD: usize = 7;
-/// Of a content header before its properties: class, weight and the body's size (section 4.2.6.1).
+const READ_SIZE: usize = 64 * 1024;
+/// Bytes of a frame before its payload: its type, channel and size (AMQP 0-9-1, section 4.2.3).
+const FRAME_HEAD: usize = 7;
+/// Bytes of a content header before its properties: class, weight and the body's size (section 4.2.6.1).
 const BEFORE_PROPERTIES: usize = 12;
 const FRAME_END: u8 = 0xce;
-/// With which a broker answers that speaks another version of the protocol.
+/// Bytes with which a broker answers that speaks another version of the protocol.
 const PROTOCOL_HEADER: usize = 8;
 /// The flag of `cluster_id`, which AMQP 0-9-1 reserves and no client sets.
 const CLUSTER_ID: u16 = 1 << 2;
 
-/// What stands in the place of properties that the library cannot parse: a `cluster_id` that no sender can know.
+/// Replaces properties that lapin cannot parse: a `cluster_id` that no sender can know.
 static MARK: LazyLock<String> = LazyLock::new(|| Uuid::new_v4().simple().to_string());
 
-/// Whether the message's properties could not be decoded; these are not its own then.
-pub fn is_unreadable(properties: &BasicProperties) -> bool {
+/// Whether the message's own properties could not be decoded, and were replaced.
+pub(super) fn is_unreadable(properties: &BasicProperties) -> bool {
     properties.cluster_id().as_ref().is_some_and(|id| id.as_str() == *MARK)
 }
 
@@ -57,39 +57,48 @@ pub(super) fn mark() -> &'static str {
     &MARK
 }
 
-/// What a broker says of itself as a connection begins.
+/// What a broker sends of itself when a connection begins; empty until then.
 #[derive(Debug, Clone, Default)]
-pub struct Server(Arc<OnceLock<String>>);
+pub struct BrokerVersion {
+    version: Arc<OnceLock<String>>,
+    cluster: Arc<OnceLock<String>>,
+}
 
-impl Server {
-    /// Its version, such as `3.10.8`.
-    pub fn version(&self) -> Option<&str> {
-        self.0.get().map(String::as_str)
+impl BrokerVersion {
+    /// For example `3.10.8`.
+    pub fn get(&self) -> Option<&str> {
+        self.version.get().map(String::as_str)
+    }
+
+    /// The name of its cluster, if an operator has set one. Without that, each node of a cluster reports a name of its own,
+    /// `rabbit@host`.
+    pub fn cluster(&self) -> Option<&str> {
+        self.cluster.get().map(String::as_str).filter(|name| !name.contains('@'))
     }
 }
 
-/// Opens a connection whose bytes are screened; `server` learns what the broker says of itself.
+/// Opens a connection whose bytes are checked; `version` is set to the broker's.
 #[expect(clippy::disallowed_methods, reason = "the one place that opens connections, and screens them")]
 pub(super) async fn connect(
     uri: AMQPUri,
     properties: ConnectionProperties,
-    server: Server,
+    version: BrokerVersion,
 ) -> lapin::Result<Connection> {
     let frame_max = uri.query.frame_max.unwrap_or_default();
     let tokio = Tokio::current();
-    let runtime = Runtime::new(RuntimeParts::new(tokio.clone(), Screening(tokio.clone())));
-    // With `amqps`, what is screened is what TLS has decrypted.
-    let open = async move |uri: AMQPUri, _: Runtime<RuntimeParts<Tokio, Screening>>| {
+    let runtime = Runtime::new(RuntimeParts::new(tokio.clone(), ScreeningReactor(tokio.clone())));
+    // With `amqps`, the bytes are checked after TLS has decrypted them.
+    let open = async move |uri: AMQPUri, _: Runtime<RuntimeParts<Tokio, ScreeningReactor>>| {
         let tokio = Runtime::new(tokio.clone());
         let stream = uri.connect_with_config_async(TLSConfig::default(), &tokio).await?;
-        let screen = Screen::new(frame_max, server.clone());
-        Ok(AsyncTcpStream::Plain(Screened { stream, screen }))
+        let screen = Screen::new(frame_max, version.clone());
+        Ok(AsyncTcpStream::Plain(ScreenedStream { stream, screen }))
     };
     Connection::connector(uri, runtime, open, properties).await
 }
 
-/// Holds the verdict on properties against the library's own, as a fuzzing target does. What could be too deep for the
-/// library is not handed to it.
+/// For a fuzzing target: compares our check of properties with lapin's parser. Properties that may be nested too deep for
+/// lapin are not given to it.
 #[cfg(fuzzing)]
 pub fn properties(bytes: &[u8]) {
     let is_readable = readable::properties(bytes);
@@ -103,21 +112,21 @@ pub fn properties(bytes: &[u8]) {
     if let Some((_, properties)) = whole {
         assert!(!is_unreadable(&properties));
         let envelope = super::delivery::read(&properties, Vec::new());
-        let _ = (envelope.sha256(), envelope.age(std::time::SystemTime::now()), envelope.own_limit());
+        let _ = (envelope.sha256(), envelope.age(std::time::SystemTime::now()), envelope.expiration_limit());
         let _ = (envelope.traceparent(), envelope.idempotency_key(), envelope.reply_correlation());
     }
 }
 
-/// What the library reads of these bytes, which come in pieces of at most `piece`, from a broker whose largest frame is
-/// the default.
+/// The bytes that lapin reads when these bytes come in pieces of at most `piece`, from a broker whose largest frame is the
+/// default.
 #[cfg(any(test, fuzzing))]
-pub fn screened(bytes: &[u8], piece: usize) -> io::Result<Vec<u8>> {
-    let mut screen = Screen::new(128 * 1024, Server::default());
+pub(super) fn screened(bytes: &[u8], piece: usize) -> io::Result<Vec<u8>> {
+    let mut screen = Screen::new(128 * 1024, BrokerVersion::default());
     let (mut out, mut into) = (Vec::new(), vec![0; piece]);
     for piece in bytes.chunks(piece) {
         let room = screen.room();
         room[..piece.len()].copy_from_slice(piece);
-        screen.came(piece.len())?;
+        screen.received(piece.len())?;
         loop {
             let taken = screen.take(&mut into);
             if taken == 0 {
@@ -131,20 +140,20 @@ pub fn screened(bytes: &[u8], piece: usize) -> io::Result<Vec<u8>> {
 
 type TokioStream = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
 
-/// Tokio's reactor, whose streams are screened.
+/// Tokio's reactor, with streams that are checked.
 #[derive(Debug, Clone)]
-struct Screening(Tokio);
+struct ScreeningReactor(Tokio);
 
-impl Reactor for Screening {
-    type TcpStream = Screened;
+impl Reactor for ScreeningReactor {
+    type TcpStream = ScreenedStream;
     type Sleep = <Tokio as Reactor>::Sleep;
 
-    /// The library registers no sockets.
+    /// lapin registers no sockets.
     fn register<H: Read + Write + Send + 'static>(
         &self,
         _: H,
     ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
-        Err::<Screened, _>(io::ErrorKind::Unsupported.into())
+        Err::<ScreenedStream, _>(io::ErrorKind::Unsupported.into())
     }
 
     fn sleep(&self, duration: Duration) -> Self::Sleep {
@@ -162,18 +171,18 @@ impl Reactor for Screening {
         let connecting = self.0.tcp_connect_addr(addr);
         async move {
             let stream = AsyncTcpStream::Plain(connecting.await?);
-            Ok(Screened { stream, screen: Screen::new(0, Server::default()) })
+            Ok(ScreenedStream { stream, screen: Screen::new(0, BrokerVersion::default()) })
         }
     }
 }
 
-/// A stream from which only frames come that the client library can parse.
-struct Screened {
+/// A stream that yields only frames that lapin can parse.
+struct ScreenedStream {
     stream: TokioStream,
     screen: Screen,
 }
 
-impl AsyncRead for Screened {
+impl AsyncRead for ScreenedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -189,12 +198,12 @@ impl AsyncRead for Screened {
             if read == 0 {
                 return Poll::Ready(Ok(0));
             }
-            screen.came(read)?;
+            screen.received(read)?;
         }
     }
 }
 
-impl AsyncWrite for Screened {
+impl AsyncWrite for ScreenedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -220,175 +229,181 @@ impl AsyncWrite for Screened {
     }
 }
 
-/// What is expected at the place up to which the bytes are judged.
+/// The part of the stream that the next unchecked byte belongs to.
 #[derive(Debug, Clone, Copy)]
-enum Next {
-    /// The stream's first byte.
-    First,
+enum StreamPart {
+    Start,
     Frame,
-    /// The rest of a frame that is not looked into: so many bytes.
+    /// The rest of a frame that is not parsed, in bytes.
     Pass(usize),
-    /// The rest of a header that has been replaced: so many bytes.
+    /// The rest of a content header that has been replaced, in bytes.
     Skip(usize),
 }
 
-/// Bytes between the socket and the library. What it holds is bounded by the largest frame.
+/// Bytes between the socket and lapin, at most as many as the largest frame has.
 struct Screen {
-    /// `taken..judged` may go on to the library; `judged..filled` is not complete yet.
+    /// `taken..checked` may be read by lapin; `checked..filled` is not complete yet.
     bytes: Vec<u8>,
     taken: usize,
-    judged: usize,
+    checked: usize,
     filled: usize,
-    next: Next,
-    /// Bytes of the largest frame that the library takes.
-    largest: usize,
-    server: Server,
+    next: StreamPart,
+    /// Bytes of the largest frame that lapin accepts.
+    frame_max: usize,
+    version: BrokerVersion,
 }
 
 impl Screen {
-    /// `frame_max` is what we ask for, or 0.
-    fn new(frame_max: u32, server: Server) -> Self {
+    /// `frame_max` is the one that we propose, or 0.
+    fn new(frame_max: u32, version: BrokerVersion) -> Self {
         let mut screen = Self {
             bytes: Vec::new(),
             taken: 0,
-            judged: 0,
+            checked: 0,
             filled: 0,
-            next: Next::First,
-            largest: usize::MAX,
-            server,
+            next: StreamPart::Start,
+            frame_max: usize::MAX,
+            version,
         };
-        screen.is_limited(frame_max);
+        screen.limit_frames(frame_max);
         screen
     }
 
-    /// In AMQP, 0 stands for no limit.
-    fn is_limited(&mut self, frame_max: u32) {
+    /// In AMQP, 0 means no limit.
+    fn limit_frames(&mut self, frame_max: u32) {
         let limit = usize::try_from(frame_max).unwrap_or(usize::MAX);
         if limit > 0 {
-            self.largest = self.largest.min(limit);
+            self.frame_max = self.frame_max.min(limit);
         }
     }
 
-    /// Moves what may go on.
+    /// Copies checked bytes into `into`, and returns their number.
     fn take(&mut self, into: &mut [u8]) -> usize {
-        let length = into.len().min(self.judged - self.taken);
+        let length = into.len().min(self.checked - self.taken);
         into[..length].copy_from_slice(&self.bytes[self.taken..self.taken + length]);
         self.taken += length;
         length
     }
 
-    /// Where the socket's next bytes go. Nothing is left to take then.
+    /// The buffer for the socket's next bytes. Drops the bytes that lapin has read.
     fn room(&mut self) -> &mut [u8] {
         self.bytes.copy_within(self.taken..self.filled, 0);
         self.filled -= self.taken;
-        self.judged -= self.taken;
+        self.checked -= self.taken;
         self.taken = 0;
-        if self.bytes.len() < self.filled + AT_ONCE / 2 {
-            self.bytes.resize(self.filled + AT_ONCE, 0);
+        if self.bytes.len() < self.filled + READ_SIZE / 2 {
+            self.bytes.resize(self.filled + READ_SIZE, 0);
         }
         &mut self.bytes[self.filled..]
     }
 
-    /// So many bytes came.
-    fn came(&mut self, count: usize) -> io::Result<()> {
+    /// `count` bytes were written into [`Self::room`].
+    fn received(&mut self, count: usize) -> io::Result<()> {
         self.filled += count;
-        while self.judge()? {}
+        while self.check()? {}
         Ok(())
     }
 
-    /// Whether there may be more to judge.
-    fn judge(&mut self) -> io::Result<bool> {
-        let waiting = self.filled - self.judged;
-        if waiting == 0 {
+    /// Checks the next part. Whether there may be more to check.
+    fn check(&mut self) -> io::Result<bool> {
+        let unchecked = self.filled - self.checked;
+        if unchecked == 0 {
             return Ok(false);
         }
         match self.next {
-            Next::First => {
-                let first = self.bytes[self.judged];
-                self.next = if first == b'A' { Next::Pass(PROTOCOL_HEADER) } else { Next::Frame };
+            StreamPart::Start => {
+                let first = self.bytes[self.checked];
+                self.next = if first == b'A' { StreamPart::Pass(PROTOCOL_HEADER) } else { StreamPart::Frame };
             }
-            Next::Frame => return self.judge_frame(waiting),
-            Next::Pass(left) => {
-                let passed = left.min(waiting);
-                self.judged += passed;
-                self.next = if passed == left { Next::Frame } else { Next::Pass(left - passed) };
+            StreamPart::Frame => return self.check_frame(unchecked),
+            StreamPart::Pass(left) => {
+                let passed = left.min(unchecked);
+                self.checked += passed;
+                self.next = if passed == left { StreamPart::Frame } else { StreamPart::Pass(left - passed) };
             }
-            Next::Skip(left) => {
-                let skipped = left.min(waiting);
+            StreamPart::Skip(left) => {
+                let skipped = left.min(unchecked);
                 self.replace(skipped, &[]);
-                self.next = if skipped == left { Next::Frame } else { Next::Skip(left - skipped) };
+                self.next =
+                    if skipped == left { StreamPart::Frame } else { StreamPart::Skip(left - skipped) };
             }
         }
         Ok(true)
     }
 
-    fn judge_frame(&mut self, waiting: usize) -> io::Result<bool> {
-        let frame = &self.bytes[self.judged..self.filled];
+    fn check_frame(&mut self, unchecked: usize) -> io::Result<bool> {
+        let frame = &self.bytes[self.checked..self.filled];
         let &[kind, _, _, a, b, c, d, ..] = frame else { return Ok(false) };
         let size = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
-        let whole = size.saturating_add(HEAD + 1);
+        let whole = size.saturating_add(FRAME_HEAD + 1);
         match kind {
-            // A body, or a heartbeat: nothing in it is parsed.
-            3 | 8 => self.next = Next::Pass(whole),
-            2 if whole > self.largest => {
-                if waiting < HEAD + BEFORE_PROPERTIES {
+            // A body, or a heartbeat: lapin parses nothing in it.
+            3 | 8 => self.next = StreamPart::Pass(whole),
+            2 if whole > self.frame_max => {
+                if unchecked < FRAME_HEAD + BEFORE_PROPERTIES {
                     return Ok(false);
                 }
                 let mark = marked(frame).ok_or_else(malformed)?;
-                self.replace(HEAD + BEFORE_PROPERTIES, &mark);
-                self.judged += mark.len();
-                self.next = Next::Skip(whole - HEAD - BEFORE_PROPERTIES);
+                self.replace(FRAME_HEAD + BEFORE_PROPERTIES, &mark);
+                self.checked += mark.len();
+                self.next = StreamPart::Skip(whole - FRAME_HEAD - BEFORE_PROPERTIES);
             }
-            1 if whole > self.largest => return Err(malformed()),
-            1 | 2 if waiting < whole => return Ok(false),
+            1 if whole > self.frame_max => return Err(malformed()),
+            1 | 2 if unchecked < whole => return Ok(false),
             2 => {
-                let properties = frame.get(HEAD + BEFORE_PROPERTIES..whole - 1).ok_or_else(malformed)?;
+                let properties =
+                    frame.get(FRAME_HEAD + BEFORE_PROPERTIES..whole - 1).ok_or_else(malformed)?;
                 if readable::properties(properties) {
-                    self.judged += whole;
+                    self.checked += whole;
                 } else {
                     let mark = marked(frame).ok_or_else(malformed)?;
                     self.replace(whole, &mark);
-                    self.judged += mark.len();
+                    self.checked += mark.len();
                 }
             }
             1 => {
-                self.judge_method(whole)?;
-                self.judged += whole;
+                self.check_method(whole)?;
+                self.checked += whole;
             }
             _ => return Err(malformed()),
         }
         Ok(true)
     }
 
-    /// Puts other bytes in the place of the first that are not judged yet.
+    /// Replaces the first `count` unchecked bytes.
     fn replace(&mut self, count: usize, by: &[u8]) {
-        self.bytes.splice(self.judged..self.judged + count, by.iter().copied());
+        self.bytes.splice(self.checked..self.checked + count, by.iter().copied());
         self.filled = self.filled - count + by.len();
     }
 
-    fn judge_method(&mut self, whole: usize) -> io::Result<()> {
-        let payload = &mut self.bytes[self.judged + HEAD..self.judged + whole - 1];
+    fn check_method(&mut self, whole: usize) -> io::Result<()> {
+        let payload = &mut self.bytes[self.checked + FRAME_HEAD..self.checked + whole - 1];
         let Some((&mut [class_high, class, method_high, method], arguments)) =
             payload.split_first_chunk_mut()
         else {
             return Err(malformed());
         };
         match (u16::from_be_bytes([class_high, class]), u16::from_be_bytes([method_high, method])) {
-            // connection.start: after the version, the broker's properties.
+            // connection.start: the broker's properties, after the protocol's version.
             (10, 10) => {
                 let properties = arguments.get(2..).ok_or_else(malformed)?;
                 let length = readable::table(properties).ok_or_else(malformed)?;
-                if let Some(version) = version_in(&properties[..length]) {
-                    let _ = self.server.0.set(version);
+                let properties = &properties[..length];
+                for (name, value) in
+                    [("version", &self.version.version), ("cluster_name", &self.version.cluster)]
+                {
+                    if let Some(text) = text_in(properties, name) {
+                        let _ = value.set(text);
+                    }
                 }
             }
-            // connection.tune, from whose smaller frame_max on the library refuses a frame.
+            // connection.tune: lapin accepts no frame above the smaller of both `frame_max`.
             (10, 30) => {
                 if let Some(&[_, _, a, b, c, d]) = arguments.first_chunk() {
-                    self.is_limited(u32::from_be_bytes([a, b, c, d]));
+                    self.limit_frames(u32::from_be_bytes([a, b, c, d]));
                 }
             }
-            // connection.close and channel.close: the code, and the broker's words, which may quote a sender's.
+            // connection.close and channel.close: the code, and the broker's text, which may quote a sender's.
             (10, 50) | (20, 40) => readable::clean(arguments, &[2]),
             // basic.return, basic.deliver and basic.get-ok: exchange and routing key are the sender's.
             (60, 50) => readable::clean(arguments, &[2, 0, 0]),
@@ -400,9 +415,9 @@ impl Screen {
     }
 }
 
-/// A content header with the channel, class and body size of this one, and the mark for properties.
+/// A content header with the channel, class and body size of this one, and the mark as its properties.
 fn marked(frame: &[u8]) -> Option<Vec<u8>> {
-    let (channel, header) = (frame.get(1..3)?, frame.get(HEAD..HEAD + BEFORE_PROPERTIES)?);
+    let (channel, header) = (frame.get(1..3)?, frame.get(FRAME_HEAD..FRAME_HEAD + BEFORE_PROPERTIES)?);
     let mark = MARK.as_bytes();
     let (length, size) = (u8::try_from(mark.len()).ok()?, header.len() + 2 + 1 + mark.len());
     let size = u32::try_from(size).ok()?.to_be_bytes();
@@ -410,16 +425,16 @@ fn marked(frame: &[u8]) -> Option<Vec<u8>> {
     Some(parts.concat())
 }
 
-fn version_in(table: &[u8]) -> Option<String> {
+fn text_in(table: &[u8], name: &str) -> Option<String> {
     let parsed: ParserResult<_, _> = parse_field_table(table);
-    match parsed.ok()?.1.inner().get("version")? {
-        AMQPValue::LongString(version) => Some(String::from_utf8_lossy(version.as_bytes()).into_owned()),
+    match parsed.ok()?.1.inner().get(name)? {
+        AMQPValue::LongString(text) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
         _ => None,
     }
 }
 
 fn malformed() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "what the broker sends is no AMQP 0-9-1")
+    io::Error::new(io::ErrorKind::InvalidData, "the broker's bytes are not AMQP 0-9-1")
 }
 
 #[cfg(test)]

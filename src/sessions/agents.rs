@@ -1,9 +1,9 @@
 //! What an agent does with a session key: looks its session up, joins it, ends it.
 //!
-//! Each is one statement that holds the row while it decides, so two agents at once are both told the truth. A statement is
-//! made again where its connection was lost and a second run changes nothing.
+//! Each is one statement that locks the row while it decides, so two agents at once both get a right answer. A statement is
+//! repeated if its connection was lost and a second run changes nothing.
 
-use super::Status;
+use super::status::Status;
 use crate::{
     db::{Patience, kinds, repeat},
     group_id::GroupId,
@@ -16,31 +16,31 @@ use uuid::Uuid;
 
 /// A live session as an agent sees it.
 #[derive(Clone, PartialEq)]
-pub struct LiveSession {
-    pub id: Uuid,
-    pub group_id: i64,
-    pub session_key: SessionKey,
-    pub status: Status,
-    pub session_type: Option<i32>,
-    pub session_params: serde_json::Value,
-    pub created_at: OffsetDateTime,
-    pub expires_at: Option<OffsetDateTime>,
-    pub joined_at: Option<OffsetDateTime>,
+pub(crate) struct LiveSession {
+    pub(crate) id: Uuid,
+    pub(crate) group_id: i64,
+    pub(crate) session_key: SessionKey,
+    pub(crate) status: Status,
+    pub(crate) session_type: Option<i32>,
+    pub(crate) session_params: serde_json::Value,
+    pub(crate) created_at: OffsetDateTime,
+    pub(crate) expires_at: Option<OffsetDateTime>,
+    pub(crate) joined_at: Option<OffsetDateTime>,
 }
 
 debug_shows!(LiveSession { id, group_id, status });
 
-/// What became of the wish to end a session.
+/// The result of a request to end a session.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Ending {
+pub(crate) enum EndResult {
     Ended(LiveSession),
-    /// Its text is being handed over this moment: nothing can be said of it yet. Worth asking again soon.
+    /// Its text is being handed over at this moment, so it cannot be ended yet. Worth trying again soon.
     NotSettled,
     NotLive,
 }
 
 /// The live session that holds the key in its group.
-pub async fn look_up(
+pub(crate) async fn look_up(
     pool: &PgPool,
     group: GroupId,
     key: &SessionKey,
@@ -66,11 +66,12 @@ async fn find(pool: &PgPool, group: GroupId, key: &SessionKey) -> Result<Option<
     .await
 }
 
-/// Marks a live session joined, once or many times; `None` when none holds the key. A joined session does not expire: it
-/// ends, at the latest after the group's `--session-max`.
+/// Marks a live session as joined, once or many times; `None` when no live session holds the key. A joined session does not
+/// expire: it ends, at the latest after the group's `--session-max`.
 ///
-/// One whose text is being handed over keeps `sending` until that is recorded, and is joined by `joined_at` until then.
-pub async fn join(
+/// A session whose text is being handed over keeps the status `sending` until the result is recorded. Until then only
+/// `joined_at` shows that it is joined.
+pub(crate) async fn join(
     pool: &PgPool,
     group: GroupId,
     key: &SessionKey,
@@ -106,7 +107,7 @@ async fn mark_joined(
             returning s.id, s.group_id, s.session_key, s.status, s.session_type, s.session_params, s.created_at, s.expires_at,
                       s.joined_at, found.joined_at is null as first
         ),
-        told as (
+        new_events as (
             insert into events (session_id, group_id, session_key, event)
             select id, group_id, session_key, 'joined' from joined where first
         )
@@ -122,11 +123,11 @@ async fn mark_joined(
 }
 
 /// Ends a live session: its key rests for the group's `--key-rest`, and is free after that.
-pub async fn end(pool: &PgPool, group: GroupId, key: &SessionKey) -> Result<Ending, sqlx::Error> {
+pub(crate) async fn end(pool: &PgPool, group: GroupId, key: &SessionKey) -> Result<EndResult, sqlx::Error> {
     repeat(&kinds::END, Patience::Brief, || mark_ended(pool, group, key)).await
 }
 
-async fn mark_ended(pool: &PgPool, group: GroupId, key: &SessionKey) -> Result<Ending, sqlx::Error> {
+async fn mark_ended(pool: &PgPool, group: GroupId, key: &SessionKey) -> Result<EndResult, sqlx::Error> {
     let ended = sqlx::query_as!(
         LiveSession,
         r#"
@@ -145,7 +146,7 @@ async fn mark_ended(pool: &PgPool, group: GroupId, key: &SessionKey) -> Result<E
             returning s.id, s.group_id, s.session_key, s.status, s.session_type, s.session_params, s.created_at, s.expires_at,
                       s.joined_at
         ),
-        told as (
+        new_events as (
             insert into events (session_id, group_id, session_key, event)
             select id, group_id, session_key, 'ended' from ended
         )
@@ -159,8 +160,8 @@ async fn mark_ended(pool: &PgPool, group: GroupId, key: &SessionKey) -> Result<E
     .fetch_optional(pool)
     .await?;
     Ok(match ended {
-        Some(session) => Ending::Ended(session),
-        None if find(pool, group, key).await?.is_some() => Ending::NotSettled,
-        None => Ending::NotLive,
+        Some(session) => EndResult::Ended(session),
+        None if find(pool, group, key).await?.is_some() => EndResult::NotSettled,
+        None => EndResult::NotLive,
     })
 }

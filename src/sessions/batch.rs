@@ -1,16 +1,19 @@
-//! Group commit: whatever waits while one statement runs goes into the next one together.
+//! Group commit: the rows that wait while one statement runs go into the next one together.
 //!
-//! There is no timer: an idle database is asked at once, a busy one gets larger batches, and a batch is
-//! bounded. One bad row fails its own invite and not its neighbours'.
+//! There is no timer: an idle database gets a row at once, a busy one gets larger batches, and a batch is bounded. A bad row
+//! fails its own invite only.
 
 use crate::{
-    db::{self, kinds::Kind, persist},
-    supervise::{Pulse, Task, keep_up},
+    db::{self, kinds::StatementKind, persist},
+    spans,
+    supervise::{Pulse, Task, keep_running},
+    traceparent::TraceParent,
     trouble::Trouble,
 };
 use futures::FutureExt;
 use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
 use std::{
+    cmp::Ordering,
     collections::VecDeque,
     fmt,
     future::Future,
@@ -24,173 +27,197 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Rows in one statement at most.
+/// Rows in one statement, at most.
 const LARGEST: usize = 256;
-/// Connections in the pool from which on a lane keeps one: the others need some too.
-const KEPT_FROM: u32 = 3;
-/// How long a lane keeps one that it does not use, and at all.
+/// A lane keeps a connection only if the pool may have this many, so that three are left beside the two lanes: a comparison of
+/// the marker and a batch of events each hold one while the broker answers.
+const RESERVES_FROM: u32 = 5;
+/// A lane's connection goes back to the pool when it was unused for so long, or is so old.
 const UNUSED_AT_MOST: Duration = Duration::from_mins(1);
-const KEPT_AT_MOST: Duration = Duration::from_mins(30);
-/// A connection that was used so lately needs no sign of life first.
+const OLD_AT_MOST: Duration = Duration::from_mins(30);
+/// A connection that was used within this time is not pinged first.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
-/// A statement over many rows; it answers each of them, in their order.
-pub trait Statement: Send + Sync + 'static {
+/// A statement over many rows. It answers each of them, in their order.
+pub(crate) trait Statement: Send + Sync + 'static {
     type Row: Send + Sync + 'static;
     type Answer: Send + 'static;
     const TASK: Task;
 
-    fn kind(&self) -> &'static Kind;
+    fn kind(&self) -> &'static StatementKind;
+
+    /// The order of two rows in a statement. Statements of several workers that wait for each other's rows take them in the
+    /// same order, or they would deadlock.
+    fn order(_first: &Self::Row, _second: &Self::Row) -> Ordering {
+        Ordering::Equal
+    }
+
+    /// The span of a row's invite, if it is traced.
+    fn span(_row: &Self::Row) -> Option<TraceParent> {
+        None
+    }
+
+    /// A connection that the statement may run on.
+    fn acquire(
+        &self,
+        pool: &PgPool,
+    ) -> impl Future<Output = Result<PoolConnection<Postgres>, sqlx::Error>> + Send {
+        pool.acquire()
+    }
 
     fn run(
         &self,
-        line: &mut PgConnection,
+        connection: &mut PgConnection,
         rows: &[Self::Row],
     ) -> impl Future<Output = Result<Vec<Self::Answer>, sqlx::Error>> + Send;
 }
 
-struct Waiting<S: Statement> {
+/// A row in a lane's queue.
+struct QueuedRow<S: Statement> {
     row: S::Row,
     answer: oneshot::Sender<Result<S::Answer, Trouble>>,
 }
 
 /// A statement that many invites share.
-pub struct Grouped<S: Statement> {
-    // Dropped first: a lane whose queue ends without that has ended unasked.
-    _asks_it_to_end: DropGuard,
-    queue: mpsc::Sender<Waiting<S>>,
+pub(super) struct Batcher<S: Statement> {
+    // Dropped before `queue`: a lane whose queue closes first ends unexpectedly.
+    _ends_the_lane: DropGuard,
+    queue: mpsc::Sender<QueuedRow<S>>,
 }
 
-impl<S: Statement> fmt::Debug for Grouped<S> {
+impl<S: Statement> fmt::Debug for Batcher<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Grouped").field("row", &std::any::type_name::<S::Row>()).finish_non_exhaustive()
+        f.debug_struct("Batcher").field("row", &std::any::type_name::<S::Row>()).finish_non_exhaustive()
     }
 }
 
-impl<S: Statement> Grouped<S> {
+impl<S: Statement> Batcher<S> {
     /// Starts the lane; it ends when this is dropped. `stop` makes it give up on a database that is away.
     ///
-    /// One lane: a second would halve the batches, and so double the statements and the commits that are waited for.
-    pub fn start(statement: S, pool: &PgPool, stop: &CancellationToken) -> Self {
+    /// There is one lane: a second would halve the batches, and so double the statements and commits.
+    pub(super) fn start(statement: S, pool: &PgPool, stop: &CancellationToken) -> Self {
         let (queue, rows) = mpsc::channel(2 * LARGEST);
-        let line = Line { pool: pool.clone(), kept: Mutex::const_new(None) };
-        // It outlives a panic: those who wait in its queue do not notice that the lane was started again.
-        let lane = Arc::new(Mutex::new(Lane { statement, line, queue: rows, stop: stop.clone() }));
-        let asked_to_end = stop.child_token();
-        keep_up(S::TASK, asked_to_end.clone(), move |pulse| {
+        let connection = LaneConnection { pool: pool.clone(), reserved: Mutex::const_new(None) };
+        // It outlives a panic: the lane starts again with the same queue, so the rows in that are not lost.
+        let lane = Arc::new(Mutex::new(Lane { statement, connection, queue: rows, stop: stop.clone() }));
+        let lane_stop = stop.child_token();
+        keep_running(S::TASK, lane_stop.clone(), move |pulse| {
             let lane = lane.clone();
-            async move { self::lane(&mut *lane.lock().await, &pulse).await }
+            async move { run_lane(&mut *lane.lock().await, &pulse).await }
         });
-        Self { _asks_it_to_end: asked_to_end.drop_guard(), queue }
+        Self { _ends_the_lane: lane_stop.drop_guard(), queue }
     }
 
-    /// Runs the statement on this row, with whatever others wait. While the database is away, this waits.
+    /// Runs the statement on this row, together with those that wait. While the database is away, this waits.
     ///
-    /// When the lane ends with the row in hand, nobody knows whether it is in the table: the message goes back to the
-    /// queue, and its next delivery finds out, as after a crash.
-    pub async fn run(&self, row: S::Row) -> Result<S::Answer, Trouble> {
+    /// When the lane ends before it has answered, it is unknown whether the row is in the table. The message goes back to
+    /// its queue, and its next delivery finds out, as after a crash.
+    pub(super) async fn run(&self, row: S::Row) -> Result<S::Answer, Trouble> {
         let (answer, answered) = oneshot::channel();
-        self.queue.send(Waiting { row, answer }).await.map_err(|_| Trouble::Stopping)?;
+        self.queue.send(QueuedRow { row, answer }).await.map_err(|_| Trouble::Stopping)?;
         answered.await.unwrap_or(Err(Trouble::Stopping))
     }
 }
 
-/// A lane's own connection. One that is taken from the pool for each statement is asked for a sign of life each time that
-/// it goes back, and the next statement waits behind that.
-struct Line {
+/// A lane's own connection. The pool pings a connection each time that it comes back; with one from the pool for each
+/// statement, the next statement would wait for that ping.
+struct LaneConnection {
     pool: PgPool,
-    kept: Mutex<Option<Kept>>,
+    reserved: Mutex<Option<ReservedConnection>>,
 }
 
-struct Kept {
+struct ReservedConnection {
     connection: PoolConnection<Postgres>,
-    taken: Instant,
+    acquired: Instant,
     used: Instant,
 }
 
-impl Kept {
-    /// Whether the connection may be used: what stands between forgets those on which nothing moves.
+impl ReservedConnection {
+    /// Whether the connection may be used: firewalls drop those that were idle for long.
     async fn is_good(&mut self) -> bool {
         let unused = self.used.elapsed();
         unused < UNUSED_AT_MOST
-            && self.taken.elapsed() < KEPT_AT_MOST
+            && self.acquired.elapsed() < OLD_AT_MOST
             && (unused < TRUSTED_FOR || db::pings(&mut self.connection).await)
     }
 }
 
-impl Line {
+impl LaneConnection {
     async fn run<S: Statement>(&self, statement: &S, rows: &[S::Row]) -> Result<Vec<S::Answer>, sqlx::Error> {
-        let mut kept = self.kept.lock().await;
-        let mut line = if let Some(line) = self.good(kept.take()).await {
-            line
+        let mut reserved = self.reserved.lock().await;
+        let mut connection = if let Some(connection) = if_good(reserved.take()).await {
+            connection
         } else {
             let now = Instant::now();
-            Kept { connection: self.pool.acquire().await?, taken: now, used: now }
+            ReservedConnection { connection: statement.acquire(&self.pool).await?, acquired: now, used: now }
         };
-        // One on which a statement failed goes back to the pool, which looks what it is worth.
-        let answers = statement.run(&mut line.connection, rows).await?;
-        if self.pool.options().get_max_connections() >= KEPT_FROM {
-            line.used = Instant::now();
-            *kept = Some(line);
+        // After a failed statement the connection goes back to the pool, which checks it.
+        let answers = statement.run(&mut connection.connection, rows).await?;
+        if self.pool.options().get_max_connections() >= RESERVES_FROM {
+            connection.used = Instant::now();
+            *reserved = Some(connection);
         }
         Ok(answers)
     }
 
-    /// The connection, if it may be used; else its place in the pool is free.
-    async fn good(&self, kept: Option<Kept>) -> Option<Kept> {
-        let mut line = kept?;
-        line.is_good().await.then_some(line)
+    /// Gives the connection back to the pool, which closes it if the process is leaving its server.
+    async fn release(&self) {
+        self.reserved.lock().await.take();
     }
+}
 
-    /// Its connection goes back to the pool, which closes it if it was left.
-    async fn let_go(&self) {
-        self.kept.lock().await.take();
-    }
+/// The connection, if it may be used; else it goes back to the pool.
+async fn if_good(reserved: Option<ReservedConnection>) -> Option<ReservedConnection> {
+    let mut connection = reserved?;
+    connection.is_good().await.then_some(connection)
 }
 
 struct Lane<S: Statement> {
     statement: S,
-    line: Line,
-    queue: mpsc::Receiver<Waiting<S>>,
+    connection: LaneConnection,
+    queue: mpsc::Receiver<QueuedRow<S>>,
     stop: CancellationToken,
 }
 
-async fn lane<S: Statement>(lane: &mut Lane<S>, pulse: &Pulse) {
-    let Lane { statement, line, queue, stop } = lane;
-    let (mut waiting, mut leaving) = (Vec::with_capacity(LARGEST), db::leaving());
+async fn run_lane<S: Statement>(lane: &mut Lane<S>, pulse: &Pulse) {
+    let Lane { statement, connection, queue, stop } = lane;
+    let (mut batch, mut leaving) = (Vec::with_capacity(LARGEST), db::retirements());
     loop {
         tokio::select! {
             biased;
             Ok(()) = leaving.changed() => {
-                line.let_go().await;
+                connection.release().await;
                 continue;
             }
-            received = queue.recv_many(&mut waiting, LARGEST) => {
+            received = queue.recv_many(&mut batch, LARGEST) => {
                 if received == 0 {
                     return;
                 }
             }
         }
         pulse.step("gathering rows");
-        // Those that are ready to run come first, and may have a row for this statement too. If none is, it costs nothing.
+        // Tasks that are ready run first, and may queue a row for this statement too. If none is ready, it costs nothing.
         yield_now().await;
-        while waiting.len() < LARGEST
+        while batch.len() < LARGEST
             && let Ok(more) = queue.try_recv()
         {
-            waiting.push(more);
+            batch.push(more);
         }
-        let (rows, mut answers): (Vec<_>, VecDeque<_>) = waiting.drain(..).map(|w| (w.row, w.answer)).unzip();
+        batch.sort_by(|first, second| S::order(&first.row, &second.row));
+        let (rows, mut answers): (Vec<_>, VecDeque<_>) = batch.drain(..).map(|q| (q.row, q.answer)).unzip();
+        let (begun, count) = (Instant::now(), rows.len());
+        let traced: Vec<TraceParent> = rows.iter().filter_map(S::span).collect();
         let mut answer = |result| {
-            // Whoever waited may have gone away.
+            // The invite that waited for it may have ended.
             let _ = answers.pop_front().map(|answer: oneshot::Sender<_>| answer.send(result));
         };
         let mut parts = vec![rows.as_slice()];
         while let Some(part) = parts.pop() {
             let running = persist(statement.kind(), stop, || {
                 pulse.step("running the statement");
-                line.run(statement, part)
+                connection.run(statement, part)
             });
-            // A panic is a fault of one row's, and not the end of the lane.
+            // A panic is one row's fault, and must not end the lane.
             let ran = AssertUnwindSafe(running).catch_unwind().await;
             match ran.unwrap_or_else(|_| {
                 Err(Trouble::Defect(format!("a panic in the statement {:?}", statement.kind().name)))
@@ -204,6 +231,7 @@ async fn lane<S: Statement>(lane: &mut Lane<S>, pulse: &Pulse) {
                 Err(trouble) => part.iter().for_each(|_| answer(Err(trouble.clone()))),
             }
         }
+        spans::statement(statement.kind().name, begun, count, traced);
         pulse.idle();
     }
 }

@@ -1,7 +1,7 @@
-//! How our types are read from the columns that hold them. What such a type cannot be is an error, and never a default:
-//! the error names the type, and shows nothing of the value.
+//! How our types are read from the columns that hold them. A value that the type does not allow is an error, and never a
+//! default: the error names the type, and shows nothing of the value.
 
-use super::{Status, TextState};
+use super::status::{Status, TextState};
 use crate::{
     group_id::GroupId,
     phone::PhoneNumber,
@@ -14,10 +14,10 @@ use sqlx::{
     postgres::{PgTypeInfo, PgValueRef},
 };
 
-/// A column holds what this type never is.
+/// A column holds a value that this type does not allow.
 #[derive(Debug, thiserror::Error)]
-#[error("the column holds no {0}")]
-struct NotOfType(&'static str);
+#[error("the column holds no valid {0}")]
+struct InvalidColumn(&'static str);
 
 macro_rules! column {
     ($raw:ty => $($type:ident: $read:expr;)+) => {$(
@@ -35,7 +35,7 @@ macro_rules! column {
             fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
                 let read: fn($raw) -> Option<Self> = $read;
                 let raw = <$raw as Decode<Postgres>>::decode(value)?;
-                read(raw).ok_or_else(|| NotOfType(stringify!($type)).into())
+                read(raw).ok_or_else(|| InvalidColumn(stringify!($type)).into())
             }
         }
     )+};
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_column_is_read_as_its_type_and_what_it_cannot_be_is_an_error_that_hides_it() {
+    async fn a_column_is_read_as_its_type_and_the_error_for_a_wrong_value_hides_it() {
         with_database(|pool| async move {
             assert_eq!(read(&pool, "undelivered").await, Ok(Status::Undelivered));
             assert_eq!(read(&pool, "waiting").await, Ok(TextState::Waiting));
@@ -84,7 +84,7 @@ mod tests {
                 read::<SessionKey>(&pool, "5ECRET").await.unwrap_err(),
                 read::<Token>(&pool, "5ECRET").await.unwrap_err(),
             ] {
-                assert!(error.contains("the column holds no ") && !error.contains("5ECRET"), "{error}");
+                assert!(error.contains("the column holds no valid ") && !error.contains("5ECRET"), "{error}");
             }
         })
         .await;

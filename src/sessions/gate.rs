@@ -1,52 +1,48 @@
-//! What must hold for a session to begin, as the statement that inserts its row sees it: its number wants texts from this
-//! sender, and has not had too many of the group's (docs/LIMITS.md).
+//! What must hold for a session to begin, as the statement that inserts its row checks it: its number has not opted out of
+//! this sender's texts, and has not had too many of the group's (docs/LIMITS.md).
 
 use super::new_row::{NewRow, NewSession};
-use crate::{
-    masked::debug_shows,
-    phone::PhoneNumber,
-    refusal::{Code, Refusal},
-};
+use crate::{masked::debug_shows, phone::PhoneNumber};
 use std::{
     collections::HashMap,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use uuid::Uuid;
 
-/// Ids say when they were made, by their worker's clock. A row counts as long as that clock, and what the row then waited
-/// for its statement, are no further off than this.
+/// An id holds the time when it was made, by its worker's clock. A row counts if that clock's error and the row's wait for
+/// its statement are within this.
 const CLOCKS_DIFFER_BY: Duration = Duration::from_mins(15);
 
-/// The gates of the sessions that a statement begins, as its columns. A row has a second gate where its number is written
-/// in two ways.
+/// The gates of the sessions that a statement begins, as its columns. A row has a second gate if its number is written in
+/// two ways.
 #[derive(Default)]
-pub struct GateColumns<'a> {
-    pub ids: Vec<Uuid>,
-    pub groups: Vec<i64>,
-    pub phones: Vec<&'a str>,
-    pub senders: Vec<&'a str>,
-    pub phone_hashes: Vec<&'a [u8]>,
+pub(super) struct GateColumns<'a> {
+    pub(super) ids: Vec<Uuid>,
+    pub(super) groups: Vec<i64>,
+    pub(super) phones: Vec<&'a str>,
+    pub(super) senders: Vec<&'a str>,
+    pub(super) phone_hashes: Vec<&'a [u8]>,
     /// Texts to the number at most; `None` for no limit.
-    pub at_most: Vec<Option<i32>>,
-    /// Which of the statement's rows for this group and number it is, from 1.
-    pub nth: Vec<i32>,
-    /// In which time, in seconds.
-    pub window: Vec<Option<f64>>,
-    /// A row whose id is below this is too old to count.
-    pub since: Vec<Uuid>,
+    pub(super) at_most: Vec<Option<i32>>,
+    /// The row's number among the statement's rows for this group and phone number, from 1.
+    pub(super) nth: Vec<i32>,
+    /// The limit's window, in seconds.
+    pub(super) window: Vec<Option<f64>>,
+    /// A row with a lower id is too old to count.
+    pub(super) since: Vec<Uuid>,
 }
 
 debug_shows!(GateColumns<'_> { ids });
 
 impl<'a> GateColumns<'a> {
     /// Of those rows that begin a session.
-    pub fn of(rows: &'a [NewRow]) -> Self {
+    pub(super) fn of(rows: &'a [NewRow]) -> Self {
         let mut gates = Self::default();
-        let mut to_the_same: HashMap<(i64, &PhoneNumber), i32> = HashMap::new();
+        let mut rows_to_number: HashMap<(i64, &PhoneNumber), i32> = HashMap::new();
         let now = SystemTime::now();
         for row in rows {
-            let Some(session) = row.session() else { continue };
-            let nth = to_the_same.entry((row.request.group.get(), &session.phone)).or_default();
+            let Some(session) = row.new_session() else { continue };
+            let nth = rows_to_number.entry((row.request.group.get(), &session.phone)).or_default();
             *nth += 1;
             let limit = session.per_number;
             gates.push(row, session, &session.hashes.own);
@@ -54,7 +50,7 @@ impl<'a> GateColumns<'a> {
             gates.nth.push(*nth);
             gates.window.push(limit.map(|limit| limit.window.as_secs_f64()));
             gates.since.push(first_id(now, limit.map_or(Duration::ZERO, |limit| limit.window)));
-            // The other way of writing the number only asks for an opt-out: the limit counts by the one that is texted.
+            // The other way of writing the number matters for an opt-out only: the limit counts the number that is texted.
             if let Some(twin) = &session.hashes.twin {
                 gates.push(row, session, twin);
                 gates.at_most.push(None);
@@ -75,22 +71,11 @@ impl<'a> GateColumns<'a> {
     }
 }
 
-/// Below the ids of all rows that may be within a window that ends now.
+/// An id below those of all rows that may be within a window that ends now.
 fn first_id(now: SystemTime, window: Duration) -> Uuid {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(window + CLOCKS_DIFFER_BY);
     // The first 48 bits of a UUID version 7 (RFC 9562, section 5.7) are milliseconds.
     Uuid::from_u128(since.as_millis() << 80)
-}
-
-/// The answer to an invite whose number wants no texts.
-pub fn opted_out() -> Refusal {
-    Refusal::new(Code::OptedOut, "the number has opted out of texts").field("smsPhone")
-}
-
-/// The answer to an invite whose number has had its texts.
-pub fn too_many(after: Duration) -> Refusal {
-    let message = "the number has had as many of the group's texts as it may have for now";
-    Refusal::new(Code::RateLimited, message).field("smsPhone").retry_after(after)
 }
 
 #[cfg(test)]
@@ -98,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_of_the_window_is_above_its_bound_and_an_older_one_is_not() {
+    fn an_id_within_the_window_is_above_the_bound_and_an_older_one_is_below() {
         let now = SystemTime::now();
         let bound = first_id(now, Duration::from_hours(1));
         let made = |ago: Duration| {

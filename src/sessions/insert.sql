@@ -1,5 +1,5 @@
 with gated as materialized (
-    -- The offsets keep the planner from asking twice, and the limits from reading a whole table for a hash.
+    -- The offsets keep the planner from running a subquery twice, and the limits keep it from hashing a whole table.
     select g.* from (
         select n.id,
                (select true from optouts o
@@ -28,9 +28,9 @@ with gated as materialized (
         owns_message_id, acknowledged, session_key, key_held, token,
         invitation_text, text_state, attempts, error_code, error,
         expires_at, due_at, deadline_at, valid_until,
-        unsure_from, lease_until, ended_at)
+        unsure_from, lease_until, ended_at, reply_to, look_since, published_at, traceparent)
     select r.*
-      -- Not in the from clause: there each array would be kept in a store of its own first.
+      -- Not in the from clause: there each array would first be copied into a tuple store.
       from (select
         unnest($10::uuid[]) as id, unnest($11::bigint[]), unnest($12::text[]), unnest($13::int[]), unnest($14::text[])::jsonb,
         unnest($15::text[]), unnest($16::text[]), unnest($17::text[]), unnest($18::text[]), unnest($19::bytea[]),
@@ -39,7 +39,8 @@ with gated as materialized (
         now() + make_interval(secs => unnest($30::float8[])), now() + make_interval(secs => unnest($31::float8[])),
         now() + make_interval(secs => unnest($32::float8[])), now() + make_interval(secs => unnest($33::float8[])),
         now() + make_interval(secs => unnest($34::float8[])), now() + make_interval(secs => unnest($35::float8[])),
-        now() + make_interval(secs => unnest($36::float8[]))) r
+        now() + make_interval(secs => unnest($36::float8[])), unnest($37::text[]), unnest($38::timestamptz[]),
+        unnest($39::timestamptz[]), unnest($40::text[])) r
      where r.id <> all (array(select gated.id from gated))
     on conflict do nothing
     returning id, expires_at, ticket

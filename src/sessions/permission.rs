@@ -1,20 +1,22 @@
 //! Whether a text may be handed over once more.
 
-use crate::optouts::Hashes;
+use crate::optouts::PhoneHashes;
 
-/// Whose text it is: who it comes from, and what stands for its number among the opt-outs.
+/// The sender and the number of a text, as the opt-outs are looked up.
 #[derive(Debug, Clone, Copy)]
-pub struct Recipient<'a> {
-    pub sender: &'a str,
-    pub hashes: Hashes,
+pub(crate) struct Recipient<'a> {
+    pub(crate) sender: &'a str,
+    pub(crate) hashes: PhoneHashes,
 }
 
-/// Whether a text may be handed over once more, as the database has it now.
+/// Whether a text may be handed over once more, by the database's present state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Permission {
+pub(crate) enum SendPermission {
     Granted,
-    /// The operator has switched its group off.
+    /// The operator has switched the group off.
     SwitchedOff,
-    /// The number wants no texts from this sender.
+    /// The number has opted out of this sender's texts.
     OptedOut,
+    /// The operator has paused the group: not now.
+    Paused,
 }

@@ -1,6 +1,6 @@
-//! The two columns that say how far a session and its text have come. SQL has the same words in its checks.
+//! The two columns for the progress of a session and of its text. The schema's checks have the same words.
 
-use crate::refusal::Refusal;
+use crate::refusal::{Code, Refusal};
 use serde::Serialize;
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
@@ -21,7 +21,7 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 )]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
-pub enum Status {
+pub(crate) enum Status {
     /// Its text is being handed over, or will be.
     Sending,
     Sent,
@@ -32,9 +32,9 @@ pub enum Status {
     Joined,
     Expired,
     Ended,
-    /// Surely no text: the request can never succeed as it stands.
+    /// Surely no text: the same request can never succeed.
     Rejected,
-    /// Surely no text: it might have succeeded.
+    /// Surely no text: the same request may succeed later.
     Failed,
 }
 
@@ -42,12 +42,12 @@ pub enum Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, EnumString, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
-pub enum TextState {
+pub(crate) enum TextState {
     /// A try is under way, or its worker died.
     Begun,
-    /// Surely not taken; to be tried again.
+    /// The provider surely did not take the last try; there will be another.
     Waiting,
-    /// A try may have been taken: it is being looked for, or was never settled.
+    /// The provider may have taken a try: the text is being looked for, or that was never settled.
     Unknown,
     Accepted,
     Refused,
@@ -55,19 +55,24 @@ pub enum TextState {
 
 impl Status {
     /// Of a request that surely brought no text.
-    pub fn of_refusal(refusal: &Refusal) -> Self {
-        if refusal.code.is_failure() { Self::Failed } else { Self::Rejected }
+    pub(crate) fn of_refusal(refusal: &Refusal) -> Self {
+        Self::of_code(refusal.code)
+    }
+
+    /// The same, by the refusal's code.
+    pub(crate) fn of_code(code: Code) -> Self {
+        if code.is_failure() { Self::Failed } else { Self::Rejected }
     }
 
     /// The word in the table, in replies and in events.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         self.into()
     }
 }
 
 impl TextState {
     /// The word in the table.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         self.into()
     }
 }
@@ -78,7 +83,7 @@ mod tests {
     use strum::VariantNames;
 
     #[test]
-    fn each_status_is_the_word_that_the_table_takes() {
+    fn each_status_is_a_word_that_the_table_allows() {
         let migration = include_str!("../../migrations/20261124000002_sessions.sql");
         for word in Status::VARIANTS {
             assert!(migration.contains(&format!("'{word}'")), "{word}");

@@ -9,17 +9,17 @@ use sqlx::PgPool;
 
 /// A session as its visitor sees it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct VisitedSession {
-    pub group_id: i64,
-    pub session_key: SessionKey,
+pub(crate) struct VisitedSession {
+    pub(crate) group_id: i64,
+    pub(crate) session_key: SessionKey,
     /// Whether an agent can join it, or has.
-    pub is_live: bool,
+    pub(crate) is_live: bool,
 }
 
 debug_shows!(VisitedSession { group_id, is_live });
 
 /// The session whose link this is, for as long as it holds its key.
-pub async fn visit(pool: &PgPool, token: &Token) -> Result<Option<VisitedSession>, sqlx::Error> {
+pub(crate) async fn visit(pool: &PgPool, token: &Token) -> Result<Option<VisitedSession>, sqlx::Error> {
     repeat(&kinds::VISIT, Patience::Brief, || find(pool, token)).await
 }
 

@@ -1,14 +1,15 @@
-//! The HTTP client of the provider. One try is one request: nothing here sends a text twice.
+//! The HTTP client for the provider. One try is one request: nothing here sends a text twice.
 
 use super::{
-    Answer,
-    answer::{self, Later},
-    lines::{Failed, Lines},
-    written::{Guard, Guarded, Written},
+    answer::{self, RetryReason, TryResult},
+    connections::{ProviderConnections, RequestError},
+    faults::{ProviderHealth, ProviderReport},
+    metrics,
+    write_guard::{BodyProgress, GuardedBody, WriteGuard},
 };
-use crate::masked::debug_shows;
 use crate::{
-    config::{ProviderConfig, Sender},
+    config::{FromNumber, ProviderConfig},
+    masked::debug_shows,
     phone::PhoneNumber,
     sms_text::SmsText,
     traceparent::TraceParent,
@@ -17,15 +18,14 @@ use crate::{
 use base64::Engine;
 use hyper::{
     Method, Request, Uri,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT},
+    header::{
+        ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, USER_AGENT,
+    },
     http::uri::InvalidUri,
 };
 use secrecy::ExposeSecret;
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -34,60 +34,61 @@ use url::{Position, Url};
 /// The bounds of `ValidityPeriod`, in seconds
 /// (<https://www.twilio.com/docs/messaging/api/message-resource#create-a-message-resource>).
 const VALIDITY: std::ops::RangeInclusive<u64> = 1..=36_000;
-/// An answer longer than this is no answer of a provider's.
+/// A longer answer does not come from a provider.
 const LARGEST_ANSWER: usize = 256 * 1024;
 
 /// One text to hand over.
-pub struct Text<'a> {
-    pub to: &'a PhoneNumber,
-    /// The group's own sender, if it has one.
-    pub from: Option<&'a str>,
-    pub body: &'a SmsText,
-    /// What is left of the session: no text shall arrive after it.
-    pub validity: Duration,
-    pub callback: Option<String>,
-    pub trace: Option<TraceParent>,
-    /// After this it may not be written to the line any more: another worker may be at it.
-    pub write_by: Instant,
+pub(crate) struct OutgoingText<'a> {
+    pub(crate) to: &'a PhoneNumber,
+    /// The group's own From number, if it has one.
+    pub(crate) from: Option<&'a str>,
+    pub(crate) body: &'a SmsText,
+    /// The text must not arrive later than this from now.
+    pub(crate) validity: Duration,
+    pub(crate) callback: Option<String>,
+    pub(crate) trace: Option<TraceParent>,
+    /// After this it must not be written to the connection: another worker may have the claim.
+    pub(crate) write_by: Instant,
 }
 
-debug_shows!(Text<'_> { validity });
+debug_shows!(OutgoingText<'_> { validity });
 
-/// The provider, with as many places as requests may be under way at once.
+/// The provider, with a permit for each request that may be under way at once.
 #[derive(Debug, Clone)]
 pub struct Sms(Arc<Provider>);
 
 pub(super) struct Provider {
-    pub lines: Lines,
+    pub(super) connections: ProviderConnections,
     /// Of the account's messages.
-    pub url: Url,
+    pub(super) url: Url,
     /// The same, as a path.
     path: Uri,
-    /// What every request says.
-    pub headers: HeaderMap,
-    sender: Sender,
+    /// Of every request.
+    pub(super) headers: HeaderMap,
+    sender: FromNumber,
     /// The sender's name.
     sender_name: Arc<str>,
-    places: Arc<Semaphore>,
-    /// The provider's code or status with which it refuses the account; 0 while it does not.
-    refused: AtomicI64,
+    permits: Arc<Semaphore>,
+    pub(super) health: ProviderHealth,
 }
 
 debug_shows!(Provider { url });
 
-/// A place at the provider: whoever holds it may make a request.
+/// The permit to make one request to the provider.
 #[derive(Debug)]
-pub struct Place {
+pub(crate) struct ProviderPermit {
     pub(super) provider: Arc<Provider>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Sms {
-    /// Fails only if the TLS roots cannot be read or the URL cannot be one.
-    pub fn new(config: &ProviderConfig) -> Result<Self, String> {
+    /// # Errors
+    ///
+    /// A text for the operator if the TLS roots cannot be read, or the settings make no URL or header.
+    pub(crate) fn new(config: &ProviderConfig) -> Result<Self, String> {
         let url = format!("{}/2010-04-01/Accounts/{}/Messages.json", config.base_url, config.account_sid);
         let url = Url::parse(&url).map_err(|error| format!("SMS_BASE_URL: {error}"))?;
-        let lines = Lines::new(&url, config.timeout)
+        let connections = ProviderConnections::new(&url, config.timeout)
             .map_err(|error| format!("the HTTP client cannot be built: {error}"))?;
         let login = format!("{}:{}", config.user, config.password.expose_secret());
         let basic = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(login));
@@ -100,95 +101,91 @@ impl Sms {
             HeaderMap::from_iter([(AUTHORIZATION, authorization), (USER_AGENT, agent), (ACCEPT, any)]);
         Ok(Self(Arc::new(Provider {
             path: path_of(&url).map_err(|error| format!("SMS_BASE_URL: {error}"))?,
-            lines,
+            connections,
+            health: ProviderHealth::new(url.origin().ascii_serialization()),
             url,
             headers,
-            sender_name: config.sender.as_str().into(),
-            sender: config.sender.clone(),
-            places: Arc::new(Semaphore::new(config.concurrency)),
-            refused: AtomicI64::new(0),
+            sender_name: config.from_number.as_str().into(),
+            sender: config.from_number.clone(),
+            permits: Arc::new(Semaphore::new(config.concurrency)),
         })))
     }
 
-    /// The code or status with which the provider refuses the operator's account, if it does.
-    pub fn account_refused(&self) -> Option<i64> {
-        Some(self.0.refused.load(Ordering::Relaxed)).filter(|code| *code != 0)
+    /// What is wrong with the provider, for `/readyz`.
+    pub(crate) fn report(&self) -> ProviderReport {
+        self.0.health.report()
     }
 
-    /// Whom a text is from, for a group that may have a sender of its own.
-    pub fn sender(&self, own: Option<&str>) -> Arc<str> {
+    /// The From number or messaging service of a group's texts; `own` is the group's, if it has one.
+    pub(crate) fn sender(&self, own: Option<&str>) -> Arc<str> {
         own.map_or_else(|| self.0.sender_name.clone(), Arc::from)
     }
 
-    /// Waits for a place; a stopping worker gives none out any more.
-    pub async fn place(&self) -> Result<Place, Trouble> {
-        let permit = self.0.places.clone().acquire_owned().await.map_err(|_| Trouble::Stopping)?;
-        Ok(Place { provider: self.0.clone(), _permit: permit })
+    /// Waits for a permit.
+    ///
+    /// # Errors
+    ///
+    /// [`Trouble::Stopping`] once the worker stops.
+    pub(crate) async fn permit(&self) -> Result<ProviderPermit, Trouble> {
+        let permit = self.0.permits.clone().acquire_owned().await.map_err(|_| Trouble::Stopping)?;
+        Ok(ProviderPermit { provider: self.0.clone(), _permit: permit })
     }
 
-    /// Gives out no more places: what has none yet goes back to the queue.
-    pub fn close(&self) {
-        self.0.places.close();
+    /// Gives out no more permits: invites that wait for one go back to the queue.
+    pub(crate) fn close(&self) {
+        self.0.permits.close();
     }
 }
 
 impl Provider {
     /// A GET of a path.
-    pub fn to(&self, path: Uri, body: Guarded) -> Request<Guarded> {
+    pub(super) fn get(&self, path: Uri, body: GuardedBody) -> Request<GuardedBody> {
         let mut request = Request::new(body);
         *request.uri_mut() = path;
         request.headers_mut().clone_from(&self.headers);
         request
     }
-
-    /// Tells a change, and not each try.
-    fn account_is(&self, refused: Option<i64>) {
-        let before = self.refused.swap(refused.unwrap_or_default(), Ordering::Relaxed);
-        match refused {
-            Some(code) if before == 0 => {
-                tracing::error!(code, "the provider refuses the operator's account: check TWILIO_*");
-            }
-            None if before != 0 => tracing::info!("the provider takes the operator's account again"),
-            _ => {}
-        }
-    }
 }
 
-impl Place {
-    /// Hands one text over, once.
-    pub async fn send(self, text: &Text<'_>) -> Answer {
-        let guard = Guard::until(text.write_by);
-        let (head, body) = match self.provider.lines.ask(self.request(text, &guard), LARGEST_ANSWER).await {
+impl ProviderPermit {
+    /// Makes one try to hand a text over.
+    pub(crate) async fn send(self, text: &OutgoingText<'_>) -> TryResult {
+        let health = &self.provider.health;
+        let _under_way = health.begin();
+        let guard = WriteGuard::until(text.write_by);
+        let request = self.request(text, &guard);
+        let answered = self.provider.connections.request(request, LARGEST_ANSWER).await;
+        metrics::answered(answered.as_ref().map(|(head, _)| head.status.as_u16()));
+        let (head, body) = match answered {
             Ok(answer) => answer,
-            Err(failed) => return unanswered(failed, guard.written()),
+            Err(error) => {
+                let result = unanswered(&error, guard.progress());
+                health.unanswered(&error, &result);
+                return result;
+            }
         };
         let retry_after = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let status = head.status.as_u16();
-        let answer = answer::read(status, retry_after, &body);
-        match &answer {
-            Answer::Later { why: Later::Account { provider_code }, .. } => {
-                self.provider.account_is(Some(provider_code.unwrap_or(i64::from(status))));
-            }
-            Answer::Accepted { .. } => self.provider.account_is(None),
-            _ => {}
-        }
-        answer
+        let result = answer::read(status, retry_after, &body);
+        let location = head.headers.get(LOCATION).and_then(|value| value.to_str().ok());
+        health.answered(status, location, &body, &result);
+        result
     }
 
-    fn request(&self, text: &Text<'_>, guard: &Guard) -> Request<Guarded> {
+    fn request(&self, text: &OutgoingText<'_>, guard: &WriteGuard) -> Request<GuardedBody> {
         let mut form = url::form_urlencoded::Serializer::new(String::with_capacity(256));
         form.append_pair("To", text.to.as_e164());
         match (text.from, &self.provider.sender) {
             (Some(number), _) => form.append_pair("From", number),
-            (None, Sender::Number(number)) => form.append_pair("From", number),
-            (None, Sender::MessagingService(sid)) => form.append_pair("MessagingServiceSid", sid),
+            (None, FromNumber::Number(number)) => form.append_pair("From", number),
+            (None, FromNumber::MessagingService(sid)) => form.append_pair("MessagingServiceSid", sid),
         };
         let validity = text.validity.as_secs().clamp(*VALIDITY.start(), *VALIDITY.end());
         form.append_pair("Body", text.body.as_str()).append_pair("ValidityPeriod", &validity.to_string());
         if let Some(callback) = &text.callback {
             form.append_pair("StatusCallback", callback);
         }
-        let mut request = self.provider.to(self.provider.path.clone(), guard.body(form.finish()));
+        let mut request = self.provider.get(self.provider.path.clone(), guard.body(form.finish()));
         *request.method_mut() = Method::POST;
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
@@ -204,11 +201,13 @@ pub(super) fn path_of(url: &Url) -> Result<Uri, InvalidUri> {
     url[Position::BeforePath..Position::AfterQuery].parse()
 }
 
-/// What is known of a request that has no answer. Only what was never written was surely not taken.
-fn unanswered(failed: Failed, written: Written) -> Answer {
-    match written {
-        Written::Nothing => Answer::Later { retry_after: None, why: Later::Unreachable },
-        Written::Withheld => Answer::Withheld,
-        Written::Perhaps => Answer::PerhapsSent { why: failed.to_string() },
+/// What is known of a request without an answer. Only one that was never written was surely not taken.
+fn unanswered(error: &RequestError, progress: BodyProgress) -> TryResult {
+    match progress {
+        BodyProgress::NotRead => {
+            TryResult::Later { status: None, retry_after: None, why: RetryReason::Unreachable }
+        }
+        BodyProgress::Withheld => TryResult::Withheld,
+        BodyProgress::PerhapsWritten => TryResult::PerhapsSent { why: error.to_string() },
     }
 }

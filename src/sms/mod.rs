@@ -2,17 +2,31 @@
 
 mod answer;
 mod client;
-mod lines;
+mod connections;
+mod faults;
 mod list;
-mod written;
+pub(crate) mod metrics;
+mod write_guard;
 
-pub use answer::{Answer, Later};
-pub use client::{Place, Sms, Text};
-pub use list::{LookFailed, Wanted};
+pub(crate) use answer::RetryReason;
+pub use answer::TryResult;
+pub(crate) use client::{OutgoingText, ProviderPermit, Sms};
+pub(crate) use list::{AnyText, FoundTexts, ListedMessage, LookError, TextSearch};
 
 /// What the fuzzing targets call (docs/FUZZING.md).
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing {
-    pub use super::{answer::read, list::page};
+    use super::{TryResult, answer, list};
+    use url::Url;
+
+    /// Reads the answer to a create.
+    pub fn read(status: u16, retry_after: Option<&str>, body: &[u8]) -> TryResult {
+        answer::read(status, retry_after, body)
+    }
+
+    /// Reads a page of the list; `list` is the first page's address.
+    pub fn page(list: &Url, body: &[u8]) {
+        list::page(list, body);
+    }
 }

@@ -1,4 +1,4 @@
-//! Starting tasks, and starting them again.
+//! Starts tasks, and restarts them.
 
 use super::{metrics, pulse::Pulse, task::Task};
 use crate::backoff::Backoff;
@@ -12,53 +12,55 @@ use std::{
 use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// A task that lived so long was well: when it ends, it starts again soon.
-const STEADY: Duration = Duration::from_mins(1);
-const STARTS_AGAIN_WITHIN: Duration = Duration::from_millis(100);
-const STARTS_AGAIN_AT_LAST: Duration = Duration::from_secs(5);
+/// After a run of this length, the wait before a restart is the shortest again.
+const STEADY_AFTER: Duration = Duration::from_mins(1);
+const FIRST_RESTART_AFTER: Duration = Duration::from_millis(100);
+const RESTART_AFTER_AT_MOST: Duration = Duration::from_secs(5);
 
-/// A task that is kept up. Dropping this leaves it running: it is its own supervisor.
+/// A handle on a task that is restarted when it ends. Dropping the handle leaves the task running.
 #[derive(Debug)]
-pub struct Kept<E = Infallible>(Task, JoinHandle<Result<(), E>>);
+pub(crate) struct TaskHandle<E = Infallible>(Task, JoinHandle<Result<(), E>>);
 
-impl<E> Kept<E> {
-    /// Waits until the task has ended, as it was asked to, or with an error that only the process's end can tell.
-    pub async fn ended(self) -> Result<(), E> {
-        // The supervisor below has nothing that panics, and nobody aborts it.
-        self.1.await.unwrap_or_else(|_| self.0.is_lost())
+impl<E> TaskHandle<E> {
+    /// Waits until the task has ended: at `stop`, or with a fatal error.
+    pub(crate) async fn ended(self) -> Result<(), E> {
+        // The supervisor below never panics, and is never aborted.
+        self.1.await.unwrap_or_else(|_| self.0.exit_process())
     }
 }
 
-/// Starts a task, and starts it again whenever it ends before `stop`. What it needs must be in `start`, and outlive a panic.
-pub fn keep_up<F>(
+/// Starts a task, and restarts it whenever it ends before `stop`. `start` owns what the task needs, so that it outlives a
+/// panic of the task.
+pub(crate) fn keep_running<F>(
     task: Task,
     stop: CancellationToken,
     mut start: impl FnMut(Pulse) -> F + Send + 'static,
-) -> Kept
+) -> TaskHandle
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    keep_up_unless(task, stop, move |pulse| {
-        let life = start(pulse);
+    keep_running_unless_fatal(task, stop, move |pulse| {
+        let run = start(pulse);
         async {
-            life.await;
+            run.await;
             Ok(())
         }
     })
 }
 
-/// The same for a task that may find what no start mends: that error ends it, and [`Kept::ended`] has it.
-pub fn keep_up_unless<E, F>(
+/// The same for a task that may return an error for which a restart does not help. That error ends the task, and
+/// [`TaskHandle::ended`] returns it.
+pub(crate) fn keep_running_unless_fatal<E, F>(
     task: Task,
     stop: CancellationToken,
     start: impl FnMut(Pulse) -> F + Send + 'static,
-) -> Kept<E>
+) -> TaskHandle<E>
 where
     E: Send + 'static,
     F: Future<Output = Result<(), E>> + Send + 'static,
 {
     #[expect(clippy::disallowed_methods, reason = "the supervisor")]
-    Kept(task, tokio::spawn(supervise(task, stop, start)))
+    TaskHandle(task, tokio::spawn(supervise(task, stop, start)))
 }
 
 async fn supervise<E, F>(
@@ -70,23 +72,23 @@ where
     F: Future<Output = Result<(), E>>,
 {
     let pulse = Pulse::of(task);
-    let mut backoff = Backoff::new(STARTS_AGAIN_WITHIN, STARTS_AGAIN_AT_LAST);
+    let mut backoff = Backoff::new(FIRST_RESTART_AFTER, RESTART_AFTER_AT_MOST);
     loop {
-        let began = Instant::now();
-        let how = match pulse.live(async { start(pulse.clone()).await }).await {
+        let started = Instant::now();
+        let how = match pulse.run(async { start(pulse.clone()).await }).await {
             Ok(Err(error)) => return Err(error),
             Ok(Ok(())) if stop.is_cancelled() => return Ok(()),
             Ok(Ok(())) => "it returned",
-            Err(ended) => ended.how(),
+            Err(end) => end.how(),
         };
-        pulse.has_ended();
+        pulse.record_end();
         metrics::task_failed(task.name());
         if stop.is_cancelled() {
-            tracing::error!(task = task.name(), how, "a task ended unasked, while the process stops");
+            tracing::error!(task = task.name(), how, "a task ended unexpectedly, while the process stops");
             return Ok(());
         }
-        tracing::error!(task = task.name(), how, "a task ended unasked; it is started again");
-        if began.elapsed() > STEADY {
+        tracing::error!(task = task.name(), how, "a task ended unexpectedly; it is started again");
+        if started.elapsed() > STEADY_AFTER {
             backoff.reset();
         }
         if stop.run_until_cancelled(backoff.wait()).await.is_none() {
@@ -95,51 +97,54 @@ where
     }
 }
 
-/// Starts a task of one connection. Whatever ends the task cancels `line`, by which the connection's owner knows that it
-/// has to open another.
-pub fn part_of<F>(task: Task, line: CancellationToken, work: impl FnOnce(Pulse) -> F + Send + 'static)
-where
+/// Starts a task of one connection. When the task ends, `lost` is cancelled, upon which the connection's owner opens
+/// another.
+pub(crate) fn spawn_for_connection<F>(
+    task: Task,
+    lost: CancellationToken,
+    work: impl FnOnce(Pulse) -> F + Send + 'static,
+) where
     F: Future<Output = ()> + Send + 'static,
 {
-    let living = async move {
-        let _ends_the_line = line.clone().drop_guard();
+    let supervised = async move {
+        let _cancelled_at_the_end = lost.clone().drop_guard();
         let pulse = Pulse::of(task);
-        match pulse.live(async { work(pulse.clone()).await }).await {
-            // It has seen that the line is lost, and the owner says so.
+        match pulse.run(async { work(pulse.clone()).await }).await {
+            // The connection is lost, which its owner logs.
             Ok(()) => {}
-            Err(ended) => {
+            Err(end) => {
                 metrics::task_failed(task.name());
-                let how = ended.how();
+                let how = end.how();
                 tracing::error!(
                     task = task.name(),
                     how,
-                    "a task of a connection ended unasked; the connection is opened again"
+                    "a task of a connection ended unexpectedly; the connection is opened again"
                 );
             }
         }
     };
     #[expect(clippy::disallowed_methods, reason = "the guard ends the connection")]
-    tokio::spawn(living);
+    tokio::spawn(supervised);
 }
 
-/// Starts a piece of work whose requester notices its end, as by a channel that is closed then.
-pub fn aside(what: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+/// Starts work whose requester notices its end, for example by a channel that is closed then.
+pub(crate) fn spawn_work(what: &'static str, work: impl Future<Output = ()> + Send + 'static) {
     #[expect(clippy::disallowed_methods, reason = "a panic is caught, and the requester notices the end")]
     tokio::spawn(named(what, work));
 }
 
-/// The same, where somebody waits for all such pieces at the end.
-pub fn aside_in(
-    all: &TaskTracker,
+/// The same, in a tracker by which the process waits for all such work when it stops.
+pub(crate) fn spawn_work_in(
+    tracker: &TaskTracker,
     what: &'static str,
     work: impl Future<Output = ()> + Send + 'static,
 ) -> JoinHandle<()> {
     #[expect(clippy::disallowed_methods, reason = "a panic is caught, and the requester notices the end")]
-    all.spawn(named(what, work))
+    tracker.spawn(named(what, work))
 }
 
-/// Runs it; the log names it when it panics. No `async` block: that would keep the room for the work twice, and each invite
-/// in hand has one.
+/// Runs the work, and logs its name if it panics. Not an `async` block: that would need twice the memory of the work, for
+/// each invite in flight.
 pub(super) fn named(what: &'static str, work: impl Future<Output = ()>) -> impl Future<Output = ()> {
     AssertUnwindSafe(work).catch_unwind().map(move |ended| {
         if ended.is_err() {
@@ -150,7 +155,7 @@ pub(super) fn named(what: &'static str, work: impl Future<Output = ()>) -> impl 
 }
 
 impl Task {
-    fn is_lost(self) -> ! {
+    fn exit_process(self) -> ! {
         tracing::error!(task = self.name(), "a task cannot be kept up; the process ends");
         std::process::exit(1)
     }

@@ -1,4 +1,4 @@
-//! What a task does at the moment, and since when.
+//! Each task's current step, and since when it lasts.
 
 use super::task::Task;
 use crate::failpoint;
@@ -10,42 +10,42 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A step that takes longer is a problem; no statement or question to the broker may take so long.
+/// A step that takes longer is a problem. No statement and no call to the broker may take so long.
 const STUCK_AFTER: Duration = Duration::from_mins(1);
-/// For how long a task that ended unasked is a problem.
+/// For how long an unexpected end of a task is a problem.
 const ENDED_LATELY: Duration = Duration::from_mins(1);
 
-/// The tasks that live now.
-static LIVING: Mutex<Vec<Weak<State>>> = Mutex::new(Vec::new());
+/// The tasks that run now.
+static RUNNING: Mutex<Vec<Weak<TaskState>>> = Mutex::new(Vec::new());
 
-/// By which a task shows its steps: two uncontended locks a round, whatever the round is for.
+/// A task reports its steps through this. It costs two uncontended locks for each step.
 #[derive(Debug, Clone)]
-pub struct Pulse(Arc<State>);
+pub(crate) struct Pulse(Arc<TaskState>);
 
 #[derive(Debug)]
-struct State {
+struct TaskState {
     task: Task,
-    now: Mutex<Now>,
-    fate: failpoint::Fate,
+    activity: Mutex<TaskActivity>,
+    failpoint: failpoint::TaskFailpoint,
 }
 
 #[derive(Debug, Default)]
-struct Now {
-    /// The step that it is at. Between two rounds, while it waits for work or time, it is at none.
+struct TaskActivity {
+    /// The current step, and its start; `None` while the task waits for work or for its time.
     step: Option<(&'static str, Instant)>,
-    /// When it last ended unasked.
-    ended: Option<Instant>,
+    /// The last unexpected end.
+    ended_at: Option<Instant>,
 }
 
-/// How a task came to an end that nobody asked for.
+/// How a task ended unexpectedly.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Ended {
+pub(super) enum UnexpectedEnd {
     Panicked,
-    /// A test has ended it.
+    /// A test made it return.
     Returned,
 }
 
-impl Ended {
+impl UnexpectedEnd {
     pub(super) fn how(self) -> &'static str {
         match self {
             Self::Panicked => "a panic",
@@ -56,73 +56,79 @@ impl Ended {
 
 impl Pulse {
     pub(super) fn of(task: Task) -> Self {
-        let state = Arc::new(State { task, now: Mutex::default(), fate: failpoint::Fate::default() });
-        let mut living = lock(&LIVING);
-        living.retain(|state| state.strong_count() > 0);
-        living.push(Arc::downgrade(&state));
+        let state = Arc::new(TaskState {
+            task,
+            activity: Mutex::default(),
+            failpoint: failpoint::TaskFailpoint::default(),
+        });
+        let mut running = lock(&RUNNING);
+        running.retain(|state| state.strong_count() > 0);
+        running.push(Arc::downgrade(&state));
         Self(state)
     }
 
-    /// The task begins a step, which `what` names for people. It must be over within a minute.
-    pub fn step(&self, what: &'static str) {
-        lock(&self.0.now).step = Some((what, Instant::now()));
-        self.0.fate.meet(self.0.task.name());
+    /// The task begins a step, which `what` describes for operators. It must end within a minute.
+    pub(crate) fn step(&self, what: &'static str) {
+        lock(&self.0.activity).step = Some((what, Instant::now()));
+        self.0.failpoint.step(self.0.task.name());
     }
 
-    /// The task waits for work or for its time, and may do so for ever.
-    pub fn idle(&self) {
-        lock(&self.0.now).step = None;
+    /// The task waits for work or for its time, however long.
+    pub(crate) fn idle(&self) {
+        lock(&self.0.activity).step = None;
     }
 
-    /// One life of the task, from its start to its end.
-    pub(super) async fn live<T>(&self, life: impl Future<Output = T>) -> Result<T, Ended> {
+    /// Runs the task once, from its start to its end.
+    pub(super) async fn run<T>(&self, work: impl Future<Output = T>) -> Result<T, UnexpectedEnd> {
         self.idle();
-        let life = async {
-            self.0.fate.meet(self.0.task.name());
-            life.await
+        let work = async {
+            self.0.failpoint.step(self.0.task.name());
+            work.await
         };
-        // The hook has logged a panic.
-        let ended = AssertUnwindSafe(self.0.fate.of(life)).catch_unwind().await;
-        ended.map_err(|_| Ended::Panicked)?.ok_or(Ended::Returned)
+        // The panic hook has logged a panic.
+        let result = AssertUnwindSafe(self.0.failpoint.run(work)).catch_unwind().await;
+        result.map_err(|_| UnexpectedEnd::Panicked)?.ok_or(UnexpectedEnd::Returned)
     }
 
-    pub(super) fn has_ended(&self) {
-        let mut now = lock(&self.0.now);
-        *now = Now { step: None, ended: Some(Instant::now()) };
+    /// Records an unexpected end.
+    pub(super) fn record_end(&self) {
+        *lock(&self.0.activity) = TaskActivity { step: None, ended_at: Some(Instant::now()) };
     }
 }
 
-impl State {
-    fn problem(&self, at: Instant) -> Option<String> {
-        let (task, now) = (self.task.name(), lock(&self.now));
-        if let Some((what, since)) = now.step
-            && at - since >= failpoint::instead_of(STUCK_AFTER)
+impl TaskState {
+    fn problem(&self, now: Instant) -> Option<String> {
+        let (task, activity) = (self.task.name(), lock(&self.activity));
+        if let Some((what, since)) = activity.step
+            && now - since >= failpoint::shortened(STUCK_AFTER)
         {
-            let seconds = (at - since).as_secs();
+            let seconds = (now - since).as_secs();
             return Some(format!(
-                "the task \"{task}\" has made no step for {seconds} s; the last one is: {what}. If that goes on, \
+                "the task \"{task}\" has made no step for {seconds} s; the last one is: {what}. If that continues, \
                  restart this process"
             ));
         }
-        let ago = at - now.ended?;
+        let ago = now - activity.ended_at?;
         let seconds = ago.as_secs();
         (ago < ENDED_LATELY).then(|| {
-            format!("the task \"{task}\" ended unasked {seconds} s ago, and was started again: see the log")
+            format!(
+                "the task \"{task}\" ended unexpectedly {seconds} s ago, and was started again: see the log"
+            )
         })
     }
 }
 
-/// The tasks that have made no step for a minute, and those that ended unasked within the last one; for `/readyz`.
-pub fn problems() -> Vec<String> {
+/// The tasks that have made no step for a minute, and those that ended unexpectedly within the last minute; for `/readyz`.
+pub(crate) fn problems() -> Vec<String> {
     problems_at(Instant::now())
 }
 
 pub(super) fn problems_at(now: Instant) -> Vec<String> {
-    let living: Vec<_> = lock(&LIVING).iter().filter_map(Weak::upgrade).collect();
-    living.iter().filter_map(|state| state.problem(now)).collect()
+    let running: Vec<_> = lock(&RUNNING).iter().filter_map(Weak::upgrade).collect();
+    running.iter().filter_map(|state| state.problem(now)).collect()
 }
 
-/// A panic while it is held leaves nothing half done.
+/// Ignores poisoning: a panic under one of these locks leaves nothing half done.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,6 @@
-//! Who watches the watchers: a thread that needs no runtime.
+//! A watchdog for the runtime itself: a thread outside of it.
 
-use super::{keep::keep_up, pulse::problems, task::Task};
+use super::{keep::keep_running, pulse::problems_at, task::Task};
 use crate::failpoint;
 use std::{
     io,
@@ -8,50 +8,53 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// How often the thread looks for a sign of the runtime, which gives several between two looks.
-const LOOKS_EVERY: Duration = Duration::from_secs(5);
-const SIGNS: u32 = 5;
-/// After so many looks without a sign the process ends: no invite can be finished, and no probe answered. Looks are
-/// counted, and not time: a process that was stopped for an hour has missed none.
-const LOOKS_AT_MOST: u32 = 12;
+/// How often the thread checks for a beat of the runtime.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// Beats between two checks.
+const BEATS: u32 = 5;
+/// After so many checks without a beat the process ends: it can finish no invite, and answer no probe. Checks are counted
+/// rather than time, since a process that was stopped for an hour has missed none.
+const MAX_MISSED_CHECKS: u32 = 12;
 
-/// Ends the process when its runtime runs no task for a minute, as when each of its threads is blocked.
-pub fn watch() -> io::Result<()> {
-    let looks_every = failpoint::instead_of(LOOKS_AT_MOST * LOOKS_EVERY) / LOOKS_AT_MOST;
-    let signs = Arc::new(AtomicU64::new(0));
-    let shown = signs.clone();
-    keep_up(Task::Runtime, CancellationToken::new(), move |_| {
-        let shown = shown.clone();
+/// Ends the process if its runtime runs no task for a minute, for example because each of its threads is blocked.
+pub(crate) fn watch() -> io::Result<()> {
+    let check_every = failpoint::shortened(MAX_MISSED_CHECKS * CHECK_EVERY) / MAX_MISSED_CHECKS;
+    let beats = Arc::new(AtomicU64::new(0));
+    let counter = beats.clone();
+    keep_running(Task::Runtime, CancellationToken::new(), move |_| {
+        let counter = counter.clone();
         async move {
             loop {
-                shown.fetch_add(1, Ordering::Relaxed);
-                sleep(looks_every / SIGNS).await;
+                counter.fetch_add(1, Ordering::Relaxed);
+                sleep(check_every / BEATS).await;
             }
         }
     });
     let watching = move || {
-        let (mut before, mut missed) = (signs.load(Ordering::Relaxed), 0);
-        while missed < LOOKS_AT_MOST {
-            std::thread::sleep(looks_every);
-            let now = signs.load(Ordering::Relaxed);
+        let (mut before, mut missed) = (beats.load(Ordering::Relaxed), 0);
+        while missed < MAX_MISSED_CHECKS {
+            std::thread::sleep(check_every);
+            let now = beats.load(Ordering::Relaxed);
             missed = if now == before { missed + 1 } else { 0 };
             before = now;
         }
+        // The blocking task may have begun its step up to two checks after the last beat.
+        let nearly = Instant::now() + 2 * check_every;
         tracing::error!(
             task = Task::Runtime.name(),
-            problems = %problems().join("; "),
+            problems = %problems_at(nearly).join("; "),
             "the runtime has run no task for a minute; the process ends"
         );
         std::process::exit(1);
     };
     #[expect(
         clippy::disallowed_methods,
-        reason = "it ends with the process only, and holds nothing that panics"
+        reason = "the thread ends with the process only, and does not panic"
     )]
     std::thread::Builder::new().name("watchdog".to_owned()).spawn(watching)?;
     Ok(())

@@ -1,29 +1,32 @@
-//! The tasks of the processes, by name.
+//! The names of the tasks.
 
-/// A process that goes on until a signal.
+/// A process that runs until a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Process {
+    /// `session-invite worker`.
     Worker,
+    /// `session-invite gateway`.
     Gateway,
 }
 
 macro_rules! tasks {
     ($($(#[$doc:meta])* $task:ident = $name:literal in $($process:ident),+;)*) => {
-        /// The tasks of the processes. A new one needs an entry here, and so the tests know it.
+        /// The tasks of the processes. Each has an entry here, by which the tests find it.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Task {
             $($(#[$doc])* $task,)*
         }
 
         impl Task {
+            /// Every task.
             pub const ALL: &[Self] = &[$(Self::$task),*];
 
-            /// As the log and `problems` name it.
+            /// The name in the log, in the metrics and in `problems`.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$task => $name,)* }
             }
 
-            /// The processes that it belongs to.
+            /// The processes that run it.
             pub const fn processes(self) -> &'static [Process] {
                 match self { $(Self::$task => &[$(Process::$process),+],)* }
             }
@@ -34,38 +37,60 @@ macro_rules! tasks {
 tasks! {
     /// Waits for SIGTERM and SIGINT.
     Signals = "signals" in Worker, Gateway;
-    /// Shows that the runtime runs its tasks.
+    /// Proves that the runtime runs its tasks.
     Runtime = "runtime" in Worker, Gateway;
+    /// Keeps the histograms of `/metrics` small.
     MetricsUpkeep = "metrics upkeep" in Worker, Gateway;
     /// Answers `/healthz`, `/readyz` and `/metrics` on `HTTP_ADDR`.
     Operators = "answers to operators" in Worker, Gateway;
-    /// Looks whether the database does what the process needs.
+    /// Checks whether the database does what the process needs.
     Database = "watch of the database" in Worker, Gateway;
+    /// Looks at the broker's nodes.
+    BrokerNodes = "look at the broker's nodes" in Worker, Gateway;
+    /// Reports in the table `processes` that the process runs.
+    Heartbeat = "heartbeat" in Worker, Gateway;
     /// Reads the groups again when they have changed.
     Groups = "groups" in Worker, Gateway;
-    /// Take the new messages of a queue.
+    /// Consumes new requests.
     Requests = "consumer of requests" in Worker;
+    /// Consumes the messages that the broker dropped.
     Dropped = "consumer of the dropped" in Worker;
-    /// Each statement that invites share has a task.
+    /// Runs the statement that inserts the rows of several invites.
     InsertSessions = "insert sessions" in Worker;
+    /// Runs the statement that records the results of several tries.
     RecordOutcomes = "record outcomes" in Worker;
+    /// Publishes replies.
     Replies = "publisher of replies" in Worker;
+    /// Publishes replies to direct reply-to.
     DirectReplies = "publisher of direct replies" in Worker;
+    /// Publishes events from the outbox.
     Events = "publisher of events" in Worker;
+    /// Compares the database with the broker's last marker, and advances the marker.
+    Marker = "keeper of the marker" in Worker;
+    /// Finds open invites whose message the broker has lost.
+    Resume = "resumption of open invites" in Worker;
+    /// Ends sessions whose time is over.
     Sweep = "sweep of sessions" in Worker;
+    /// Blanks and deletes old rows.
     Retention = "retention" in Worker;
+    /// Returns unused shares of limits, and deletes old limits.
     Limits = "upkeep of limits" in Worker;
-    /// Take new connections.
+    /// Measures queues and tables for `/metrics`.
+    Measurements = "measurements" in Worker;
+    /// Sends spans to the collector.
+    Traces = "export of traces" in Worker;
+    /// Accepts connections.
     Connections = "connections" in Gateway;
-    Asking = "publisher of requests" in Gateway;
-    /// Of a connection that publishes: notices that it is lost.
-    LineWatch = "watch of a publishing connection" in Worker, Gateway;
-    /// Of a consumer's connection: acknowledges.
+    /// Publishes the requests that come over HTTP.
+    RpcRequests = "publisher of requests" in Gateway;
+    /// For a publishing connection: notices that it is lost.
+    PublisherWatch = "watch of a publishing connection" in Worker, Gateway;
+    /// For a consumer's connection: acknowledges.
     Acks = "acknowledgements" in Worker;
-    /// Of a consumer's connection: marks acknowledgements that are sure.
+    /// For a consumer's connection: marks acknowledgements that are sure.
     SureAcks = "marks of sure acknowledgements" in Worker;
-    /// Of the connection that asks: takes replies.
+    /// For the gateway's connection: consumes replies.
     ReplyReader = "reader of replies" in Gateway;
-    /// Of the connection that asks: looks how many requests wait.
+    /// For the gateway's connection: reads how many requests wait.
     Backlog = "look at the backlog" in Gateway;
 }

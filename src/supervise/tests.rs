@@ -8,7 +8,7 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// What `problems` says of the task so much later. Tests of one process share the list, so each has a task of its own.
+/// The task's entry in `problems`, so much later. Tests of one process share the list, so each uses another task.
 fn problem(task: Task, later: Duration) -> Option<String> {
     let name = format!("\"{}\"", task.name());
     pulse::problems_at(Instant::now() + later).into_iter().find(|problem| problem.contains(&name))
@@ -18,36 +18,36 @@ const NOW: Duration = Duration::ZERO;
 const A_MINUTE: Duration = Duration::from_secs(61);
 
 #[tokio::test]
-async fn a_task_that_ends_in_a_panic_or_returns_is_started_again_until_it_is_asked_to_end() {
-    let (lives, stop) = (Arc::new(AtomicU32::new(0)), CancellationToken::new());
-    let (third, lives_thrice) = tokio::sync::oneshot::channel();
-    let (counted, asked, mut third) = (lives.clone(), stop.clone(), Some(third));
-    let kept = keep_up(Task::Groups, stop.clone(), move |_| {
-        let (life, asked) = (counted.fetch_add(1, Ordering::Relaxed), asked.clone());
-        let third = third.take_if(|_| life == 2);
+async fn a_task_that_panics_or_returns_is_restarted_until_stop() {
+    let (runs, stop) = (Arc::new(AtomicU32::new(0)), CancellationToken::new());
+    let (third_run, third_run_started) = tokio::sync::oneshot::channel();
+    let (counter, until, mut third_run) = (runs.clone(), stop.clone(), Some(third_run));
+    let task = keep_running(Task::Groups, stop.clone(), move |_| {
+        let (run, until) = (counter.fetch_add(1, Ordering::Relaxed), until.clone());
+        let third_run = third_run.take_if(|_| run == 2);
         async move {
-            match life {
+            match run {
                 0 => panic!("a test's panic"),
                 1 => {}
                 _ => {
-                    drop(third);
-                    asked.cancelled().await;
+                    drop(third_run);
+                    until.cancelled().await;
                 }
             }
         }
     });
-    let _ = lives_thrice.await as Result<(), _>;
-    assert!(problem(Task::Groups, NOW).is_some_and(|problem| problem.contains("ended unasked")));
-    assert_eq!(problem(Task::Groups, A_MINUTE), None, "it has been well for a minute by then");
+    let _ = third_run_started.await as Result<(), _>;
+    assert!(problem(Task::Groups, NOW).is_some_and(|problem| problem.contains("ended unexpectedly")));
+    assert_eq!(problem(Task::Groups, A_MINUTE), None, "its last end is more than a minute ago by then");
     stop.cancel();
-    assert!(matches!(kept.ended().await, Ok(())));
-    assert_eq!(lives.load(Ordering::Relaxed), 3);
+    assert!(matches!(task.ended().await, Ok(())));
+    assert_eq!(runs.load(Ordering::Relaxed), 3);
 }
 
 #[tokio::test]
-async fn an_error_that_no_start_mends_ends_the_task() {
-    let kept = keep_up_unless(Task::Groups, CancellationToken::new(), |_| async { Err("no right") });
-    assert_eq!(kept.ended().await, Err("no right"));
+async fn a_fatal_error_ends_the_task() {
+    let task = keep_running_unless_fatal(Task::Groups, CancellationToken::new(), |_| async { Err("fatal") });
+    assert_eq!(task.ended().await, Err("fatal"));
 }
 
 #[test]
@@ -64,22 +64,24 @@ fn a_task_without_a_step_for_a_minute_is_named_with_its_last_step_and_an_idle_on
     assert_eq!(problem(task, A_MINUTE), None);
     pulse.step("reading");
     drop(pulse);
-    assert_eq!(problem(task, A_MINUTE), None, "it is gone");
+    assert_eq!(problem(task, A_MINUTE), None, "it has ended");
 }
 
 #[tokio::test]
-async fn whatever_ends_a_connections_task_ends_the_connection() {
+async fn a_connections_task_that_returns_or_panics_ends_the_connection() {
     for panics in [false, true] {
-        let line = CancellationToken::new();
-        part_of(Task::Groups, line.clone(), move |_| async move { assert!(!panics, "a test's panic") });
-        line.cancelled().await;
+        let lost = CancellationToken::new();
+        spawn_for_connection(Task::Groups, lost.clone(), move |_| async move {
+            assert!(!panics, "a test's panic");
+        });
+        lost.cancelled().await;
     }
 }
 
 #[tokio::test]
-async fn a_piece_of_work_that_panics_drops_what_its_requester_waits_for() {
+async fn work_that_panics_drops_the_channel_that_its_requester_waits_on() {
     let (answer, answered) = tokio::sync::oneshot::channel::<()>();
-    aside("a test's work", async move {
+    spawn_work("a test's work", async move {
         let _answer = answer;
         panic!("a test's panic");
     });
@@ -87,11 +89,11 @@ async fn a_piece_of_work_that_panics_drops_what_its_requester_waits_for() {
 }
 
 #[test]
-fn a_piece_of_work_has_hardly_more_room_than_its_own() {
+fn the_wrapper_of_work_hardly_needs_more_memory_than_the_work() {
     let work = async {
-        let held = [0_u8; 4_096];
+        let buffer = [0_u8; 4_096];
         std::future::pending::<()>().await;
-        std::hint::black_box(held);
+        std::hint::black_box(buffer);
     };
     let own = size_of_val(&work);
     assert!(size_of_val(&super::keep::named("a test's work", work)) <= own + 64);

@@ -1,6 +1,9 @@
-//! The gateway's pages in a real browser: headless Chromium, by WebDriver, at the size of a phone. `./dev browser` runs it,
-//! as it needs `chromedriver`; `./dev browser --pictures` also takes the pictures in docs/.
+//! The gateway's pages in a real browser: headless Chromium, by WebDriver, at the size of a phone. `./dev browser` runs
+//! these tests, as they need `chromedriver`. `./dev browser --pictures` also takes the pictures in docs/.
 
+#![allow(unreachable_pub, reason = "a test has no users")]
+
+mod console;
 mod driver;
 #[path = "../it/support/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "the tests of the worker need more of it")]
@@ -8,31 +11,30 @@ mod support;
 
 use driver::{Browser, Phone};
 use serde_json::{Value, json};
-use support::{Gateway, Setup, World, at_home, send};
+use support::{Gateway, Setup, World, send, with_gateway_and_callbacks};
 
-/// WCAG 2.2, success criterion 1.4.3: text of a usual size.
+/// The least contrast of text of normal size (WCAG 2.2, success criterion 1.4.3).
 const READABLE: f64 = 4.5;
-/// Success criterion 2.5.5: CSS pixels that a finger can hit.
+/// The least size of a button, in CSS pixels (WCAG 2.2, success criterion 2.5.5).
 const TOUCHABLE: f64 = 44.0;
 
 async fn invited() -> (World, Gateway, String, String) {
-    let provider_like = ["--name", "Green Energy Support", "--session-ttl", "1h"];
-    let (world, gateway) = at_home(Setup::default().group(&provider_like)).await;
-    // Where the button leads has to answer: the sandbox's inbox does.
+    let options = ["--name", "Green Energy Support", "--session-ttl", "1h"];
+    let (world, gateway) = with_gateway_and_callbacks(Setup::default().group(&options)).await;
+    // The button leads to a page that answers: the sandbox's inbox.
     let join = format!("{}/?code={{key}}", world.provider.url);
     world.run(&["groups", "set", "72", "--join-url", &join]).ok();
-    let reply = send(gateway.invite(&world)).await.ok();
-    let text = reply["invitationText"].as_str().expect("a text").to_owned();
-    let link = text.split(' ').find(|word| word.contains("/s/")).expect("a link").to_owned();
-    let with_button = async || send(gateway.request("GET", &link[link.find("/s/").expect("a path")..])).await;
-    support::until("the gateway knows where to go on", || async {
-        with_button().await.body.contains("class=\"go\"").then_some(())
+    let reply = send(gateway.invite(&world)).await.sent();
+    let link = reply.invitation_text.split(' ').find(|word| word.contains("/s/")).expect("a link").to_owned();
+    let page = async || send(gateway.request("GET", &link[link.find("/s/").expect("a path")..])).await;
+    support::until("the page has its button", || async {
+        page().await.body.contains("class=\"go\"").then_some(())
     })
     .await;
-    (world, gateway, link, reply["sessionKey"].as_str().expect("a key").to_owned())
+    (world, gateway, link, reply.session_key)
 }
 
-/// Everything fits the width, what is written can be read, and nothing was refused or failed.
+/// Asserts that the page fits the screen's width, has enough contrast, and loaded without errors.
 async fn assert_readable(browser: &Browser) {
     let fits = browser.run("return document.documentElement.scrollWidth <= window.innerWidth").await;
     assert_eq!(fits, json!(true), "nothing is wider than the screen");
@@ -46,7 +48,7 @@ async fn assert_readable(browser: &Browser) {
         )
         .await;
     let colours = colours.as_array().expect("a list");
-    assert!(!colours.is_empty(), "something is written");
+    assert!(!colours.is_empty(), "the page has text");
     for entry in colours {
         let [text, ink, ground] = [0, 1, 2].map(|at| entry[at].as_str().expect("text"));
         let contrast = driver::contrast(ink, ground);
@@ -56,7 +58,7 @@ async fn assert_readable(browser: &Browser) {
 }
 
 #[tokio::test]
-async fn a_visitor_reads_whom_it_is_with_and_the_key_and_goes_on_with_one_touch() {
+async fn a_visitor_reads_the_groups_name_and_the_key_and_opens_the_session_with_one_touch() {
     let (world, mut gateway, link, key) = invited().await;
     let browser = Browser::start(Phone::Light).await;
     browser.open(&link).await;
@@ -75,18 +77,23 @@ async fn a_visitor_reads_whom_it_is_with_and_the_key_and_goes_on_with_one_touch(
 
     let button = browser.run("const r = document.querySelector('.go').getBoundingClientRect(); return [r.height, r.bottom, window.innerHeight]").await;
     let [height, bottom, screen] = [0, 1, 2].map(|at| button[at].as_f64().expect("a number"));
-    assert!(height >= TOUCHABLE && bottom <= screen, "the button is at hand: {button}");
+    assert!(
+        height >= TOUCHABLE && bottom <= screen,
+        "the button is on the screen and large enough: {button}"
+    );
     browser.click(".go").await;
     let expected = format!("{}/?code={key}", world.provider.url);
-    support::until("the button leads on", || async { (browser.address().await == expected).then_some(()) })
-        .await;
-    assert_eq!(browser.run("return document.referrer").await, "", "where to is not told where from");
+    support::until("the button opens the next page", || async {
+        (browser.address().await == expected).then_some(())
+    })
+    .await;
+    assert_eq!(browser.run("return document.referrer").await, "", "the next page does not learn the link");
     drop(browser);
     assert!(gateway.process.stop().success());
 }
 
 #[tokio::test]
-async fn it_can_be_read_in_the_dark_and_when_there_is_no_session() {
+async fn the_page_is_readable_in_dark_mode_and_without_a_session() {
     let (world, mut gateway, link, _) = invited().await;
     let browser = Browser::start(Phone::Dark).await;
     browser.open(&link).await;
@@ -103,7 +110,7 @@ async fn it_can_be_read_in_the_dark_and_when_there_is_no_session() {
 }
 
 #[tokio::test]
-async fn a_long_key_and_a_long_name_fit_the_screen_of_a_small_phone() {
+async fn a_long_key_and_a_long_name_fit_a_small_screen() {
     let (world, mut gateway, link, _) = invited().await;
     let name = "Bundesversicherungsanstaltshauptgeschäftsstelle für alle Anliegen aller Besucher";
     world.run(&["groups", "set", "72", "--name", name]).ok();
@@ -122,7 +129,7 @@ async fn a_long_key_and_a_long_name_fit_the_screen_of_a_small_phone() {
 }
 
 #[tokio::test]
-async fn the_documents_can_be_read_on_a_phone_without_anything_from_outside() {
+async fn the_documents_are_readable_on_a_phone_and_load_nothing_from_other_sites() {
     let (_world, mut gateway, ..) = invited().await;
     let browser = Browser::start(Phone::Light).await;
     browser.open(&format!("http://{}/docs", gateway.address)).await;
@@ -131,7 +138,7 @@ async fn the_documents_can_be_read_on_a_phone_without_anything_from_outside() {
     for part in ["/api/SessionInvitation/smsInvite", "credential_expired", "session_not_found"] {
         assert!(text.contains(part), "{part}");
     }
-    // The headings of tables, which only a screen reader sees there, are one pixel wide.
+    // Table headings for screen readers only are one pixel wide.
     let sideways = browser.run(
         "return [...document.querySelectorAll('*')].filter(e => e.clientWidth > 1 && e.scrollWidth > e.clientWidth + 1)
              .map(e => [e.tagName, e.innerText])",

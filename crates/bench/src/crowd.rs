@@ -1,7 +1,7 @@
-//! Connections that ask for nothing, beside those that do: idle ones, and ones that are slow on purpose ("slow loris"). One that
-//! the gateway closes is made anew at once, so that there are always as many.
+//! Connections to the gateway that send no whole request: idle ones, and slow ones ("slow loris"). When the gateway closes
+//! one, another is opened at once, so that their number stays the same.
 
-use std::{process::ExitCode, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -9,60 +9,56 @@ use tokio::{
     time::sleep,
 };
 
-/// As which the benchmark starts itself.
-pub const ROLE: &str = "crowd";
-/// Between the bytes of a slow one.
-const PACE: Duration = Duration::from_secs(1);
-/// Before a connection that could not be made is tried again.
-const PAUSE: Duration = Duration::from_millis(100);
-/// Of the slow ones, every other never ends its head, and the others never end their body.
-const HEADS: [&str; 2] = [
+/// Between two bytes on a slow connection.
+const BYTE_INTERVAL: Duration = Duration::from_secs(1);
+/// Before another try, when no connection could be opened.
+const RETRY_DELAY: Duration = Duration::from_millis(100);
+/// Half of the slow connections never end their head. The others never end their body.
+const SLOW_REQUESTS: [&str; 2] = [
     "POST /api/SessionInvitation/smsInvite/?groupid=72 HTTP/1.1\r\nHost: gateway\r\nX-Slow: ",
     "POST /api/SessionInvitation/smsInvite/?groupid=72 HTTP/1.1\r\nHost: gateway\r\nContent-Length: 60000\r\n\r\n",
 ];
 
-/// Until it is killed. It prints a line once all of them are there.
-pub async fn run(gateway: &str, idle: &str, slow: &str) -> ExitCode {
-    let count = |text: &str| text.parse::<usize>().expect("a number of connections");
-    let (idle, slow) = (count(idle), count(slow));
-    let (there, mut arrivals) = mpsc::channel(1);
-    for place in 0..idle + slow {
-        let head = (place < slow).then(|| HEADS[place % HEADS.len()]);
-        tokio::spawn(stay(gateway.to_owned(), head, there.clone()));
+/// Runs until it is killed. It prints a line when all connections are open.
+pub(crate) async fn run(gateway: SocketAddr, idle: usize, slow: usize) -> ExitCode {
+    let (open, mut opened) = mpsc::channel(1);
+    for index in 0..idle + slow {
+        let request = (index < slow).then(|| SLOW_REQUESTS[index % SLOW_REQUESTS.len()]);
+        tokio::spawn(stay_connected(gateway, request, open.clone()));
     }
     for _ in 0..idle + slow {
-        arrivals.recv().await;
+        opened.recv().await;
     }
-    println!("all are there");
+    println!("all connections are open");
     std::future::pending().await
 }
 
-async fn stay(gateway: String, head: Option<&'static str>, there: mpsc::Sender<()>) {
-    let mut there = Some(there);
+async fn stay_connected(gateway: SocketAddr, request: Option<&'static str>, open: mpsc::Sender<()>) {
+    let mut open = Some(open);
     loop {
-        let Ok(mut stream) = TcpStream::connect(&gateway).await else {
-            sleep(PAUSE).await;
+        let Ok(mut stream) = TcpStream::connect(gateway).await else {
+            sleep(RETRY_DELAY).await;
             continue;
         };
-        if let Some(there) = there.take() {
-            let _ = there.send(()).await;
+        if let Some(open) = open.take() {
+            let _ = open.send(()).await;
         }
         let (mut reading, mut writing) = stream.split();
-        let hears = async {
+        let read_until_closed = async {
             let mut answer = [0; 1_024];
             while reading.read(&mut answer).await.is_ok_and(|read| read > 0) {}
         };
-        let dribbles = async {
-            let Some(head) = head else { return std::future::pending().await };
-            let mut sent = writing.write_all(head.as_bytes()).await;
-            while sent.is_ok() {
-                sleep(PACE).await;
-                sent = writing.write_all(b"a").await;
+        let write_slowly = async {
+            let Some(request) = request else { return std::future::pending().await };
+            let mut written = writing.write_all(request.as_bytes()).await;
+            while written.is_ok() {
+                sleep(BYTE_INTERVAL).await;
+                written = writing.write_all(b"a").await;
             }
         };
         tokio::select! {
-            () = hears => {}
-            () = dribbles => {}
+            () = read_until_closed => {}
+            () = write_slowly => {}
         }
     }
 }

@@ -1,15 +1,15 @@
-//! The database of a run: emptied between measurements, or filled with old sessions.
+//! The database of a run. Between measurements it is emptied, or filled with old sessions.
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 #[derive(Debug)]
-pub struct Database {
+pub(crate) struct Database {
     url: String,
-    /// Old sessions that are there.
-    filled: u32,
+    /// Old sessions in the table.
+    old_rows: u32,
 }
 
-/// Ended long ago: its key is released, the rest of it stays as it was. Ids, times and texts are like the worker's own.
+/// Sessions that ended long ago, whose session keys are free again. Ids, times and texts are like the worker's own.
 const OLD_ROWS: &str = "
     insert into sessions (id, group_id, session_key, status, session_type, session_params, phone, invitation_text, token,
                           requested_by, message_id, correlation_id, attempts, provider_message_id, request_sha256,
@@ -25,33 +25,34 @@ const OLD_ROWS: &str = "
               from generate_series(1, $1) n) old";
 
 impl Database {
-    pub fn at(url: &str) -> Self {
-        Self { url: url.to_owned(), filled: 0 }
+    pub(crate) fn new(url: &str) -> Self {
+        Self { url: url.to_owned(), old_rows: 0 }
     }
 
-    pub async fn version(&self) -> Result<String, sqlx::Error> {
-        let mut line = self.connect().await?;
+    pub(crate) async fn version(&self) -> Result<String, sqlx::Error> {
+        let mut connection = self.connect().await?;
         sqlx::query_scalar("select split_part(current_setting('server_version'), ' ', 1)")
-            .fetch_one(&mut line)
+            .fetch_one(&mut connection)
             .await
     }
 
-    /// Leaves only so many old sessions, or those and the few of the last measurement beside them.
-    pub async fn fill(&mut self, rows: u32) -> Result<(), sqlx::Error> {
-        let mut line = self.connect().await?;
-        if self.filled != rows || rows == 0 {
-            sqlx::query("truncate sessions").execute(&mut line).await?;
-            self.filled = 0;
+    /// Leaves this many old sessions in the table. With the same number again, the few sessions of the last measurement stay
+    /// as well.
+    pub(crate) async fn fill(&mut self, rows: u32) -> Result<(), sqlx::Error> {
+        let mut connection = self.connect().await?;
+        if self.old_rows != rows || rows == 0 {
+            sqlx::query("truncate sessions").execute(&mut connection).await?;
+            self.old_rows = 0;
         }
-        if self.filled != rows {
+        if self.old_rows != rows {
             let fill = OLD_ROWS.replace("$1", &rows.to_string());
-            sqlx::raw_sql(AssertSqlSafe(fill)).execute(&mut line).await?;
-            self.filled = rows;
+            sqlx::raw_sql(AssertSqlSafe(fill)).execute(&mut connection).await?;
+            self.old_rows = rows;
         }
-        sqlx::query("vacuum analyze sessions").execute(&mut line).await?;
-        // So that none comes in the middle by what was filled in. Not everybody may.
-        let _ = sqlx::query("checkpoint").execute(&mut line).await;
-        line.close().await
+        sqlx::query("vacuum analyze sessions").execute(&mut connection).await?;
+        // Otherwise the fill could cause a checkpoint during the measurement. Not every role may do this.
+        let _ = sqlx::query("checkpoint").execute(&mut connection).await;
+        connection.close().await
     }
 
     async fn connect(&self) -> Result<PgConnection, sqlx::Error> {

@@ -1,5 +1,5 @@
 //! The floor: the least that any worker of this queue does. It takes a message, publishes a reply of the usual size,
-//! waits for the confirm, and acknowledges. No credential, no database, no text.
+//! waits for the confirm, and acknowledges. It checks no credential, and has no database and no provider.
 
 use crate::broker;
 use futures::StreamExt;
@@ -13,15 +13,13 @@ use lapin::{
 use std::process::ExitCode;
 use tokio::sync::mpsc;
 
-/// As which the benchmark starts itself.
-pub const ROLE: &str = "floor";
 /// The worker's default.
 const PREFETCH: u16 = 1_000;
 const REPLY: &str = r#"{"status": "sent", "sessionKey": "123456789", "invitationText": "Join your session: http://127.0.0.1:8080/s/0123456789abcdef (code 123456789)", "sessionId": "01a20b80-29bb-75db-be48-b9bc3223500c", "groupid": 72, "smsPhone": "+14155550000", "expiresAt": "2026-11-23T20:00:00Z", "providerMessageId": "SM8778fb1ebca9c66acd0f545a0ca60464"}"#;
 
-/// Until it is killed, or the broker goes.
-pub async fn run(url: &str, queue: &str) -> ExitCode {
-    match serve(url, queue).await {
+/// Runs until it is killed, or its connection ends.
+pub(crate) async fn run(amqp_url: &str, queue: &str) -> ExitCode {
+    match serve(amqp_url, queue).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("the floor: {error}");
@@ -30,8 +28,8 @@ pub async fn run(url: &str, queue: &str) -> ExitCode {
     }
 }
 
-async fn serve(url: &str, queue: &str) -> lapin::Result<()> {
-    let connection = broker::connect(url, ROLE).await?;
+async fn serve(amqp_url: &str, queue: &str) -> lapin::Result<()> {
+    let connection = broker::connect(amqp_url, "floor").await?;
     let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
@@ -39,7 +37,7 @@ async fn serve(url: &str, queue: &str) -> lapin::Result<()> {
         channel.basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default());
     let mut requests = consuming.await?;
     let (published, mut unconfirmed) = mpsc::unbounded_channel::<(PublisherConfirm, Acker)>();
-    // In their order: the next may be confirmed already, and loses nothing by waiting for the one before it.
+    // In order: a confirm that is there already loses nothing by waiting for the one before it.
     tokio::spawn(async move {
         while let Some((confirm, acker)) = unconfirmed.recv().await {
             if confirm.await.is_ok_and(|confirmed| confirmed.is_ack()) {
@@ -49,10 +47,9 @@ async fn serve(url: &str, queue: &str) -> lapin::Result<()> {
     });
     while let Some(request) = requests.next().await {
         let request = request?;
-        let asked = &request.properties;
-        let correlation = asked.correlation_id().clone().unwrap_or_default();
+        let correlation = request.properties.correlation_id().clone().unwrap_or_default();
         let properties = BasicProperties::default().with_correlation_id(correlation).with_delivery_mode(2);
-        let to = asked.reply_to().clone().unwrap_or_default();
+        let to = request.properties.reply_to().clone().unwrap_or_default();
         let options = BasicPublishOptions::default();
         let confirm = channel.basic_publish("".into(), to, options, REPLY.as_bytes(), properties).await?;
         let _ = published.send((confirm, request.acker));

@@ -1,11 +1,13 @@
-//! What the figures are of: the machine, the servers, and the code.
+//! The machine, the servers and the commit that the figures are for.
 
-use crate::{broker, database::Database, options::Surroundings, usage};
+use crate::{broker, database::Database, usage};
+use procfs::{CpuInfo, Current, Meminfo};
 use serde::{Deserialize, Serialize};
 use std::{fs, process::Command, thread::available_parallelism};
+use test_support::driver::RunEnvironment;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Machine {
+pub(crate) struct Machine {
     pub processor: String,
     pub cores: usize,
     /// In GiB.
@@ -16,25 +18,26 @@ pub struct Machine {
     pub commit: String,
 }
 
-/// Processes whose CPU is read, where they can be seen.
+/// The main processes of the servers. `None` for a server on another machine or in a container.
 #[derive(Debug, Clone, Copy)]
-pub struct Servers {
+pub(crate) struct ServerPids {
     pub postgres: Option<u32>,
     pub broker: Option<u32>,
 }
 
 impl Machine {
-    pub async fn look(surroundings: &Surroundings, database: &Database) -> Self {
-        let (host, port) = address(&surroundings.broker, 5_672);
+    pub(crate) async fn detect(environment: &RunEnvironment, database: &Database) -> Self {
+        let (host, port) = address(&environment.amqp_url, 5_672);
         let unknown = || "unknown".to_owned();
-        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        let processor = CpuInfo::current().ok().and_then(|cpus| cpus.model_name(0).map(str::to_owned));
         Self {
-            processor: field(&read("/proc/cpuinfo"), "model name").unwrap_or_else(unknown),
+            processor: processor.unwrap_or_else(unknown),
             cores: available_parallelism().map_or(1, usize::from),
-            memory: field(&read("/proc/meminfo"), "MemTotal")
-                .and_then(|size| size.split(' ').next()?.parse::<u64>().ok())
-                .map_or(0, |kibibytes| (kibibytes + (1 << 19)) >> 20),
-            kernel: read("/proc/sys/kernel/osrelease").trim_end().to_owned(),
+            memory: Meminfo::current().map_or(0, |memory| (memory.mem_total + (1 << 29)) >> 30),
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
+                .unwrap_or_default()
+                .trim_end()
+                .to_owned(),
             postgres: database.version().await.unwrap_or_else(|_| unknown()),
             rabbitmq: broker::version(&host, port).unwrap_or_else(unknown),
             commit: commit().unwrap_or_else(unknown),
@@ -42,7 +45,7 @@ impl Machine {
     }
 
     /// One line.
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let Self { processor, cores, memory, kernel, postgres, rabbitmq, commit } = self;
         format!(
             "{processor}, {cores} cores, {memory} GiB; Linux {kernel}; PostgreSQL {postgres}, RabbitMQ {rabbitmq}; commit {commit}"
@@ -50,15 +53,15 @@ impl Machine {
     }
 }
 
-impl Servers {
-    pub fn find(surroundings: &Surroundings) -> Self {
-        let of = |url: &str, port, name| {
+impl ServerPids {
+    pub(crate) fn find(environment: &RunEnvironment) -> Self {
+        let listener = |url: &str, port, name| {
             let (host, port) = address(url, port);
             matches!(host.as_str(), "127.0.0.1" | "localhost" | "::1").then(|| usage::listener(port, name))?
         };
         Self {
-            postgres: of(&surroundings.database, 5_432, "postgres"),
-            broker: of(&surroundings.broker, 5_672, "beam.smp"),
+            postgres: listener(&environment.database_url, 5_432, "postgres"),
+            broker: listener(&environment.amqp_url, 5_672, "beam.smp"),
         }
     }
 }
@@ -70,15 +73,10 @@ fn address(url: &str, default: u16) -> (String, u16) {
     (host, url.and_then(|url| url.port()).unwrap_or(default))
 }
 
-/// The first value of that name in a file of `name : value` lines.
-fn field(text: &str, name: &str) -> Option<String> {
-    let (_, value) = text.lines().find(|line| line.starts_with(name))?.split_once(':')?;
-    Some(value.trim().to_owned())
-}
-
-/// What is checked out, and whether it was changed.
+/// The commit that is checked out, and whether files differ from it.
 fn commit() -> Option<String> {
     let arguments = ["describe", "--always", "--abbrev=10", "--dirty=, changed", "--exclude=*"];
-    let told = Command::new("git").args(arguments).output().ok().filter(|told| told.status.success())?;
-    Some(String::from_utf8_lossy(&told.stdout).trim_end().to_owned())
+    let output =
+        Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }

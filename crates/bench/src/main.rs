@@ -1,71 +1,63 @@
-//! `./dev bench`: how fast invites are answered, beside the least that a broker could be asked to do, and where this
-//! machine's time goes meanwhile.
+//! `./dev bench`: how fast invites are answered, compared with the least that a worker on this broker can do, and which
+//! processes use the machine's CPU meanwhile.
 //!
-//! `./dev bench` starts it, and says in its environment where the servers are. It starts itself again as the provider, as the floor and as a crowd of connections, so that each has a process whose CPU can be read.
+//! `./dev bench` starts this program and passes the servers' addresses in its environment. The program starts itself again
+//! as the provider, as the floor and as a crowd of connections, so that the CPU of each can be read.
 
-mod answer;
-mod block;
 mod broker;
 mod crowd;
 mod database;
+mod documents;
+mod figure_table;
 mod figures;
 mod floor;
-mod front;
-mod http;
-mod load;
+mod gateway;
+mod gateway_report;
+mod http_client;
+mod load_result;
 mod machine;
 mod measure;
 mod options;
-mod outcome;
-mod over_http;
-mod part;
 mod plan;
 mod plot;
 mod processes;
 mod provider;
+mod queue_client;
 mod report;
-mod stage;
-mod svg;
+mod response;
+mod run;
+mod scenario;
 #[cfg(test)]
 mod tests;
 mod usage;
-mod write;
 
 use clap::Parser;
-use options::{Options, Surroundings};
-use std::{os::unix::process::parent_id, process::ExitCode, time::Duration};
+use options::{BenchEnvironment, Options, Role};
+use std::process::ExitCode;
+use test_support::driver;
 
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let arguments: Vec<String> = std::env::args().collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[1..] {
-        [floor::ROLE, url, queue] => runtime.block_on(floor::run(url, queue)),
-        [provider::ROLE, latency_ms] => runtime.block_on(provider::run(latency_ms)),
-        [crowd::ROLE, gateway, idle, slow] => runtime.block_on(crowd::run(gateway, idle, slow)),
-        _ => {
-            let options = Options::parse();
-            if options.check {
-                return ExitCode::SUCCESS;
-            }
-            let Some(surroundings) = Surroundings::read() else {
+    let options = Options::parse();
+    match &options.role {
+        Some(Role::Floor { amqp_url, queue }) => runtime.block_on(floor::run(amqp_url, queue)),
+        Some(Role::Provider { latency_ms }) => runtime.block_on(provider::run(*latency_ms)),
+        Some(Role::Crowd { gateway, idle, slow }) => runtime.block_on(crowd::run(*gateway, *idle, *slow)),
+        None if options.check => ExitCode::SUCCESS,
+        None => {
+            let Some(environment) = BenchEnvironment::read() else {
                 eprintln!("error: the benchmark needs servers and a release build; start it by ./dev bench");
                 return ExitCode::from(2);
             };
-            runtime.block_on(until_orphaned(options, surroundings))
+            runtime.block_on(run_until_orphaned(options, environment))
         }
     }
 }
 
-/// When `./dev bench` is gone, so are the processes that were started here.
-async fn until_orphaned(options: Options, surroundings: Surroundings) -> ExitCode {
-    let parent = parent_id();
-    let orphaned = async {
-        while parent_id() == parent {
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-    };
+/// When `./dev bench` has ended, this program ends too, with the processes that it started.
+async fn run_until_orphaned(options: Options, environment: BenchEnvironment) -> ExitCode {
     tokio::select! {
-        code = stage::run(options, surroundings) => code,
-        () = orphaned => ExitCode::from(129),
+        code = run::run(options, environment) => code,
+        () = driver::orphaned() => ExitCode::from(129),
     }
 }

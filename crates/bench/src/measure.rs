@@ -1,19 +1,19 @@
-//! One measurement, from an empty table and fresh queues to its figures.
+//! One measurement, from an empty table and new queues to its figures.
 
 use crate::{
     broker,
     database::Database,
-    figures::{Cpu, Measure},
-    floor,
-    front::Front,
-    http::Client,
-    load::{GROUP, Upstream},
-    machine::Servers,
-    options::{Options, Surroundings},
-    outcome::Outcome,
-    part::{Part, Scenario, Subject, WINDOW},
-    processes::Process,
-    provider, usage,
+    figures::{CpuPerInvite, Figures},
+    gateway::GatewayProcesses,
+    http_client::HttpClient,
+    load_result::LoadResult,
+    machine::ServerPids,
+    options::{BenchEnvironment, Options},
+    processes::ChildProcess,
+    provider,
+    queue_client::{GROUP, QueueClient},
+    scenario::{BenchPart, MAX_UNANSWERED, Scenario, Subject},
+    usage,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use std::{
@@ -22,36 +22,38 @@ use std::{
 };
 use test_support::process;
 
-/// Before what is measured: connections, caches and plans are there then.
+/// Invites before the measurement, which fill the connections and the caches.
 const WARM_UP: u32 = 1_000;
 
 /// What all measurements of a run share.
-pub struct Bench {
-    surroundings: Surroundings,
-    pub database: Database,
-    servers: Servers,
-    /// Of the workers, but for where the provider is.
-    environment: Vec<(String, String)>,
+pub(crate) struct Bench {
+    environment: BenchEnvironment,
+    database: Database,
+    servers: ServerPids,
+    /// Environment variables of the program, except for the provider's URL.
+    settings: Vec<(String, String)>,
     api_key: String,
     profile: bool,
 }
 
-/// Figures, and what must not have happened.
-pub struct Found {
-    pub measure: Measure,
-    pub wrongs: Vec<String>,
+/// The figures, and what must not have happened.
+pub(crate) struct Measurement {
+    pub figures: Figures,
+    pub violations: Vec<String>,
 }
 
-/// How invites get to whoever answers them.
-struct Way {
-    upstream: Upstream,
+/// The clients that send invites.
+struct LoadClients {
+    upstream: QueueClient,
+    /// The default exchange, or that of the shards.
+    exchange: String,
     queue: String,
-    /// By HTTP where it is there.
-    client: Option<Client>,
+    /// If present, invites go over HTTP.
+    http: Option<HttpClient>,
 }
 
 /// CPU times so far.
-struct Clocks {
+struct CpuTimes {
     gateway: Option<Duration>,
     subject: Duration,
     postgres: Option<Duration>,
@@ -62,12 +64,16 @@ struct Clocks {
 }
 
 impl Bench {
-    /// The schema, and a group with a key.
-    pub fn prepare(options: &Options, surroundings: Surroundings) -> Result<Self, String> {
-        let own = [
-            ("DATABASE_URL", surroundings.database.as_str()),
-            ("AMQP_URL", &surroundings.broker),
-            ("QUEUE_PREFIX", &surroundings.queue_prefix),
+    /// Creates the schema, and a group with a key.
+    pub(crate) fn prepare(
+        options: &Options,
+        environment: BenchEnvironment,
+        database: Database,
+    ) -> Result<Self, String> {
+        let settings = [
+            ("DATABASE_URL", environment.run.database_url.as_str()),
+            ("AMQP_URL", &environment.run.amqp_url),
+            ("QUEUE_PREFIX", &environment.queue_prefix),
             ("SECRETS_KEY", &BASE64_STANDARD.encode(rand::random::<[u8; 32]>())),
             ("SMS_BASE_URL", "http://127.0.0.1:1"),
             ("TWILIO_ACCOUNT_SID", "AC00000000000000000000000000000001"),
@@ -76,11 +82,11 @@ impl Bench {
             ("HTTP_ADDR", "127.0.0.1:0"),
             ("RUST_LOG", "warn"),
         ];
-        let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let environment = own.into_iter().chain(options.settings.iter().cloned()).collect();
-        let (database, servers) = (Database::at(&surroundings.database), Servers::find(&surroundings));
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let settings = settings.into_iter().chain(options.settings.iter().cloned()).collect();
+        let servers = ServerPids::find(&environment.run);
         let api_key = uuid::Uuid::new_v4().simple().to_string();
-        let bench = Self { surroundings, database, servers, environment, api_key, profile: options.profile };
+        let bench = Self { environment, database, servers, settings, api_key, profile: options.profile };
         bench.run(&["migrate"])?;
         let group = GROUP.to_string();
         let options = ["--key-length", "9", "--per-number", "0"];
@@ -88,129 +94,178 @@ impl Bench {
         Ok(bench)
     }
 
-    pub async fn measure(&mut self, scenario: &Scenario) -> Result<Found, String> {
+    pub(crate) async fn measure(&mut self, scenario: &Scenario) -> Result<Measurement, String> {
         self.database.fill(scenario.rows).await.map_err(|error| error.to_string())?;
-        let upstream = Upstream::connect(&self.surroundings.broker, &self.api_key)
+        let logs = self.environment.run.run.clone();
+        let upstream = QueueClient::connect(&self.environment.run.amqp_url, &self.api_key)
             .await
-            .map_err(|error| amqp(&error))?;
+            .map_err(|error| amqp_error(&error))?;
         let latency = scenario.provider_ms.to_string();
-        let mut provider =
-            Process::start_role(&[provider::ROLE, &latency], &self.surroundings.run.join("provider.log"))?;
+        let mut provider = ChildProcess::start_role(&["provider", &latency], &logs.join("provider.log"))?;
         let provider_url = provider.first_line()?;
         let queue = self.queue(scenario.subject);
         let subjects = self.start(scenario, &upstream, &provider_url).await?;
-        broker::consumed_by(&upstream.connection, &queue, scenario.workers).await?;
-        let (front, client) = match scenario.subject {
-            Subject::Gateway => {
-                let mut command = self.program(&["gateway"]);
-                command.env("SMS_BASE_URL", &provider_url);
-                let (front, client) =
-                    Front::start(command, scenario, &self.api_key, &self.surroundings.run).await?;
-                (Some(front), Some(client))
-            }
-            Subject::Floor | Subject::Worker => (None, None),
+        let exchange = self.wait_for_workers(scenario, &upstream, &queue).await?;
+        let (gateway, http) = if scenario.subject == Subject::Gateway {
+            let mut command = self.program(&["gateway"]);
+            command.env("SMS_BASE_URL", &provider_url);
+            let (gateway, http) = GatewayProcesses::start(command, scenario, &self.api_key, &logs).await?;
+            (Some(gateway), Some(http))
+        } else {
+            (None, None)
         };
-        let mut way = Way { upstream, queue, client };
+        let mut clients = LoadClients { upstream, exchange, queue, http };
 
-        let warm_up = way.load(way.warm_up().min(scenario.invites), None).await?;
-        let profiler = self.profiler(scenario, front.as_ref().map_or(subjects[0].pid(), Front::pid))?;
-        let before = self.clocks(front.as_ref(), &subjects, &provider);
-        let outcome = way.load(scenario.invites, scenario.rate).await?;
-        let after = self.clocks(front.as_ref(), &subjects, &provider);
+        let warm_up = clients.load(clients.warm_up().min(scenario.invites), None).await?;
+        let profiled = gateway.as_ref().map_or(subjects[0].pid(), GatewayProcesses::pid);
+        let profiler = self.profiler(scenario, profiled)?;
+        let before = self.cpu_times(gateway.as_ref(), &subjects, &provider);
+        let result = clients.load(scenario.invites, scenario.rate).await?;
+        let after = self.cpu_times(gateway.as_ref(), &subjects, &provider);
         if let Some(profiler) = profiler {
-            // It ends by the signal, once it has written what it has.
+            // At SIGTERM perf writes its data. It then ends with an error, which is expected.
             let _ = profiler.stop().await;
         }
 
-        let mut measure = outcome.measure();
-        measure.cpu = after.since(&before, outcome.answered);
-        let peaks = subjects.iter().filter_map(|subject| process::peak(subject.pid()));
-        measure.peak_mib = peaks.map(mebibytes).fold(0.0, f64::max);
-        measure.gateway_mib = front.as_ref().and_then(Front::peak).map_or(0.0, mebibytes);
-        let mut wrongs = [warm_up.wrongs(), outcome.wrongs()].concat();
+        let mut figures = result.figures();
+        figures.cpu = after.since(&before, result.answered);
+        let peaks = subjects.iter().filter_map(|subject| process::peak_memory(subject.pid()));
+        figures.peak_mib = peaks.map(mebibytes).fold(0.0, f64::max);
+        figures.gateway_mib = gateway.as_ref().and_then(GatewayProcesses::peak_memory).map_or(0.0, mebibytes);
+        let mut violations = [warm_up.violations(), result.violations()].concat();
         if scenario.subject != Subject::Floor {
             let texts = provider::accepted(&provider_url).await?;
-            let answered = u64::from(warm_up.answered + outcome.answered);
+            let answered = u64::from(warm_up.answered + result.answered);
             if texts != answered {
-                wrongs.push(format!("{texts} texts for {answered} invites with a reply"));
+                violations.push(format!("{texts} texts for {answered} invites with a reply"));
             }
         }
-        // Its connections close, so that the gateway need not wait for them.
-        way.client = None;
-        if let Some(front) = front {
-            wrongs.extend(front.stop().await.err().map(|why| format!("the gateway: {why}")));
+        // This closes the client's connections, so that the gateway does not wait for them.
+        clients.http = None;
+        if let Some(gateway) = gateway {
+            violations.extend(gateway.stop().await.err().map(|error| format!("the gateway: {error}")));
         }
-        wrongs.extend(self.end(scenario.subject, subjects, &way.upstream).await?);
-        Ok(Found { measure, wrongs })
+        violations.extend(self.stop(scenario, subjects, &clients.upstream).await?);
+        Ok(Measurement { figures, violations })
     }
 
     fn queue(&self, subject: Subject) -> String {
         let suffix = if subject == Subject::Floor { "floor" } else { "requests" };
-        format!("{}.{suffix}", self.surroundings.queue_prefix)
+        format!("{}.{suffix}", self.environment.queue_prefix)
     }
 
+    /// Waits until the workers consume, and gives the exchange that invites are published to.
+    async fn wait_for_workers(
+        &self,
+        scenario: &Scenario,
+        upstream: &QueueClient,
+        queue: &str,
+    ) -> Result<String, String> {
+        if scenario.shards == 0 {
+            broker::wait_for_consumers(&upstream.connection, queue, scenario.workers).await?;
+            return Ok(String::new());
+        }
+        let queues: Vec<_> =
+            (0..scenario.shards).map(|shard| format!("{}.requests", self.shard(shard))).collect();
+        for queue in &queues {
+            broker::wait_for_consumers(&upstream.connection, queue, 1).await?;
+        }
+        let channel = upstream.connection.create_channel().await.map_err(|error| error.to_string())?;
+        let exchange = self.environment.queue_prefix.clone();
+        let bound = broker::bind_shards(&channel, &exchange, &queues).await;
+        bound
+            .map_err(|error| format!("{} (./dev shards has a broker with the plugin)", amqp_error(&error)))?;
+        Ok(exchange)
+    }
+
+    /// The prefix of a shard's queues.
+    fn shard(&self, shard: u32) -> String {
+        format!("{}-{shard}", self.environment.queue_prefix)
+    }
+
+    /// Starts the workers, or the floor.
     async fn start(
         &self,
         scenario: &Scenario,
-        upstream: &Upstream,
-        provider: &str,
-    ) -> Result<Vec<Process>, String> {
-        let log = |index| self.surroundings.run.join(format!("subject-{index}.log"));
+        upstream: &QueueClient,
+        provider_url: &str,
+    ) -> Result<Vec<ChildProcess>, String> {
+        let log = |index| self.environment.run.run.join(format!("subject-{index}.log"));
         if scenario.subject == Subject::Floor {
             let queue = self.queue(Subject::Floor);
             let channel = upstream.connection.create_channel().await.map_err(|error| error.to_string())?;
             broker::declare(&channel, &queue).await.map_err(|error| error.to_string())?;
-            let floor = Process::start_role(&[floor::ROLE, &self.surroundings.broker, &queue], &log(0))?;
-            return Ok(vec![floor]);
+            let arguments = ["floor", &self.environment.run.amqp_url, &queue];
+            return Ok(vec![ChildProcess::start_role(&arguments, &log(0))?]);
         }
-        let mut of_scenario = vec![("SMS_BASE_URL", provider)];
-        if scenario.part == Part::SlowProvider {
-            of_scenario.push(("SMS_CONCURRENCY", "1024"));
+        let mut settings = vec![("SMS_BASE_URL", provider_url)];
+        if scenario.part == BenchPart::SlowProvider {
+            settings.push(("SMS_CONCURRENCY", "1024"));
         }
         let worker = |index| {
             let mut command = self.program(&["worker"]);
-            command.envs(of_scenario.iter().copied()).stdout(Stdio::null());
-            Process::start(&mut command, &log(index))
+            command.envs(settings.iter().copied()).stdout(Stdio::null());
+            if scenario.shards > 0 {
+                command.env("QUEUE_PREFIX", self.shard(index));
+            }
+            ChildProcess::start(&mut command, &log(index))
         };
         (0..scenario.workers).map(worker).collect()
     }
 
-    /// Stops whoever answered, and takes the queues away. What a worker did wrong at its end is told.
-    async fn end(
+    /// Stops the workers or the floor, and deletes the queues. Gives the workers' failures to stop.
+    async fn stop(
         &self,
-        subject: Subject,
-        subjects: Vec<Process>,
-        upstream: &Upstream,
+        scenario: &Scenario,
+        subjects: Vec<ChildProcess>,
+        upstream: &QueueClient,
     ) -> Result<Vec<String>, String> {
-        let mut wrongs = Vec::new();
-        if subject == Subject::Floor {
+        let mut violations = Vec::new();
+        if scenario.subject == Subject::Floor {
             drop(subjects);
             let channel = upstream.connection.create_channel().await.map_err(|error| error.to_string())?;
-            broker::delete(&channel, &self.queue(subject)).await.map_err(|error| error.to_string())?;
+            broker::delete(&channel, &self.queue(scenario.subject))
+                .await
+                .map_err(|error| error.to_string())?;
         } else {
             for worker in subjects {
-                wrongs.extend(worker.stop().await.err().map(|why| format!("a worker: {why}")));
+                violations.extend(worker.stop().await.err().map(|error| format!("a worker: {error}")));
             }
             self.run(&["topology", "delete"])?;
+            for shard in 0..scenario.shards {
+                self.run(&["topology", "delete", "--queue-prefix", &self.shard(shard)])?;
+            }
+            if scenario.shards > 0 {
+                let channel =
+                    upstream.connection.create_channel().await.map_err(|error| error.to_string())?;
+                let deleted = broker::delete_exchange(&channel, &self.environment.queue_prefix).await;
+                deleted.map_err(|error| amqp_error(&error))?;
+            }
         }
         let _ = upstream.connection.close(200, "done".into()).await;
-        Ok(wrongs)
+        Ok(violations)
     }
 
-    /// By frame pointers, which the program has to be built with.
-    fn profiler(&self, scenario: &Scenario, pid: u32) -> Result<Option<Process>, String> {
+    /// Starts perf, if `--profile` is given. It uses frame pointers, so the program must be built with them.
+    fn profiler(&self, scenario: &Scenario, pid: u32) -> Result<Option<ChildProcess>, String> {
         if !self.profile || scenario.subject == Subject::Floor {
             return Ok(None);
         }
-        let (pid, data) = (pid.to_string(), self.surroundings.profile());
+        let (pid, data) = (pid.to_string(), self.environment.profile_file());
         let mut command = Command::new("perf");
         command.args(["record", "--freq", "999", "--call-graph", "fp", "--pid", &pid, "--output"]).arg(data);
-        Process::start(command.stdout(Stdio::null()), &self.surroundings.run.join("perf.log")).map(Some)
+        let log = self.environment.run.run.join("perf.log");
+        ChildProcess::start(command.stdout(Stdio::null()), &log).map(Some)
     }
 
-    fn clocks(&self, front: Option<&Front>, subjects: &[Process], provider: &Process) -> Clocks {
-        Clocks {
-            gateway: front.map(|front| usage::cpu(front.pid())),
+    fn cpu_times(
+        &self,
+        gateway: Option<&GatewayProcesses>,
+        subjects: &[ChildProcess],
+        provider: &ChildProcess,
+    ) -> CpuTimes {
+        CpuTimes {
+            gateway: gateway.map(|gateway| usage::cpu(gateway.pid())),
             subject: subjects.iter().map(|subject| usage::cpu(subject.pid())).sum(),
             postgres: self.servers.postgres.map(usage::cpu),
             broker: self.servers.broker.map(usage::cpu),
@@ -221,54 +276,67 @@ impl Bench {
     }
 
     fn program(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.surroundings.program);
-        command.args(arguments).env_clear().envs(self.environment.iter().cloned()).current_dir("/");
+        let mut command = Command::new(&self.environment.run.program);
+        command.args(arguments).env_clear().envs(self.settings.iter().cloned()).current_dir("/");
         command
     }
 
-    /// To its end.
+    /// Runs a command of the program, and waits for its end.
     fn run(&self, arguments: &[&str]) -> Result<(), String> {
-        let ran = self.program(arguments).output().map_err(|error| error.to_string())?;
-        if ran.status.success() {
+        let output = self.program(arguments).output().map_err(|error| error.to_string())?;
+        if output.status.success() {
             return Ok(());
         }
-        Err(format!("session-invite {}: {}", arguments[0], String::from_utf8_lossy(&ran.stderr).trim_end()))
+        Err(format!(
+            "session-invite {}: {}",
+            arguments[0],
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        ))
     }
 }
 
-impl Way {
-    /// Over HTTP, every connection has to be there.
+impl LoadClients {
+    /// How many invites warm up. Over HTTP, each connection needs one.
     fn warm_up(&self) -> u32 {
-        if self.client.is_some() { WARM_UP.max(u32::try_from(WINDOW).unwrap_or(u32::MAX)) } else { WARM_UP }
+        if self.http.is_some() {
+            WARM_UP.max(u32::try_from(MAX_UNANSWERED).unwrap_or(u32::MAX))
+        } else {
+            WARM_UP
+        }
     }
 
-    async fn load(&mut self, invites: u32, rate: Option<u32>) -> Result<Outcome, String> {
-        match &mut self.client {
+    async fn load(&mut self, invites: u32, rate: Option<u32>) -> Result<LoadResult, String> {
+        match &mut self.http {
             Some(client) => Ok(client.load(invites, rate).await),
-            None => self.upstream.load(&self.queue, invites, rate).await.map_err(|error| amqp(&error)),
+            None => self
+                .upstream
+                .load((&self.exchange, &self.queue), invites, rate)
+                .await
+                .map_err(|error| amqp_error(&error)),
         }
     }
 }
 
-impl Clocks {
-    fn since(&self, before: &Self, invites: u32) -> Cpu {
-        let each = |after: Duration, before: Duration| {
+impl CpuTimes {
+    fn since(&self, before: &Self, invites: u32) -> CpuPerInvite {
+        let per_invite = |after: Duration, before: Duration| {
             Some(after.saturating_sub(before).as_secs_f64() * 1e6 / f64::from(invites.max(1)))
         };
-        let each_of = |after: Option<Duration>, before: Option<Duration>| each(after?, before?);
-        Cpu {
-            gateway: each_of(self.gateway, before.gateway),
-            worker: each(self.subject, before.subject),
-            postgres: each_of(self.postgres, before.postgres),
-            broker: each_of(self.broker, before.broker),
-            provider: each(self.provider, before.provider),
-            publisher: each(self.publisher, before.publisher),
-            machine: each(self.machine, before.machine),
+        let per_invite_if_known =
+            |after: Option<Duration>, before: Option<Duration>| per_invite(after?, before?);
+        CpuPerInvite {
+            gateway: per_invite_if_known(self.gateway, before.gateway),
+            worker: per_invite(self.subject, before.subject),
+            postgres: per_invite_if_known(self.postgres, before.postgres),
+            broker: per_invite_if_known(self.broker, before.broker),
+            provider: per_invite(self.provider, before.provider),
+            publisher: per_invite(self.publisher, before.publisher),
+            machine: per_invite(self.machine, before.machine),
         }
     }
 }
 
-fn amqp(error: &lapin::Error) -> String {
+fn amqp_error(error: &lapin::Error) -> String {
     format!("RabbitMQ: {error}")
 }
 

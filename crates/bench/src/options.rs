@@ -1,45 +1,49 @@
-//! What `./dev bench` takes.
+//! The options and the environment of `./dev bench`.
 
-use crate::part::Part;
-use std::path::PathBuf;
+use crate::scenario::BenchPart;
+use std::{net::SocketAddr, path::PathBuf};
+use test_support::driver::{self, RunEnvironment, setting};
 
 const EXAMPLES: &str = "\
 Examples:
   ./dev bench                                two to three minutes: every part once
   ./dev bench --only throughput              a few seconds
-  ./dev bench --only gateway --rounds 3      over HTTP, beside the queue alone
-  ./dev bench --only growth --rows 1000000   beside a million old sessions
+  ./dev bench --only gateway --rounds 3      over HTTP, and over the queue alone
+  ./dev bench --only growth --rows 1000000   with a million old sessions in the table
   ./dev bench --full --write                 the documented figures: three rounds, 5,000,000 old rows, a curve of latency
-  ./dev bench --again --write                draws and writes the last run once more, without measuring
+  ./dev bench --again --write                draws and writes the last run again, without measuring
 
-Figures are of this machine, and of this moment: let nothing else run, and compare with the floor of the same run.
-It fails when an invite has no reply, more than one, another than `sent`, or more than one text, and when a request
-over HTTP is not answered 200; never for being slow.";
+The figures hold for this machine at this time. Let nothing else run, and compare with the floor of the same run.
+The benchmark fails when an invite has no reply, more than one, one that is not `sent`, or more than one text, and when
+a request over HTTP is not answered 200. It never fails for being slow.";
 
-/// Throughput, latency, CPU and memory of the release build, beside a bare consumer that replies and acknowledges
+/// Throughput, latency, CPU and memory of the release build, compared with a consumer that only replies and acknowledges
 #[derive(Debug, Clone, clap::Parser)]
 #[command(bin_name = "./dev bench", after_help = EXAMPLES)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 #[expect(clippy::struct_excessive_bools, reason = "they are flags")]
-pub struct Options {
+pub(crate) struct Options {
+    #[command(subcommand)]
+    pub role: Option<Role>,
     /// Run only this part, and what it is compared with; may be repeated
     #[arg(long, value_name = "PART")]
-    pub only: Vec<Part>,
+    pub only: Vec<BenchPart>,
     /// Three rounds and their medians, more rates, 5,000,000 old rows; takes about half an hour
     #[arg(long)]
     pub full: bool,
     /// Old sessions for `growth` [default: 200000, with --full 5000000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000_000))]
     pub rows: Option<u32>,
-    /// Rounds, of which the median counts [default: 1, with --full 3]
+    /// Rounds, whose median counts [default: 1, with --full 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=99))]
     pub rounds: Option<u16>,
-    /// Invites in each measurement [default: by part, for seconds of each]
+    /// Invites in each measurement [default: by part, enough for some seconds]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub invites: Option<u32>,
     /// A setting of the workers and the gateway, such as PREFETCH=200
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
     pub settings: Vec<(String, String)>,
-    /// Record the first worker of each measurement, or its gateway, with perf into .dev/perf.data; ./dev profile has it readable
+    /// Record the first worker of each measurement, or its gateway, with perf into .dev/perf.data; ./dev profile builds with symbols
     #[arg(long)]
     pub profile: bool,
     /// Print JSON, for programs
@@ -56,58 +60,50 @@ pub struct Options {
     pub check: bool,
 }
 
-fn setting(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("NAME=VALUE is wanted")?;
-    Ok((name.to_owned(), value.to_owned()))
+/// The roles in which the benchmark starts itself again.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub(crate) enum Role {
+    #[command(hide = true)]
+    Floor { amqp_url: String, queue: String },
+    #[command(hide = true)]
+    Provider { latency_ms: u64 },
+    #[command(hide = true)]
+    Crowd { gateway: SocketAddr, idle: usize, slow: usize },
 }
 
 impl Options {
-    pub fn runs(&self, part: Part) -> bool {
+    pub(crate) fn includes(&self, part: BenchPart) -> bool {
         self.only.is_empty() || self.only.contains(&part)
     }
 
-    pub fn rows(&self) -> u32 {
+    pub(crate) fn rows(&self) -> u32 {
         self.rows.unwrap_or(if self.full { 5_000_000 } else { 200_000 })
     }
 
-    pub fn rounds(&self) -> u16 {
+    pub(crate) fn rounds(&self) -> u16 {
         self.rounds.unwrap_or(if self.full { 3 } else { 1 })
     }
 }
 
-/// What `./dev bench` has found or made, and tells in the environment.
+/// Paths, servers and queues of a run.
 #[derive(Debug, Clone)]
-pub struct Surroundings {
-    /// The run's directory; the logs of workers go there.
-    pub run: PathBuf,
-    /// Where the last run's figures are kept.
-    pub reports: PathBuf,
-    /// The program under test.
-    pub program: PathBuf,
-    pub database: String,
-    pub broker: String,
+pub(crate) struct BenchEnvironment {
+    pub run: RunEnvironment,
     pub queue_prefix: String,
 }
 
-impl Surroundings {
-    /// `None` when something is missing.
-    pub fn read() -> Option<Self> {
-        let read = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        Some(Self {
-            run: read("BENCH_RUN_DIR")?.into(),
-            reports: read("BENCH_REPORTS")?.into(),
-            program: read("SESSION_INVITE_BIN")?.into(),
-            database: read("DATABASE_URL")?,
-            broker: read("AMQP_URL")?,
-            queue_prefix: read("QUEUE_PREFIX")?,
-        })
+impl BenchEnvironment {
+    /// `None` if a variable is missing.
+    pub(crate) fn read() -> Option<Self> {
+        Some(Self { run: RunEnvironment::read("BENCH")?, queue_prefix: driver::variable("QUEUE_PREFIX")? })
     }
 
-    pub fn kept(&self) -> PathBuf {
-        self.reports.join("bench.json")
+    /// The figures of the last run.
+    pub(crate) fn report_file(&self) -> PathBuf {
+        self.run.reports.join("bench.json")
     }
 
-    pub fn profile(&self) -> PathBuf {
-        self.reports.join("perf.data")
+    pub(crate) fn profile_file(&self) -> PathBuf {
+        self.run.reports.join("perf.data")
     }
 }

@@ -1,4 +1,4 @@
-//! The processes that a measurement starts. Whatever ends it, they end with it.
+//! The processes that a measurement starts. They end with it, also when it fails.
 
 use std::{
     fs::File,
@@ -7,76 +7,77 @@ use std::{
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
-use test_support::process::signal;
+use test_support::process::{Signal, signal};
 use tokio::time::sleep;
 
 /// How long a worker may take to stop.
-const STOPS_WITHIN: Duration = Duration::from_secs(40);
+const STOP_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// Killed when it is dropped.
+/// A process that is killed when this is dropped.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct ChildProcess {
     child: Child,
     log: PathBuf,
 }
 
-impl Process {
-    /// Its standard error goes to a log.
-    pub fn start(command: &mut Command, log: &Path) -> Result<Self, String> {
-        let complain = |error: std::io::Error| format!("{}: {error}", log.display());
-        let file = File::create(log).map_err(complain)?;
-        let child = command.current_dir("/").stdin(Stdio::null()).stderr(file).spawn().map_err(complain)?;
+impl ChildProcess {
+    /// Starts it with its standard error in a log.
+    pub(crate) fn start(command: &mut Command, log: &Path) -> Result<Self, String> {
+        let failed = |error: std::io::Error| format!("{}: {error}", log.display());
+        let file = File::create(log).map_err(failed)?;
+        let child = command.current_dir("/").stdin(Stdio::null()).stderr(file).spawn().map_err(failed)?;
         Ok(Self { child, log: log.to_owned() })
     }
 
-    /// This program once more, as something else.
-    pub fn start_role(arguments: &[&str], log: &Path) -> Result<Self, String> {
-        let own = std::env::current_exe().map_err(|error| error.to_string())?;
-        Self::start(Command::new(own).args(arguments).stdout(Stdio::piped()), log)
+    /// Starts this program again, in one of its roles ([`crate::options::Role`]).
+    pub(crate) fn start_role(arguments: &[&str], log: &Path) -> Result<Self, String> {
+        let program = std::env::current_exe().map_err(|error| error.to_string())?;
+        Self::start(Command::new(program).args(arguments).stdout(Stdio::piped()), log)
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// The first line that it prints.
-    pub fn first_line(&mut self) -> Result<String, String> {
+    pub(crate) fn first_line(&mut self) -> Result<String, String> {
         let mut line = String::new();
         if let Some(stdout) = self.child.stdout.take() {
             BufReader::new(stdout).read_line(&mut line).map_err(|error| error.to_string())?;
         }
-        if line.is_empty() { Err(self.says()) } else { Ok(line.trim_end().to_owned()) }
+        if line.is_empty() { Err(self.last_log_lines()) } else { Ok(line.trim_end().to_owned()) }
     }
 
-    /// Asks it to stop, and waits.
-    pub async fn stop(mut self) -> Result<(), String> {
-        let gone = |child: &mut Child| child.try_wait().map_err(|error| error.to_string());
-        if let Some(status) = gone(&mut self.child)? {
-            return Err(format!("it ended unasked, {status}: {}", self.says()));
+    /// Sends SIGTERM and waits for the end. An error if it ended before, late, or without success.
+    pub(crate) async fn stop(mut self) -> Result<(), String> {
+        let exit_status = |child: &mut Child| child.try_wait().map_err(|error| error.to_string());
+        if let Some(status) = exit_status(&mut self.child)? {
+            return Err(format!("it ended before SIGTERM, {status}: {}", self.last_log_lines()));
         }
-        signal(self.pid(), "TERM");
-        let begun = Instant::now();
+        let _ = signal(self.pid(), Signal::TERM);
+        let start = Instant::now();
         loop {
-            match gone(&mut self.child)? {
+            match exit_status(&mut self.child)? {
                 Some(status) if status.success() => return Ok(()),
                 Some(status) => {
-                    return Err(format!("when asked to stop, it ended with {status}: {}", self.says()));
+                    return Err(format!("after SIGTERM it ended with {status}: {}", self.last_log_lines()));
                 }
-                None if begun.elapsed() > STOPS_WITHIN => return Err("it does not stop".to_owned()),
+                None if start.elapsed() > STOP_TIMEOUT => {
+                    return Err(format!("it did not end within {STOP_TIMEOUT:?} of SIGTERM"));
+                }
                 None => sleep(Duration::from_millis(10)).await,
             }
         }
     }
 
-    /// The end of its log.
-    pub fn says(&self) -> String {
+    pub(crate) fn last_log_lines(&self) -> String {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(5)..].join("\n")
     }
 }
 
-impl Drop for Process {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

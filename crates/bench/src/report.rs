@@ -1,79 +1,76 @@
-//! What a run tells: tables for a terminal, and the same for the documents.
+//! The report of a run: tables for a terminal, and the same tables for the documents.
 
 use crate::{
-    figures::{Cpu, Finding, Measure, or_dash, ratio, short, whole},
+    figure_table::FigureTable,
+    figures::{CpuPerInvite, Figures, ScenarioResult, or_dash, ratio, short, whole},
+    gateway_report,
     machine::Machine,
-    over_http,
-    part::{Part, Subject, WINDOW, thousands},
+    scenario::{BenchPart, MAX_UNANSWERED, Subject, thousands},
 };
-use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 
-/// Less than this share of a rate is not keeping up with it.
+/// A worker keeps up with a rate if it answers at least this share of it.
 const KEEPS_UP: f64 = 0.97;
 
-/// All that a run has found.
+/// The results of a run, as they are stored and printed in JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Run {
+pub(crate) struct RunReport {
     pub machine: Machine,
     pub rounds: u16,
     pub settings: Vec<(String, String)>,
-    pub findings: Vec<Finding>,
-    pub wrongs: Vec<String>,
+    #[serde(rename = "findings")]
+    pub results: Vec<ScenarioResult>,
+    /// What must not have happened.
+    #[serde(rename = "wrongs")]
+    pub violations: Vec<String>,
 }
 
-/// A table, before it is drawn in one way or another. The first column is text, the others are numbers.
-pub struct Grid {
-    pub header: Vec<&'static str>,
-    pub rows: Vec<Vec<String>>,
-}
-
-/// Both at the same rate.
-pub struct AtRate<'a> {
+/// The figures of the floor and of a worker at the same rate.
+pub(crate) struct RatePair<'a> {
     pub rate: u32,
-    pub floor: &'a Measure,
-    pub worker: &'a Measure,
+    pub floor: &'a Figures,
+    pub worker: &'a Figures,
 }
 
-impl Run {
-    /// As fast as it goes: the floor first, then one worker, then the rest.
-    pub fn fastest(&self) -> impl Iterator<Item = &Finding> {
-        self.findings.iter().filter(|it| it.scenario.rate.is_none() && it.scenario.part != Part::Gateway)
+impl RunReport {
+    /// The results as fast as it goes: the floor first, then one worker, then the others.
+    pub(crate) fn fastest(&self) -> impl Iterator<Item = &ScenarioResult> {
+        self.results.iter().filter(|it| it.scenario.rate.is_none() && it.scenario.part != BenchPart::Gateway)
     }
 
-    pub fn floor(&self) -> Option<&Measure> {
-        self.fastest().find(|it| it.scenario.subject == Subject::Floor).map(|it| &it.measure)
+    pub(crate) fn floor(&self) -> Option<&Figures> {
+        self.fastest().find(|it| it.scenario.subject == Subject::Floor).map(|it| &it.figures)
     }
 
-    pub fn one_worker(&self) -> Option<&Measure> {
+    pub(crate) fn one_worker(&self) -> Option<&Figures> {
         let mut workers = self.fastest().filter(|it| it.scenario.subject == Subject::Worker);
-        workers.find(|it| it.scenario.part == Part::Throughput).map(|it| &it.measure)
+        workers.find(|it| it.scenario.part == BenchPart::Throughput).map(|it| &it.figures)
     }
 
-    pub fn rates(&self) -> Vec<AtRate<'_>> {
-        let latencies = || self.findings.iter().filter(|it| it.scenario.part == Part::Latency);
+    pub(crate) fn rates(&self) -> Vec<RatePair<'_>> {
+        let latencies = || self.results.iter().filter(|it| it.scenario.part == BenchPart::Latency);
         let of = |subject, rate| {
             let mut same = latencies().filter(|it| it.scenario.rate == Some(rate));
-            same.find(|it| it.scenario.subject == subject).map(|it| &it.measure)
+            same.find(|it| it.scenario.subject == subject).map(|it| &it.figures)
         };
         latencies()
             .filter(|it| it.scenario.subject == Subject::Worker)
             .filter_map(|it| it.scenario.rate)
             .filter_map(|rate| {
-                Some(AtRate { rate, floor: of(Subject::Floor, rate)?, worker: of(Subject::Worker, rate)? })
+                Some(RatePair { rate, floor: of(Subject::Floor, rate)?, worker: of(Subject::Worker, rate)? })
             })
             .collect()
     }
 
     /// For a terminal.
-    pub fn tables(&self) -> String {
-        let mut text = format!("{}\n{}\n", self.machine.describe(), self.how());
-        for grid in [self.throughput(), self.latency(), over_http::grid(self)]
+    pub(crate) fn tables(&self) -> String {
+        let mut text = format!("{}\n{}\n", self.machine.describe(), self.conditions());
+        for table in [self.throughput(), self.latency(), gateway_report::table(&self.results)]
             .iter()
-            .filter(|grid| !grid.rows.is_empty())
+            .filter(|table| !table.rows.is_empty())
         {
-            let _ = write!(text, "\n{}\n", grid.plain());
+            let _ = write!(text, "\n{}\n", table.plain());
         }
         let _ = write!(
             text,
@@ -83,18 +80,28 @@ impl Run {
     }
 
     /// For docs/PERFORMANCE.md.
-    pub fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         format!(
             "{}.\n{}\n\n{}\n{}",
             self.machine.describe(),
-            self.how(),
+            self.conditions(),
             self.throughput().markdown(),
             self.latency().markdown()
         )
     }
 
-    /// One round or a median, and what was set.
-    pub fn how(&self) -> String {
+    /// The table of invites over HTTP, for docs/PERFORMANCE.md.
+    pub(crate) fn gateway_markdown(&self) -> String {
+        format!(
+            "{}.\n{}\n\n{}",
+            self.machine.describe(),
+            self.conditions(),
+            gateway_report::table(&self.results).markdown()
+        )
+    }
+
+    /// The number of rounds, and the settings.
+    pub(crate) fn conditions(&self) -> String {
         let mut text = match self.rounds {
             1 => "One round.".to_owned(),
             rounds => format!("Medians of {rounds} rounds."),
@@ -102,7 +109,7 @@ impl Run {
         let _ = write!(
             text,
             " {} unanswered at most, where there is no rate.",
-            thousands(u32::try_from(WINDOW).unwrap_or_default())
+            thousands(u32::try_from(MAX_UNANSWERED).unwrap_or_default())
         );
         for (name, value) in &self.settings {
             let _ = write!(text, " {name}={value}.");
@@ -110,23 +117,27 @@ impl Run {
         text
     }
 
-    pub fn throughput(&self) -> Grid {
+    pub(crate) fn throughput(&self) -> FigureTable {
         let (floor, one) = (self.floor(), self.one_worker());
-        let of = |base: Option<&Measure>, measure: &Measure| {
-            or_dash(base.and_then(|base| ratio(measure.per_second, base.per_second)), |ratio| {
+        let of = |base: Option<&Figures>, figures: &Figures| {
+            or_dash(base.and_then(|base| ratio(figures.per_second, base.per_second)), |ratio| {
                 format!("{ratio:.2}")
             })
         };
-        let row = |finding: &Finding| {
-            let measure = &finding.measure;
-            let alone = finding.scenario.subject == Subject::Floor;
-            let own = [
-                finding.scenario.title(),
-                whole(measure.per_second),
-                of(floor, measure),
-                if alone { "–".to_owned() } else { of(one, measure) },
+        let row = |result: &ScenarioResult| {
+            let figures = &result.figures;
+            let is_floor = result.scenario.subject == Subject::Floor;
+            let first = [
+                result.scenario.title(),
+                whole(figures.per_second),
+                of(floor, figures),
+                if is_floor { "–".to_owned() } else { of(one, figures) },
             ];
-            own.into_iter().chain(cpu(&measure.cpu)).chain([format!("{:.0}", measure.peak_mib)]).collect()
+            first
+                .into_iter()
+                .chain(cpu_cells(&figures.cpu))
+                .chain([format!("{:.0}", figures.peak_mib)])
+                .collect()
         };
         let header = [
             "as fast as it goes",
@@ -141,24 +152,24 @@ impl Run {
             "all",
             "MiB",
         ];
-        Grid { header: header.to_vec(), rows: self.fastest().map(row).collect() }
+        FigureTable { header: header.to_vec(), rows: self.fastest().map(row).collect() }
     }
 
-    pub fn latency(&self) -> Grid {
-        let row = |at: AtRate<'_>| {
-            let times = |of: fn(&Measure) -> f64| or_dash(ratio(of(at.worker), of(at.floor)), short);
+    pub(crate) fn latency(&self) -> FigureTable {
+        let row = |pair: RatePair<'_>| {
+            let of_floor = |of: fn(&Figures) -> f64| or_dash(ratio(of(pair.worker), of(pair.floor)), short);
             let ms = |value: f64| format!("{value:.1}");
             vec![
-                format!("{}/s", thousands(at.rate)),
-                whole(at.worker.per_second),
-                ms(at.worker.p50_ms),
-                times(|of| of.p50_ms),
-                ms(at.worker.p99_ms),
-                times(|of| of.p99_ms),
-                ms(at.worker.max_ms),
-                or_dash(at.worker.cpu.worker, whole),
-                or_dash(at.worker.cpu.machine, whole),
-                format!("{:.0}", at.worker.peak_mib),
+                format!("{}/s", thousands(pair.rate)),
+                whole(pair.worker.per_second),
+                ms(pair.worker.p50_ms),
+                of_floor(|figures| figures.p50_ms),
+                ms(pair.worker.p99_ms),
+                of_floor(|figures| figures.p99_ms),
+                ms(pair.worker.max_ms),
+                or_dash(pair.worker.cpu.worker, whole),
+                or_dash(pair.worker.cpu.machine, whole),
+                format!("{:.0}", pair.worker.peak_mib),
             ]
         };
         let header = [
@@ -173,39 +184,17 @@ impl Run {
             "all",
             "MiB",
         ];
-        Grid { header: header.to_vec(), rows: self.rates().into_iter().map(row).collect() }
+        FigureTable { header: header.to_vec(), rows: self.rates().into_iter().map(row).collect() }
     }
 }
 
-/// Whether a measurement at a rate answered as many as came.
-pub fn keeps_up(rate: u32, measure: &Measure) -> bool {
-    measure.per_second >= KEEPS_UP * f64::from(rate)
+/// Whether nearly all invites at this rate were answered at once.
+pub(crate) fn keeps_up(rate: u32, figures: &Figures) -> bool {
+    figures.per_second >= KEEPS_UP * f64::from(rate)
 }
 
-fn cpu(cpu: &Cpu) -> impl Iterator<Item = String> {
+fn cpu_cells(cpu: &CpuPerInvite) -> impl Iterator<Item = String> {
     [cpu.worker, cpu.postgres, cpu.broker, cpu.provider, cpu.publisher, cpu.machine]
         .into_iter()
         .map(|microseconds| or_dash(microseconds, whole))
-}
-
-impl Grid {
-    fn plain(&self) -> String {
-        let mut table = Table::new();
-        table.load_style(NOTHING).set_header(self.header.clone()).add_rows(self.rows.clone());
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        table.trim_fmt()
-    }
-
-    pub fn markdown(&self) -> String {
-        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-        let header: Vec<String> = self.header.iter().map(ToString::to_string).collect();
-        let mut text = line(&header);
-        let _ = writeln!(text, "|---|{}", "---:|".repeat(header.len() - 1));
-        for row in &self.rows {
-            text += &line(row);
-        }
-        text
-    }
 }

@@ -1,84 +1,64 @@
-//! CPU and memory of processes, from /proc.
+//! CPU time of processes, from /proc.
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use procfs::{
+    CurrentSI, KernelStats,
+    net::TcpState,
+    process::{FDTarget, Process, Stat, all_processes},
+};
+use std::{collections::BTreeSet, time::Duration};
 
-/// What /proc counts CPU in, in milliseconds, whatever the kernel's own tick is (proc(5), USER_HZ).
-const TICK: u64 = 10;
-/// `TCP_LISTEN` in /proc/net/tcp.
-const LISTENING: &str = "0A";
-
-/// A process's own CPU time, of the children that it has waited for, and who started it.
-struct Stat {
-    parent: u32,
-    ticks: u64,
-}
-
-fn stat(pid: u32) -> Option<Stat> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command's name, in parentheses, may hold spaces. After it comes field 3.
-    let fields: Vec<&str> = text.rsplit_once(") ")?.1.split(' ').collect();
-    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
-    let ticks = number(14)? + number(15)? + number(16)? + number(17)?;
-    Some(Stat { parent: u32::try_from(number(4)?).ok()?, ticks })
-}
-
-fn all() -> BTreeMap<u32, Stat> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter_map(|pid| Some((pid, stat(pid)?))).collect()
-}
-
-/// CPU time so far of a process and all that it has started; one that has ended counts with whoever waited for it.
-pub fn cpu(pid: u32) -> Duration {
-    let all = all();
-    let mut family = vec![pid];
-    let mut at = 0;
-    while let Some(parent) = family.get(at).copied() {
-        family.extend(all.iter().filter(|(_, stat)| stat.parent == parent).map(|(pid, _)| *pid));
-        at += 1;
+/// CPU time so far of a process and of all its descendants. That of an ended process counts for the parent that waited
+/// for it.
+pub(crate) fn cpu(pid: u32) -> Duration {
+    let all: Vec<Stat> =
+        all_processes().into_iter().flatten().filter_map(|process| process.ok()?.stat().ok()).collect();
+    let mut family: Vec<i32> = pid.try_into().into_iter().collect();
+    let mut next = 0;
+    while let Some(parent) = family.get(next).copied() {
+        family.extend(all.iter().filter(|stat| stat.ppid == parent).map(|stat| stat.pid));
+        next += 1;
     }
-    time(family.iter().filter_map(|pid| all.get(pid)).map(|stat| stat.ticks).sum())
+    all.iter().filter(|stat| family.contains(&stat.pid)).map(cpu_of_stat).sum()
 }
 
 /// CPU time so far of the process alone.
-pub fn cpu_alone(pid: u32) -> Duration {
-    stat(pid).map_or(Duration::ZERO, |stat| time(stat.ticks))
+pub(crate) fn cpu_alone(pid: u32) -> Duration {
+    let stat = pid.try_into().ok().and_then(|pid| Process::new(pid).ok()?.stat().ok());
+    stat.as_ref().map(cpu_of_stat).unwrap_or_default()
 }
 
-/// CPU time so far of the whole machine, in whatever mode; waiting for the disk is none.
-pub fn cpu_of_machine() -> Duration {
-    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let fields = text.lines().next().unwrap_or_default().split_whitespace().skip(1);
-    let fields: Vec<u64> = fields.map(|field| field.parse().unwrap_or_default()).collect();
-    // user, nice, system, then idle and iowait, irq, softirq (proc(5)).
-    let busy = [0, 1, 2, 5, 6].iter().filter_map(|at| fields.get(*at));
-    time(busy.sum())
-}
-
-fn time(ticks: u64) -> Duration {
-    Duration::from_millis(ticks * TICK)
-}
-
-/// The process of this name that listens on a TCP port of this machine, if it can be seen from here.
-pub fn listener(port: u16, name: &str) -> Option<u32> {
-    let sockets: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
-        .iter()
-        .filter_map(|table| fs::read_to_string(table).ok())
-        .flat_map(|table| table.lines().skip(1).filter_map(|line| listening(line, port)).collect::<Vec<_>>())
-        .collect();
-    let named =
-        |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name);
-    all().into_keys().filter(named).find(|pid| {
-        let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        let mut targets = files.filter_map(|file| fs::read_link(file.path()).ok());
-        targets.any(|target| sockets.iter().any(|socket| target.as_os_str() == socket.as_str()))
+/// CPU time so far of the whole machine, interrupts included. Waiting for the disk does not count.
+pub(crate) fn cpu_of_machine() -> Duration {
+    let total = KernelStats::current().map(|stats| stats.total);
+    total.map_or(Duration::ZERO, |cpu| {
+        let busy =
+            cpu.user + cpu.nice + cpu.system + cpu.irq.unwrap_or_default() + cpu.softirq.unwrap_or_default();
+        from_ticks(busy)
     })
 }
 
-/// `socket:[…]` of a line of /proc/net/tcp, if it listens on the port.
-fn listening(line: &str, port: u16) -> Option<String> {
-    let fields: Vec<&str> = line.split_whitespace().collect();
-    let (_, hexadecimal) = fields.get(1)?.rsplit_once(':')?;
-    let same = u16::from_str_radix(hexadecimal, 16).ok()? == port && *fields.get(3)? == LISTENING;
-    same.then(|| format!("socket:[{}]", fields.get(9).copied().unwrap_or_default()))
+/// The process's own time, and that of the children that it has waited for.
+fn cpu_of_stat(stat: &Stat) -> Duration {
+    let of_children = u64::try_from(stat.cutime + stat.cstime).unwrap_or_default();
+    from_ticks(stat.utime + stat.stime + of_children)
+}
+
+fn from_ticks(ticks: u64) -> Duration {
+    Duration::from_millis(ticks * 1_000 / procfs::ticks_per_second())
+}
+
+/// The process of this name that listens on a TCP port of this machine, if this process may see it.
+pub(crate) fn listener(port: u16, name: &str) -> Option<u32> {
+    let connections = [procfs::net::tcp(), procfs::net::tcp6()].into_iter().flatten().flatten();
+    let listening = connections.filter(|it| it.state == TcpState::Listen && it.local_address.port() == port);
+    let sockets: BTreeSet<u64> = listening.map(|it| it.inode).collect();
+    let is_listener = |process: &Process| {
+        let files = process.fd().into_iter().flatten().flatten();
+        files
+            .into_iter()
+            .any(|file| matches!(file.target, FDTarget::Socket(inode) if sockets.contains(&inode)))
+    };
+    let processes = all_processes().into_iter().flatten().flatten();
+    let mut named = processes.filter(|process| process.stat().is_ok_and(|stat| stat.comm == name));
+    named.find(is_listener)?.pid().try_into().ok()
 }

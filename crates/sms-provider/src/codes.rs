@@ -1,5 +1,7 @@
-//! The provider's error codes (<https://www.twilio.com/docs/api/errors>). The constants are named after the titles of their
-//! pages there.
+//! The provider's error codes (<https://www.twilio.com/docs/api/errors>). Each constant has the title of its page there
+//! as its name.
+
+#![expect(missing_docs, reason = "the names are the titles of the pages")]
 
 /// The type of a code in the provider's JSON.
 pub type ErrorCode = i64;
@@ -15,7 +17,7 @@ pub const TOO_MANY_REQUESTS: ErrorCode = 20_429;
 pub const INTERNAL_SERVER_ERROR: ErrorCode = 20_500;
 pub const SERVICE_UNAVAILABLE: ErrorCode = 20_503;
 
-// What a request to send a text says.
+// Answers to a request to send a text.
 pub const TO_INVALID: ErrorCode = 21_211;
 pub const FROM_INVALID: ErrorCode = 21_212;
 pub const NUMBER_INVALID: ErrorCode = 21_217;
@@ -36,7 +38,7 @@ pub const FROM_NOT_OF_ACCOUNT: ErrorCode = 21_659;
 pub const FROM_NOT_SMS_CAPABLE: ErrorCode = 21_661;
 pub const VALIDITY_PERIOD_INVALID: ErrorCode = 90_007;
 
-// What the carriers say.
+// Reports of the carriers.
 pub const QUEUE_OVERFLOW: ErrorCode = 30_001;
 pub const ACCOUNT_SUSPENDED: ErrorCode = 30_002;
 pub const HANDSET_UNREACHABLE: ErrorCode = 30_003;

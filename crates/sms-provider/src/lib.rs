@@ -1,6 +1,6 @@
-//! What the SMS provider defines. The program relies on it, and the sandbox does as the provider would.
+//! The rules of the SMS provider. The program relies on them, and the sandbox follows them.
 
-// Tests spawn as they like.
+// Tests may spawn tasks directly.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 pub mod codes;

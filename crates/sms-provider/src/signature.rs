@@ -1,5 +1,5 @@
-//! The provider's signature of what it tells us: `X-Twilio-Signature`, base64 of HMAC-SHA1 under the account's auth token
-//! over the URL and each parameter's name and value, sorted by name
+//! The signature of the provider's requests, `X-Twilio-Signature`. It is the base64 of an HMAC-SHA1 with the account's
+//! auth token, over the URL and each parameter's name and value, sorted by name
 //! (<https://www.twilio.com/docs/usage/security#validating-requests>).
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -8,14 +8,13 @@ use secrecy::{ExposeSecret, SecretString};
 use sha1::Sha1;
 use url::Url;
 
-/// What the provider sends in `X-Twilio-Signature` with this form to this URL. Names and values are decoded, and need not
-/// be text: what is signed is its bytes.
+/// The `X-Twilio-Signature` of this form to this URL. Names and values are decoded. They need not be text: the signature
+/// is over their bytes.
 pub fn sign<N: AsRef<[u8]>, V: AsRef<[u8]>>(auth_token: &SecretString, url: &str, form: &[(N, V)]) -> String {
     STANDARD.encode(mac(auth_token, url, form).finalize().into_bytes())
 }
 
-/// Whether the signature is the provider's, in constant time. The provider signs the URL as it calls it, with or without
-/// the port.
+/// Whether the signature is valid, in constant time. The provider signs the URL with or without its port.
 pub fn is_signed<N: AsRef<[u8]>, V: AsRef<[u8]>>(
     auth_token: &SecretString,
     url: &str,
@@ -24,14 +23,14 @@ pub fn is_signed<N: AsRef<[u8]>, V: AsRef<[u8]>>(
 ) -> bool {
     let Ok(signature) = STANDARD.decode(signature.trim()) else { return false };
     let urls = std::iter::once(url.to_owned()).chain(with_and_without_port(url).into_iter().flatten());
-    // Each is tried, whatever the one before it gave.
-    urls.fold(false, |is_right, url| mac(auth_token, &url, form).verify_slice(&signature).is_ok() | is_right)
+    // All URLs are checked, even after a match, so that the time does not depend on the result.
+    urls.fold(false, |is_valid, url| mac(auth_token, &url, form).verify_slice(&signature).is_ok() | is_valid)
 }
 
 fn mac<N: AsRef<[u8]>, V: AsRef<[u8]>>(auth_token: &SecretString, url: &str, form: &[(N, V)]) -> Hmac<Sha1> {
     let mut sorted: Vec<_> = form.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).collect();
     sorted.sort_unstable();
-    // As the provider's own libraries do with a name that comes twice.
+    // The provider's own libraries also drop a pair that occurs twice.
     sorted.dedup();
     #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
     let mut mac = Hmac::<Sha1>::new_from_slice(auth_token.expose_secret().as_bytes()).expect("any key");
@@ -43,7 +42,7 @@ fn mac<N: AsRef<[u8]>, V: AsRef<[u8]>>(auth_token: &SecretString, url: &str, for
     mac
 }
 
-/// The same address with its port written, and with none. What follows the host stays as it is, to the byte.
+/// The same URL with its port, and without. All bytes after the host stay as they are.
 fn with_and_without_port(url: &str) -> Option<[String; 2]> {
     let parsed = Url::parse(url).ok()?;
     let (host, port) = (parsed.host_str()?, parsed.port_or_known_default()?);
@@ -67,13 +66,13 @@ mod tests {
     ];
 
     #[test]
-    fn the_signature_is_the_providers() {
+    fn the_signature_equals_the_example_of_the_provider() {
         assert_eq!(sign(&"12345".into(), URL, &FORM), SIGNATURE);
         assert!(is_signed(&"12345".into(), URL, &FORM, SIGNATURE));
     }
 
     #[test]
-    fn the_port_may_be_there_or_not() {
+    fn the_url_may_have_its_port_or_not() {
         let token = "12345".into();
         for (signed, called) in [
             (URL, "https://mycompany.com:443/myapp.php?foo=1&bar=2"),
@@ -87,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_not_signed() {
+    fn any_other_signature_token_url_or_form_is_refused() {
         let token = "12345".into();
         for signature in
             ["", "x", "RSOYDt4T1cUTdK1PDd93/VVr8B9=", "RSOYDt4T1cUTdK1PDd93", "AAAAAAAAAAAAAAAAAAAAAAAAAAA="]

@@ -1,4 +1,4 @@
-//! HTTP basic auth (RFC 7617), as the provider asks for it.
+//! HTTP basic authentication (RFC 7617), which the provider requires.
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::{header, request};
@@ -9,34 +9,34 @@ use serde::Deserialize;
 use subtle::ConstantTimeEq;
 
 use super::error::ApiError;
-use super::state::Shared;
+use super::state::SharedState;
 
-/// A request's account, with the password that opened it, which signs the account's callbacks.
+/// The account of a request, and the password that it gave. The password signs the account's callbacks.
 #[derive(Debug)]
-pub(super) struct Caller {
+pub(super) struct AuthenticatedAccount {
     pub account_sid: Box<str>,
     pub auth_token: SecretString,
 }
 
 #[derive(Deserialize)]
-struct InPath {
+struct AccountPath {
     sid: Box<str>,
 }
 
-impl FromRequestParts<Shared> for Caller {
+impl FromRequestParts<SharedState> for AuthenticatedAccount {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut request::Parts, state: &Shared) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut request::Parts, state: &SharedState) -> Result<Self, ApiError> {
         let (user, password) = credentials(parts).ok_or_else(ApiError::unauthorized)?;
-        let Path(InPath { sid }) = Path::from_request_parts(parts, state)
+        let Path(AccountPath { sid }) = Path::from_request_parts(parts, state)
             .await
             .map_err(|_| ApiError::not_found(parts.uri.path()))?;
         if let Some(account) = &state.account {
             let token = account.auth_token.expose_secret().as_bytes();
-            let good = user.as_bytes().ct_eq(account.sid.as_bytes())
+            let matches = user.as_bytes().ct_eq(account.sid.as_bytes())
                 & password.expose_secret().as_bytes().ct_eq(token)
                 & sid.as_bytes().ct_eq(account.sid.as_bytes());
-            if !bool::from(good) {
+            if !bool::from(matches) {
                 return Err(ApiError::unauthorized());
             }
         }
@@ -44,7 +44,7 @@ impl FromRequestParts<Shared> for Caller {
     }
 }
 
-/// The user and the password, neither of them empty.
+/// The user and the password. Neither may be empty.
 fn credentials(parts: &request::Parts) -> Option<(String, SecretString)> {
     let value = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, encoded) = value.split_once(' ')?;

@@ -1,4 +1,4 @@
-//! Status callbacks: a signed form to a message's `StatusCallback` for each status after the first.
+//! Status callbacks: for each status after the first, a signed form goes to the message's `StatusCallback`.
 
 use std::io;
 use std::sync::Arc;
@@ -14,36 +14,38 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::message::{Deliver, Message, RECEIPT_AFTER, SENT_AFTER, Status};
-use super::state;
+use super::counters;
+use super::message::{AcceptedMessage, DeliveryOutcome, MessageStatus, RECEIPT_AFTER, SENT_AFTER};
 
-/// How many messages may wait for their callbacks; those beyond get none.
+/// How many messages may wait for their callbacks. Further messages get no callbacks.
 const MAX_WAITING: usize = 10_000;
-/// How many callbacks are under way at a time.
+/// How many callbacks are sent at the same time.
 const MAX_POSTS: usize = 32;
-/// How often a callback is tried, and how long each try may take.
+/// How often a callback is tried.
 const TRIES: u32 = 3;
+/// How long each try may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
-/// Sends callbacks, a bounded number at a time.
-pub(super) struct Callbacks {
-    waiting: Arc<Semaphore>,
-    poster: Arc<Poster>,
+/// Schedules callbacks, for a bounded number of messages.
+pub(super) struct CallbackSender {
+    permits: Arc<Semaphore>,
+    poster: Arc<CallbackPoster>,
     stopping: CancellationToken,
     dropped: AtomicU64,
 }
 
-struct Poster {
+/// Posts callbacks, a bounded number at a time.
+struct CallbackPoster {
     client: reqwest::Client,
     posts: Semaphore,
     delivered: AtomicU64,
     failed: AtomicU64,
 }
 
-impl Callbacks {
-    pub fn new(stopping: CancellationToken) -> io::Result<Self> {
-        // It fails only if the process has a provider already, and then that one serves.
+impl CallbackSender {
+    pub(crate) fn new(stopping: CancellationToken) -> io::Result<Self> {
+        // An error means that the process already has a TLS provider. That one is used then.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .timeout(TIMEOUT)
@@ -53,42 +55,43 @@ impl Callbacks {
             .build()
             .map_err(io::Error::other)?;
         let posts = Semaphore::new(MAX_POSTS);
-        let poster = Poster { client, posts, delivered: AtomicU64::new(0), failed: AtomicU64::new(0) };
+        let poster =
+            CallbackPoster { client, posts, delivered: AtomicU64::new(0), failed: AtomicU64::new(0) };
         Ok(Self {
-            waiting: Arc::new(Semaphore::new(MAX_WAITING)),
+            permits: Arc::new(Semaphore::new(MAX_WAITING)),
             poster: Arc::new(poster),
             stopping,
             dropped: AtomicU64::new(0),
         })
     }
 
-    /// Sends the message's callbacks as their time comes.
-    pub fn follow(&self, message: Arc<Message>, auth_token: SecretString) {
-        let Ok(place) = Arc::clone(&self.waiting).try_acquire_owned() else {
-            state::count(&self.dropped);
+    /// Sends the message's callbacks when they are due. Without a free permit, none are sent.
+    pub(crate) fn follow(&self, message: Arc<AcceptedMessage>, auth_token: SecretString) {
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+            counters::count(&self.dropped);
             return;
         };
         let poster = Arc::clone(&self.poster);
-        let story = self.stopping.clone().run_until_cancelled_owned(async move {
-            poster.tell(&message, &auth_token).await;
-            drop(place);
+        let callbacks = self.stopping.clone().run_until_cancelled_owned(async move {
+            poster.post_all(&message, &auth_token).await;
+            drop(permit);
         });
-        tokio::spawn(story);
+        tokio::spawn(callbacks);
     }
 
-    pub fn stats_json(&self) -> Value {
+    pub(crate) fn stats_json(&self) -> Value {
         json!({
-            "delivered": state::get(&self.poster.delivered),
-            "failed": state::get(&self.poster.failed),
-            "dropped": state::get(&self.dropped),
+            "delivered": counters::get(&self.poster.delivered),
+            "failed": counters::get(&self.poster.failed),
+            "dropped": counters::get(&self.dropped),
         })
     }
 }
 
-impl Poster {
-    async fn tell(&self, message: &Message, auth_token: &SecretString) {
+impl CallbackPoster {
+    async fn post_all(&self, message: &AcceptedMessage, auth_token: &SecretString) {
         for after in [SENT_AFTER, RECEIPT_AFTER] {
-            if after == RECEIPT_AFTER && message.deliver == Deliver::None {
+            if after == RECEIPT_AFTER && message.deliver == DeliveryOutcome::None {
                 return;
             }
             let due = message.received + after;
@@ -97,7 +100,7 @@ impl Poster {
         }
     }
 
-    async fn post(&self, message: &Message, status: Status, auth_token: &SecretString) {
+    async fn post(&self, message: &AcceptedMessage, status: MessageStatus, auth_token: &SecretString) {
         let Some(url) = message.draft.status_callback.as_deref() else { return };
         let form = form(message, status);
         let signature = sign(auth_token, url, &form);
@@ -106,16 +109,16 @@ impl Poster {
             let request = self.client.post(url).header("X-Twilio-Signature", &signature).form(&form);
             let answer = request.send().await.and_then(reqwest::Response::error_for_status);
             if answer.is_ok() {
-                state::count(&self.delivered);
+                counters::count(&self.delivered);
                 return;
             }
             sleep(RETRY_DELAY).await;
         }
-        state::count(&self.failed);
+        counters::count(&self.failed);
     }
 }
 
-fn form(message: &Message, status: Status) -> Vec<(&'static str, String)> {
+fn form(message: &AcceptedMessage, status: MessageStatus) -> Vec<(&'static str, String)> {
     let sid = message.sid.to_string();
     let mut form = vec![
         ("AccountSid", message.draft.account_sid.to_string()),

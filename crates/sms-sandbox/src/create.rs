@@ -1,4 +1,4 @@
-//! `POST …/Messages.json`: takes a message, or meets a fault.
+//! `POST …/Messages.json`: accepts a message, or injects a fault.
 
 use std::future;
 use std::sync::Arc;
@@ -12,14 +12,16 @@ use axum::response::{Html, IntoResponse, Response};
 use sms_provider::codes;
 use time::OffsetDateTime;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use url::{Url, form_urlencoded};
 
-use super::auth::Caller;
+use super::auth::AuthenticatedAccount;
+use super::connection::ConnectionCutter;
+use super::counters;
 use super::error::ApiError;
-use super::faults::{Fault, Turn};
-use super::message::{Deliver, Draft, Message, Sender};
-use super::state::{self, Shared};
-use super::wire::Scissors;
+use super::faults::{CreateOutcome, Fault};
+use super::message::{AcceptedMessage, DeliveryOutcome, MessageDraft, MessageOrigin};
+use super::state::SharedState;
 
 /// The longest text, in characters.
 const MAX_BODY: usize = 1600;
@@ -27,33 +29,43 @@ const MAX_BODY: usize = 1600;
 const MAX_VALIDITY: u32 = 36_000;
 
 pub(super) async fn create(
-    State(state): State<Shared>,
-    ConnectInfo(scissors): ConnectInfo<Scissors>,
-    caller: Caller,
+    State(state): State<SharedState>,
+    ConnectInfo(cutter): ConnectInfo<ConnectionCutter>,
+    account: AuthenticatedAccount,
     headers: HeaderMap,
     form: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    state::count(&state.stats.posts);
+    counters::count(&state.counters.posts);
     let form = form.map_err(|rejection| {
         ApiError::new(rejection.status(), codes::INVALID_PARAMETER, rejection.body_text())
     })?;
-    let (turn, latency, retry_after, deliver) = {
-        let mut fate = state.fate();
-        (fate.turn(), fate.latency(), fate.retry_after(), fate.deliver())
+    let (outcome, latency, retry_after, deliver) = {
+        let mut injector = state.injector();
+        (injector.next_outcome(), injector.latency(), injector.retry_after(), injector.deliver())
     };
-    state.stats.count_turn(turn);
+    state.counters.count_outcome(outcome);
     if !latency.is_zero() {
         sleep(latency).await;
     }
 
-    let accept = || accept(&state, caller, &headers, &form, deliver);
-    let fault = match turn {
-        Turn::Fine => return accept().map(|message| created(&message)),
-        Turn::Error { status, code } => {
-            return Err(ApiError::new(status, code, "The sandbox answers this error to every message"));
+    let accept = || accept(&state, account, &headers, &form, deliver);
+    match outcome {
+        CreateOutcome::Success => accept().map(|message| created(&message)),
+        CreateOutcome::Error { status, code } => {
+            Err(ApiError::new(status, code, "The sandbox answers this error to every message"))
         }
-        Turn::Fault(fault) => fault,
-    };
+        CreateOutcome::Fault(fault) => inject(fault, accept, retry_after, &cutter, &state.stopping).await,
+    }
+}
+
+/// Answers with a fault. Some faults accept the message first.
+async fn inject(
+    fault: Fault,
+    accept: impl FnOnce() -> Result<Arc<AcceptedMessage>, ApiError>,
+    retry_after: u64,
+    cutter: &ConnectionCutter,
+    stopping: &CancellationToken,
+) -> Result<Response, ApiError> {
     match fault {
         Fault::Throttle => {
             let error =
@@ -76,19 +88,19 @@ pub(super) async fn create(
         }
         Fault::Cut => {
             accept()?;
-            scissors.cut();
+            cutter.cut();
             Ok(StatusCode::NO_CONTENT.into_response())
         }
         Fault::CutBefore => {
-            scissors.cut();
+            cutter.cut();
             Ok(StatusCode::NO_CONTENT.into_response())
         }
         Fault::Hang => {
             accept()?;
-            // Ends when the client leaves, since hyper then drops this future, or with the server.
+            // When the client disconnects, hyper drops this future. It also ends with the server.
             tokio::select! {
                 () = future::pending() => {}
-                () = state.stopping.cancelled() => scissors.cut(),
+                () = stopping.cancelled() => cutter.cut(),
             }
             Ok(StatusCode::NO_CONTENT.into_response())
         }
@@ -104,28 +116,28 @@ pub(super) async fn create(
 }
 
 fn accept(
-    state: &Shared,
-    caller: Caller,
+    state: &SharedState,
+    account: AuthenticatedAccount,
     headers: &HeaderMap,
     form: &[u8],
-    deliver: Deliver,
-) -> Result<Arc<Message>, ApiError> {
+    deliver: DeliveryOutcome,
+) -> Result<Arc<AcceptedMessage>, ApiError> {
     let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
-    let draft = draft(caller.account_sid, traceparent, form)?;
+    let draft = draft(account.account_sid, traceparent, form)?;
     let message = state.store().accept(draft, deliver);
-    state::count(&state.stats.accepted);
+    counters::count(&state.counters.accepted);
     if let (Some(callbacks), Some(_)) = (&state.callbacks, &message.draft.status_callback) {
-        callbacks.follow(Arc::clone(&message), caller.auth_token);
+        callbacks.follow(Arc::clone(&message), account.auth_token);
     }
     Ok(message)
 }
 
-fn created(message: &Message) -> Response {
+fn created(message: &AcceptedMessage) -> Response {
     (StatusCode::CREATED, Json(message.resource(message.received))).into_response()
 }
 
-/// Checks a form, in the order in which Twilio names what is wrong with it.
-fn draft(account_sid: Box<str>, traceparent: Option<&str>, form: &[u8]) -> Result<Draft, ApiError> {
+/// Checks a form, in the order of Twilio's own checks.
+fn draft(account_sid: Box<str>, traceparent: Option<&str>, form: &[u8]) -> Result<MessageDraft, ApiError> {
     let (mut to, mut from, mut service, mut body) = (None, None, None, None);
     let (mut validity, mut callback) = (None, None);
     for (name, value) in form_urlencoded::parse(form) {
@@ -143,8 +155,8 @@ fn draft(account_sid: Box<str>, traceparent: Option<&str>, form: &[u8]) -> Resul
     let to: Box<str> =
         to.ok_or_else(|| ApiError::bad_request(codes::TO_MISSING, "A 'To' phone number is required."))?;
     let sender = match (service, from) {
-        (Some(service), _) => Sender::Service(service),
-        (None, Some(from)) => Sender::From(from),
+        (Some(service), _) => MessageOrigin::Service(service),
+        (None, Some(from)) => MessageOrigin::From(from),
         (None, None) => {
             return Err(ApiError::bad_request(codes::FROM_MISSING, "A 'From' phone number is required."));
         }
@@ -164,12 +176,20 @@ fn draft(account_sid: Box<str>, traceparent: Option<&str>, form: &[u8]) -> Resul
         check_callback(url)?;
     }
     let traceparent = traceparent.map(Box::from);
-    Ok(Draft { account_sid, to, sender, body, validity_period, status_callback: callback, traceparent })
+    Ok(MessageDraft {
+        account_sid,
+        to,
+        sender,
+        body,
+        validity_period,
+        status_callback: callback,
+        traceparent,
+    })
 }
 
 /// Twilio's test numbers to send from (<https://www.twilio.com/docs/iam/test-credentials>).
-fn check_sender(sender: &Sender) -> Result<(), ApiError> {
-    let Sender::From(number) = sender else { return Ok(()) };
+fn check_sender(sender: &MessageOrigin) -> Result<(), ApiError> {
+    let MessageOrigin::From(number) = sender else { return Ok(()) };
     let (code, message) = match &**number {
         "+15005550001" => (codes::FROM_INVALID, "is not a valid sender"),
         "+15005550007" => (codes::FROM_CANNOT_SEND, "is not a number of this account that can send texts"),
@@ -179,7 +199,7 @@ fn check_sender(sender: &Sender) -> Result<(), ApiError> {
     Err(ApiError::bad_request(code, format!("The 'From' number {number} {message}.")))
 }
 
-/// Twilio's test numbers to send to, and E.164 for the others.
+/// Twilio's test numbers to send to. Other numbers must be in E.164.
 fn check_recipient(number: &str) -> Result<(), ApiError> {
     let (code, message) = match number {
         "+15005550001" => (codes::TO_INVALID, "is not a valid phone number"),
@@ -209,7 +229,7 @@ fn validity_period(seconds: &str) -> Result<u32, ApiError> {
     })
 }
 
-/// Twilio refuses a host with an underscore, too.
+/// Twilio also refuses a host with an underscore.
 fn check_callback(url: &str) -> Result<(), ApiError> {
     let parsed = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
     match parsed.as_ref().and_then(Url::host_str) {

@@ -1,11 +1,11 @@
-//! The provider's errors, in the shape that Twilio gives them.
+//! The provider's errors, in Twilio's format.
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use sms_provider::codes::{self, ErrorCode};
 
-/// An error as the provider answers it: `{"code", "message", "more_info", "status"}`.
+/// An error response of the provider: `{"code", "message", "more_info", "status"}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ApiError {
     status: StatusCode,
@@ -15,30 +15,30 @@ pub(super) struct ApiError {
 }
 
 impl ApiError {
-    pub fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into(), retry_after: None }
     }
 
-    /// An error in what the request asks for.
-    pub fn bad_request(code: ErrorCode, message: impl Into<String>) -> Self {
+    /// An error in the request's parameters.
+    pub(crate) fn bad_request(code: ErrorCode, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
-    pub fn unauthorized() -> Self {
+    pub(crate) fn unauthorized() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, codes::AUTHENTICATION_FAILED, "Authenticate")
     }
 
-    /// `what` is the path that leads nowhere.
-    pub fn not_found(what: &str) -> Self {
+    /// `path` is the path of the request.
+    pub(crate) fn not_found(path: &str) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
             codes::NOT_FOUND,
-            format!("The requested resource {what} was not found"),
+            format!("The requested resource {path} was not found"),
         )
     }
 
     /// Adds a `Retry-After` header, in seconds.
-    pub fn retry_after(self, seconds: u64) -> Self {
+    pub(crate) fn retry_after(self, seconds: u64) -> Self {
         Self { retry_after: Some(seconds), ..self }
     }
 }

@@ -1,4 +1,4 @@
-//! `GET …/Messages.json` and `GET …/Messages/{sid}.json`: what was accepted, as Twilio lists it.
+//! `GET …/Messages.json` and `GET …/Messages/{sid}.json`: the accepted messages, as Twilio lists them.
 
 use std::sync::Arc;
 
@@ -12,18 +12,19 @@ use time::{Date, OffsetDateTime};
 use tokio::time::sleep;
 use url::form_urlencoded;
 
-use super::auth::Caller;
+use super::auth::AuthenticatedAccount;
+use super::counters;
 use super::error::ApiError;
-use super::message::{Message, Resource, Sid};
-use super::state::{self, Shared};
+use super::message::{AcceptedMessage, MessageResource, MessageSid};
+use super::state::SharedState;
 
 const MAX_PAGE_SIZE: usize = 1000;
 const DEFAULT_PAGE_SIZE: usize = 50;
 
-/// A page, newest first.
+/// A page of the list, newest first.
 #[derive(Serialize)]
-struct Listing<'a> {
-    messages: Vec<Resource<'a>>,
+struct MessagePage<'a> {
+    messages: Vec<MessageResource<'a>>,
     page: usize,
     page_size: usize,
     start: usize,
@@ -35,16 +36,16 @@ struct Listing<'a> {
 }
 
 pub(super) async fn list(
-    State(state): State<Shared>,
-    caller: Caller,
+    State(state): State<SharedState>,
+    account: AuthenticatedAccount,
     uri: axum::http::Uri,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    state::count(&state.stats.lists);
-    let query = Query::parse(query.as_deref().unwrap_or_default())?;
+    counters::count(&state.counters.lists);
+    let query = ListQuery::parse(query.as_deref().unwrap_or_default())?;
     let (latency, lag, status) = {
-        let fate = state.fate();
-        (fate.latency(), fate.list_lag(), fate.list_status())
+        let injector = state.injector();
+        (injector.latency(), injector.list_lag(), injector.list_status())
     };
     if !latency.is_zero() {
         sleep(latency).await;
@@ -58,14 +59,14 @@ pub(super) async fn list(
     }
 
     let now = OffsetDateTime::now_utc();
-    let (found, more) = query.find(&state, &caller.account_sid, now - lag);
+    let (found, more) = query.find(&state, &account.account_sid, now - lag);
     let path = uri.path();
     let start = query.page * query.page_size;
     let next_page_uri = found.last().filter(|_| more).map(|last| {
         let token = format!("PA{}", last.sid);
         query.page_uri(path, query.page + 1, Some(&token))
     });
-    let page = Listing {
+    let page = MessagePage {
         messages: found.iter().map(|message| message.resource(now)).collect(),
         page: query.page,
         page_size: query.page_size,
@@ -80,21 +81,21 @@ pub(super) async fn list(
 }
 
 pub(super) async fn fetch(
-    State(state): State<Shared>,
-    caller: Caller,
+    State(state): State<SharedState>,
+    account: AuthenticatedAccount,
     Path((_, file)): Path<(String, String)>,
     uri: axum::http::Uri,
 ) -> Result<Response, ApiError> {
-    let sid = file.strip_suffix(".json").and_then(Sid::parse);
+    let sid = file.strip_suffix(".json").and_then(MessageSid::parse);
     let found = sid.and_then(|sid| state.store().find(sid).cloned());
-    let message = found.filter(|message| message.draft.account_sid == caller.account_sid);
+    let message = found.filter(|message| message.draft.account_sid == account.account_sid);
     let message = message.ok_or_else(|| ApiError::not_found(uri.path()))?;
     Ok(Json(message.resource(OffsetDateTime::now_utc())).into_response())
 }
 
-/// What a list asks for.
+/// The parameters of a list request.
 #[derive(Default)]
-struct Query {
+struct ListQuery {
     to: Option<String>,
     from: Option<String>,
     /// The first and the last UTC day, inclusive.
@@ -103,41 +104,42 @@ struct Query {
     page: usize,
     page_size: usize,
     /// The page begins after this message.
-    after: Option<Sid>,
-    /// The filters as they were asked, for the links to other pages.
+    after: Option<MessageSid>,
+    /// The filters as the request wrote them, for the links to other pages.
     filters: Vec<(String, String)>,
 }
 
-impl Query {
+impl ListQuery {
     fn parse(text: &str) -> Result<Self, ApiError> {
         let mut query = Self { page_size: DEFAULT_PAGE_SIZE, ..Self::default() };
         for (name, value) in form_urlencoded::parse(text.as_bytes()) {
-            let wrong = || {
+            let invalid = || {
                 ApiError::bad_request(
                     codes::INVALID_PARAMETER,
-                    format!("{name} has a value that cannot be: {value}"),
+                    format!("{name} has an invalid value: {value}"),
                 )
             };
             match &*name {
                 "To" => query.to = Some(value.clone().into_owned()),
                 "From" => query.from = Some(value.clone().into_owned()),
                 "DateSent" => {
-                    query.since = Some(day(&value).ok_or_else(wrong)?);
+                    query.since = Some(day(&value).ok_or_else(invalid)?);
                     query.until = query.since;
                 }
-                "DateSent>" => query.since = Some(day(&value).ok_or_else(wrong)?),
-                "DateSent<" => query.until = Some(day(&value).ok_or_else(wrong)?),
+                "DateSent>" => query.since = Some(day(&value).ok_or_else(invalid)?),
+                "DateSent<" => query.until = Some(day(&value).ok_or_else(invalid)?),
                 "PageSize" => {
                     let size = value.parse().ok().filter(|size| (1..=MAX_PAGE_SIZE).contains(size));
-                    query.page_size = size.ok_or_else(wrong)?;
+                    query.page_size = size.ok_or_else(invalid)?;
                     continue;
                 }
                 "Page" => {
-                    query.page = value.parse::<u32>().map_err(|_| wrong())? as usize;
+                    query.page = value.parse::<u32>().map_err(|_| invalid())? as usize;
                     continue;
                 }
                 "PageToken" => {
-                    query.after = Some(value.strip_prefix("PA").and_then(Sid::parse).ok_or_else(wrong)?);
+                    query.after =
+                        Some(value.strip_prefix("PA").and_then(MessageSid::parse).ok_or_else(invalid)?);
                     continue;
                 }
                 _ => continue,
@@ -147,12 +149,17 @@ impl Query {
         Ok(query)
     }
 
-    /// The page's messages, received at or before `visible`, and whether there are more.
-    fn find(&self, state: &Shared, account: &str, visible: OffsetDateTime) -> (Vec<Arc<Message>>, bool) {
+    /// The page's messages, received at or before `visible`, and whether more follow.
+    fn find(
+        &self,
+        state: &SharedState,
+        account: &str,
+        visible: OffsetDateTime,
+    ) -> (Vec<Arc<AcceptedMessage>>, bool) {
         let store = state.store();
         let before = match self.after {
             None => u64::MAX,
-            // A message that is kept no longer was older than all that are.
+            // A message that is no longer kept was older than all kept messages.
             Some(sid) => store.find(sid).map_or(0, |message| message.seq),
         };
         let skipped = if self.after.is_some() { 0 } else { self.page * self.page_size };
@@ -166,7 +173,7 @@ impl Query {
         (found, more)
     }
 
-    fn matches(&self, message: &Message) -> bool {
+    fn matches(&self, message: &AcceptedMessage) -> bool {
         let day = message.received.date();
         self.from.as_deref().is_none_or(|from| message.from() == Some(from))
             && self.since.is_none_or(|since| day >= since)

@@ -1,4 +1,4 @@
-//! A message that the sandbox accepted, and the resource that it shows of it.
+//! An accepted message, and its JSON for clients and for the inbox.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,31 +6,33 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sms_provider::codes::{self, ErrorCode};
 use sms_provider::segments::segments;
+use strum::IntoStaticStr;
 use time::OffsetDateTime;
 
 /// A message is `queued` until this long after it was received, then `sent`.
 pub(super) const SENT_AFTER: Duration = Duration::from_millis(100);
-/// A message is `sent` until this long after it was received; then its receipt is there.
+/// A message is `sent` until this long after it was received. Then it has its receipt.
 pub(super) const RECEIPT_AFTER: Duration = Duration::from_millis(300);
 
 /// How messages end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
-pub enum Deliver {
-    /// The carrier says that the text arrived.
+pub enum DeliveryOutcome {
+    /// The carrier reports that the text arrived.
     #[default]
     Delivered,
-    /// The carrier says that it did not, with error 30003.
+    /// The carrier reports that it did not arrive, with error 30003.
     Undelivered,
-    /// The carrier says nothing: messages stay `sent`.
+    /// The carrier sends no report: messages stay `sent`.
     None,
 }
 
-/// A message's status, by the provider's names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// A message's status, with the provider's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Status {
-    /// Queued by way of a messaging service.
+#[strum(serialize_all = "snake_case")]
+pub(super) enum MessageStatus {
+    /// Queued at a messaging service.
     Accepted,
     Queued,
     Sent,
@@ -38,53 +40,47 @@ pub(super) enum Status {
     Undelivered,
 }
 
-impl Status {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Accepted => "accepted",
-            Self::Queued => "queued",
-            Self::Sent => "sent",
-            Self::Delivered => "delivered",
-            Self::Undelivered => "undelivered",
-        }
+impl MessageStatus {
+    pub(crate) fn name(self) -> &'static str {
+        self.into()
     }
 
-    /// Why a message did not arrive.
-    pub fn error_code(self) -> Option<ErrorCode> {
+    /// The carrier's error, for a message that did not arrive.
+    pub(crate) fn error_code(self) -> Option<ErrorCode> {
         (self == Self::Undelivered).then_some(codes::HANDSET_UNREACHABLE)
     }
 }
 
 /// A message's id: `SM` and 32 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Sid(pub u128);
+pub(super) struct MessageSid(pub u128);
 
-impl Sid {
-    pub fn parse(text: &str) -> Option<Self> {
+impl MessageSid {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let digits = text.strip_prefix("SM").filter(|digits| digits.len() == 32)?;
-        let plain = digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        u128::from_str_radix(digits, 16).ok().filter(|_| plain).map(Self)
+        let is_lowercase_hex = digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        u128::from_str_radix(digits, 16).ok().filter(|_| is_lowercase_hex).map(Self)
     }
 }
 
-impl fmt::Display for Sid {
+impl fmt::Display for MessageSid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SM{:032x}", self.0)
     }
 }
 
-/// Who sends: a number, or a messaging service that picks one.
+/// The sending number, or the messaging service that chooses one.
 #[derive(PartialEq, Eq)]
-pub(super) enum Sender {
+pub(super) enum MessageOrigin {
     From(Box<str>),
     Service(Box<str>),
 }
 
-/// What a create asks for, once it has been checked.
-pub(super) struct Draft {
+/// The parameters of a create, after they were checked.
+pub(super) struct MessageDraft {
     pub account_sid: Box<str>,
     pub to: Box<str>,
-    pub sender: Sender,
+    pub sender: MessageOrigin,
     pub body: Box<str>,
     /// Seconds.
     pub validity_period: u32,
@@ -92,56 +88,60 @@ pub(super) struct Draft {
     pub traceparent: Option<Box<str>>,
 }
 
-/// A message, as it was accepted. It never changes: its status is a function of the time.
-pub(super) struct Message {
+/// An accepted message. It never changes: its status is a function of the time.
+pub(super) struct AcceptedMessage {
     /// Counts the messages of one run, from 1.
     pub seq: u64,
-    pub sid: Sid,
-    pub draft: Draft,
+    pub sid: MessageSid,
+    pub draft: MessageDraft,
     pub received: OffsetDateTime,
-    pub deliver: Deliver,
+    pub deliver: DeliveryOutcome,
 }
 
-impl Message {
-    pub fn from(&self) -> Option<&str> {
+impl AcceptedMessage {
+    pub(crate) fn from(&self) -> Option<&str> {
         match &self.draft.sender {
-            Sender::From(number) => Some(number),
-            Sender::Service(_) => None,
+            MessageOrigin::From(number) => Some(number),
+            MessageOrigin::Service(_) => None,
         }
     }
 
     fn service(&self) -> Option<&str> {
         match &self.draft.sender {
-            Sender::From(_) => None,
-            Sender::Service(sid) => Some(sid),
+            MessageOrigin::From(_) => None,
+            MessageOrigin::Service(sid) => Some(sid),
         }
     }
 
-    pub fn status(&self, now: OffsetDateTime) -> Status {
+    pub(crate) fn status(&self, now: OffsetDateTime) -> MessageStatus {
         let age = now - self.received;
         match (&self.draft.sender, self.deliver) {
-            (Sender::Service(_), _) if age < SENT_AFTER => Status::Accepted,
-            (Sender::From(_), _) if age < SENT_AFTER => Status::Queued,
-            (_, Deliver::Delivered) if age >= RECEIPT_AFTER => Status::Delivered,
-            (_, Deliver::Undelivered) if age >= RECEIPT_AFTER => Status::Undelivered,
-            _ => Status::Sent,
+            (MessageOrigin::Service(_), _) if age < SENT_AFTER => MessageStatus::Accepted,
+            (MessageOrigin::From(_), _) if age < SENT_AFTER => MessageStatus::Queued,
+            (_, DeliveryOutcome::Delivered) if age >= RECEIPT_AFTER => MessageStatus::Delivered,
+            (_, DeliveryOutcome::Undelivered) if age >= RECEIPT_AFTER => MessageStatus::Undelivered,
+            _ => MessageStatus::Sent,
         }
     }
 
-    /// The provider's message resource, as it stands at `now`.
-    pub fn resource(&self, now: OffsetDateTime) -> Resource<'_> {
+    /// The provider's message resource at the time `now`.
+    pub(crate) fn resource(&self, now: OffsetDateTime) -> MessageResource<'_> {
         let status = self.status(now);
         let uri = format!("/2010-04-01/Accounts/{}/Messages/{}.json", self.draft.account_sid, self.sid);
         let media = format!("{}/Media.json", uri.trim_end_matches(".json"));
         let sent = self.received + SENT_AFTER;
         let receipt = self.received + RECEIPT_AFTER;
         let (date_sent, date_updated) = match status {
-            Status::Accepted | Status::Queued => (None, self.received),
-            Status::Sent => (Some(sent), sent),
-            Status::Delivered | Status::Undelivered => (Some(sent), receipt),
+            MessageStatus::Accepted | MessageStatus::Queued => (None, self.received),
+            MessageStatus::Sent => (Some(sent), sent),
+            MessageStatus::Delivered | MessageStatus::Undelivered => (Some(sent), receipt),
         };
-        Resource {
-            identity: Some(Identity { sid: self.sid.to_string(), uri, subresource_uris: Media { media } }),
+        MessageResource {
+            identity: Some(ResourceIdentity {
+                sid: self.sid.to_string(),
+                uri,
+                subresource_uris: SubresourceUris { media },
+            }),
             body: &self.draft.body,
             num_segments: segments(&self.draft.body).segments.to_string(),
             num_media: "0",
@@ -163,8 +163,8 @@ impl Message {
     }
 
     /// The message as `/sandbox/messages` shows it.
-    pub fn record(&self, now: OffsetDateTime) -> Record<'_> {
-        Record {
+    pub(crate) fn inbox_entry(&self, now: OffsetDateTime) -> InboxEntry<'_> {
+        InboxEntry {
             seq: self.seq,
             sid: self.sid.to_string(),
             account_sid: &self.draft.account_sid,
@@ -181,12 +181,12 @@ impl Message {
     }
 }
 
-/// The provider's JSON for a message: which members are strings, integers and nulls is Twilio's choice.
+/// The provider's JSON for a message. Twilio determines which members are strings, integers and nulls.
 #[derive(Serialize)]
-pub(super) struct Resource<'a> {
-    /// `None` leaves out everything that tells the message's id.
+pub(super) struct MessageResource<'a> {
+    /// `None` leaves out all members that contain the message's id.
     #[serde(flatten)]
-    pub identity: Option<Identity>,
+    pub identity: Option<ResourceIdentity>,
     body: &'a str,
     num_segments: String,
     num_media: &'static str,
@@ -195,7 +195,7 @@ pub(super) struct Resource<'a> {
     to: &'a str,
     messaging_service_sid: Option<&'a str>,
     account_sid: &'a str,
-    status: Status,
+    status: MessageStatus,
     error_code: Option<ErrorCode>,
     error_message: Option<&'static str>,
     price: Option<&'static str>,
@@ -209,22 +209,22 @@ pub(super) struct Resource<'a> {
     date_sent: Option<OffsetDateTime>,
 }
 
-/// The members that tell a message's id.
+/// The members that contain the message's id.
 #[derive(Debug, Serialize)]
-pub(super) struct Identity {
+pub(super) struct ResourceIdentity {
     sid: String,
     uri: String,
-    subresource_uris: Media,
+    subresource_uris: SubresourceUris,
 }
 
 #[derive(Debug, Serialize)]
-struct Media {
+struct SubresourceUris {
     media: String,
 }
 
 /// A message for tests and for the inbox.
 #[derive(Serialize)]
-pub(super) struct Record<'a> {
+pub(super) struct InboxEntry<'a> {
     seq: u64,
     sid: String,
     account_sid: &'a str,
@@ -235,7 +235,7 @@ pub(super) struct Record<'a> {
     validity_period: u32,
     status_callback: Option<&'a str>,
     traceparent: Option<&'a str>,
-    status: Status,
+    status: MessageStatus,
     #[serde(with = "time::serde::rfc3339")]
     received: OffsetDateTime,
 }

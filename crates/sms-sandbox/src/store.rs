@@ -1,4 +1,4 @@
-//! The accepted messages, in memory: the newest so many, found by id, by number and by age.
+//! The newest accepted messages, in memory. They are found by id, by number and by age.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -7,26 +7,26 @@ use std::sync::Arc;
 use rand::RngExt;
 use time::OffsetDateTime;
 
-use super::message::{Deliver, Draft, Message, Sid};
+use super::message::{AcceptedMessage, DeliveryOutcome, MessageDraft, MessageSid};
 
-/// Messages in the order of their acceptance. A `seq` is a place in that order, so that a message's
-/// place in the queue is its `seq` less the oldest one's.
-pub(super) struct Store {
+/// Messages in the order of their acceptance, which `seq` counts. So a message's index in the queue is its
+/// `seq` minus the `seq` of the oldest message.
+pub(super) struct MessageStore {
     keep: usize,
-    messages: VecDeque<Arc<Message>>,
+    messages: VecDeque<Arc<AcceptedMessage>>,
     next_seq: u64,
-    by_sid: HashMap<Sid, u64>,
+    by_sid: HashMap<MessageSid, u64>,
     by_to: HashMap<Box<str>, VecDeque<u64>>,
-    /// How often each (to, body) among `messages` was accepted, by its hash.
+    /// How often each pair of number and body is among `messages`, by the pair's hash.
     copies: HashMap<u64, u32>,
     hasher: RandomState,
     doubled: u64,
     epoch: u64,
 }
 
-impl Store {
+impl MessageStore {
     /// Keeps the newest `keep` messages.
-    pub fn new(keep: usize) -> Self {
+    pub(crate) fn new(keep: usize) -> Self {
         Self {
             keep,
             messages: VecDeque::new(),
@@ -40,7 +40,7 @@ impl Store {
         }
     }
 
-    pub fn accept(&mut self, draft: Draft, deliver: Deliver) -> Arc<Message> {
+    pub(crate) fn accept(&mut self, draft: MessageDraft, deliver: DeliveryOutcome) -> Arc<AcceptedMessage> {
         if self.messages.len() >= self.keep {
             self.forget_oldest();
         }
@@ -51,10 +51,11 @@ impl Store {
         if *copies == 2 {
             self.doubled += 1;
         }
-        let sid = Sid(rand::rng().random());
+        let sid = MessageSid(rand::rng().random());
         self.by_sid.insert(sid, seq);
         self.by_to.entry(draft.to.clone()).or_default().push_back(seq);
-        let message = Arc::new(Message { seq, sid, draft, received: OffsetDateTime::now_utc(), deliver });
+        let message =
+            Arc::new(AcceptedMessage { seq, sid, draft, received: OffsetDateTime::now_utc(), deliver });
         self.messages.push_back(Arc::clone(&message));
         message
     }
@@ -77,8 +78,8 @@ impl Store {
         }
     }
 
-    /// Forgets every message. The numbering goes on.
-    pub fn clear(&mut self) {
+    /// Removes every message. The numbering continues.
+    pub(crate) fn clear(&mut self) {
         self.messages.clear();
         self.by_sid.clear();
         self.by_to.clear();
@@ -87,17 +88,20 @@ impl Store {
         self.epoch = rand::rng().random();
     }
 
-    pub fn find(&self, sid: Sid) -> Option<&Arc<Message>> {
+    pub(crate) fn find(&self, sid: MessageSid) -> Option<&Arc<AcceptedMessage>> {
         self.at(*self.by_sid.get(&sid)?)
     }
 
-    fn at(&self, seq: u64) -> Option<&Arc<Message>> {
-        let place = seq.checked_sub(self.messages.front()?.seq)?;
-        self.messages.get(usize::try_from(place).ok()?)
+    fn at(&self, seq: u64) -> Option<&Arc<AcceptedMessage>> {
+        let index = seq.checked_sub(self.messages.front()?.seq)?;
+        self.messages.get(usize::try_from(index).ok()?)
     }
 
-    /// The messages, newest first, or only those to one number.
-    pub fn newest_first<'a>(&'a self, to: Option<&str>) -> Box<dyn Iterator<Item = &'a Arc<Message>> + 'a> {
+    /// The messages, newest first: all of them, or those to one number.
+    pub(crate) fn newest_first<'a>(
+        &'a self,
+        to: Option<&str>,
+    ) -> Box<dyn Iterator<Item = &'a Arc<AcceptedMessage>> + 'a> {
         match to {
             None => Box::new(self.messages.iter().rev()),
             Some(to) => {
@@ -107,24 +111,24 @@ impl Store {
         }
     }
 
-    /// The messages that came later than the one numbered `after`, oldest first; the newest `limit` of them.
-    pub fn later_than(&self, after: u64, limit: usize) -> Vec<Arc<Message>> {
+    /// The newest `limit` messages after the one numbered `after`, oldest first.
+    pub(crate) fn later_than(&self, after: u64, limit: usize) -> Vec<Arc<AcceptedMessage>> {
         let first = self.messages.partition_point(|message| message.seq <= after);
         let first = first.max(self.messages.len().saturating_sub(limit));
         self.messages.range(first..).cloned().collect()
     }
 
-    pub fn kept(&self) -> usize {
+    pub(crate) fn kept(&self) -> usize {
         self.messages.len()
     }
 
-    /// How many (to, body) pairs were accepted more than once, as far back as messages are kept.
-    pub fn doubled(&self) -> u64 {
+    /// How many pairs of number and body were accepted more than once, among the kept messages.
+    pub(crate) fn doubled(&self) -> u64 {
         self.doubled
     }
 
-    /// Changes when the numbering or the messages begin anew.
-    pub fn epoch(&self) -> u64 {
+    /// Changes when the sandbox starts or its messages are cleared.
+    pub(crate) fn epoch(&self) -> u64 {
         self.epoch
     }
 }
@@ -132,13 +136,13 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Sender;
+    use crate::message::MessageOrigin;
 
-    fn draft(to: &str, body: &str) -> Draft {
-        Draft {
+    fn draft(to: &str, body: &str) -> MessageDraft {
+        MessageDraft {
             account_sid: "AC1".into(),
             to: to.into(),
-            sender: Sender::From("+15005550006".into()),
+            sender: MessageOrigin::From("+15005550006".into()),
             body: body.into(),
             validity_period: 600,
             status_callback: None,
@@ -147,11 +151,11 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_go_when_it_is_full_and_leave_nothing_behind() {
-        let mut store = Store::new(2);
-        let first = store.accept(draft("+1", "a"), Deliver::None);
+    fn a_full_store_removes_the_oldest_message_from_every_index() {
+        let mut store = MessageStore::new(2);
+        let first = store.accept(draft("+1", "a"), DeliveryOutcome::None);
         for body in ["b", "c"] {
-            store.accept(draft("+2", body), Deliver::None);
+            store.accept(draft("+2", body), DeliveryOutcome::None);
         }
         assert!(store.find(first.sid).is_none());
         assert_eq!(store.newest_first(Some("+1")).count(), 0);
@@ -161,10 +165,10 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_counts_as_doubled_once() {
-        let mut store = Store::new(10);
+    fn a_repeated_pair_counts_once() {
+        let mut store = MessageStore::new(10);
         for (to, body) in [("+1", "a"), ("+1", "a"), ("+1", "a"), ("+2", "a"), ("+1", "b"), ("+1", "b")] {
-            store.accept(draft(to, body), Deliver::None);
+            store.accept(draft(to, body), DeliveryOutcome::None);
         }
         assert_eq!(store.doubled(), 2);
         store.clear();
@@ -172,10 +176,10 @@ mod tests {
     }
 
     #[test]
-    fn later_messages_come_oldest_first_and_the_newest_of_them() {
-        let mut store = Store::new(10);
+    fn later_messages_are_the_newest_ones_oldest_first() {
+        let mut store = MessageStore::new(10);
         for body in ["a", "b", "c", "d"] {
-            store.accept(draft("+1", body), Deliver::None);
+            store.accept(draft("+1", body), DeliveryOutcome::None);
         }
         let seqs = |after, limit| store.later_than(after, limit).iter().map(|m| m.seq).collect::<Vec<_>>();
         assert_eq!(seqs(0, 10), [1, 2, 3, 4]);

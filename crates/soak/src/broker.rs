@@ -1,8 +1,9 @@
-//! The broker from the outside: taking answers and dead letters, and counting what is left.
+//! Connections and queues of the soak itself: it receives replies, dead letters and events, and counts remaining messages.
 
 use crate::{
-    book::{Book, DeadLetter},
-    events::Event,
+    journal::{DeadLetter, Journal},
+    nodes,
+    session_events::SessionEvent,
 };
 use futures::StreamExt;
 use lapin::{
@@ -13,45 +14,57 @@ use lapin::{
     },
     types::{AMQPValue, FieldTable},
 };
-use session_invite::queue::{self, Server};
+use rand::seq::SliceRandom;
+use session_invite::internals::{BrokerVersion, connect_to_node};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
 
-pub const PREFIX: &str = "soak";
-/// Between two tries to connect.
-pub const AGAIN: Duration = Duration::from_millis(50);
-/// How long the broker may take for anything.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PREFIX: &str = "soak";
+/// Between two tries to connect or to publish.
+pub(crate) const RETRY_DELAY: Duration = Duration::from_millis(50);
+/// How long the broker may take for any request.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Bound to all events, from before the first.
-pub const EVENTS: &str = "soak-upstream-events";
+/// After this long without a message, a connection that receives messages is replaced.
+pub(crate) const IDLE: Duration = Duration::from_secs(5);
 
-/// What comes to a queue.
+/// The queue for all events. It is bound before the first one.
+pub(crate) const EVENTS_QUEUE: &str = "soak-upstream-events";
+
+/// The content of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What {
+pub(crate) enum QueueContent {
     Replies,
     DeadLetters,
     Events,
 }
 
-/// One of the worker's queues.
-pub fn queue(suffix: &str) -> String {
+/// The name of one of the worker's queues.
+pub(crate) fn queue(suffix: &str) -> String {
     format!("{PREFIX}.{suffix}")
 }
 
-/// A publisher's own queue for replies; the first leaves `reply_to` out, and reads the default one.
-pub fn reply_queue(publisher: usize) -> Option<String> {
+/// A publisher's queue for replies. The first publisher sets no `reply_to`, and reads the default queue.
+pub(crate) fn reply_queue(publisher: usize) -> Option<String> {
     (publisher > 0).then(|| format!("{PREFIX}-upstream-{publisher}"))
 }
 
-pub async fn connect(url: &str, name: &str) -> Option<Connection> {
+/// Connects to a node, chosen at random from those that answer.
+pub(crate) async fn connect(url: &str, name: &str) -> Option<Connection> {
     let name = format!("soak {name}");
-    let connecting = queue::connect_to(url.parse().ok()?, &name, Server::default());
-    timeout(PATIENCE, connecting).await.ok()?.ok()
+    let mut urls = nodes::broker_urls(url);
+    urls.shuffle(&mut rand::rng());
+    for url in urls {
+        let connecting = connect_to_node(url.parse().ok()?, &name, BrokerVersion::default());
+        if let Ok(Ok(connection)) = timeout(TIMEOUT, connecting).await {
+            return Some(connection);
+        }
+    }
+    None
 }
 
-/// Makes a durable quorum queue that outlives its consumer and the broker's restarts.
-pub async fn declare(url: &str, queue: &str) -> Option<()> {
+/// Declares a durable quorum queue, which outlives its consumer and the broker's restarts.
+pub(crate) async fn declare(url: &str, queue: &str) -> Option<()> {
     let connection = connect(url, "declare").await?;
     let channel = connection.create_channel().await.ok()?;
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
@@ -62,9 +75,9 @@ pub async fn declare(url: &str, queue: &str) -> Option<()> {
     Some(())
 }
 
-/// The exchange, as the worker declares it, and a queue that outlives the broker's restarts.
-pub async fn bind_events(url: &str) -> Option<()> {
-    declare(url, EVENTS).await?;
+/// Declares the worker's exchange of events, and a durable queue for it.
+pub(crate) async fn bind_events(url: &str) -> Option<()> {
+    declare(url, EVENTS_QUEUE).await?;
     let connection = connect(url, "events").await?;
     let channel = connection.create_channel().await.ok()?;
     let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
@@ -74,46 +87,63 @@ pub async fn bind_events(url: &str) -> Option<()> {
         .exchange_declare(exchange.into(), ExchangeKind::Topic, durable, FieldTable::default())
         .await
         .ok()?;
-    let (bound, key) = (QueueBindOptions::default(), "session.#".into());
-    channel.queue_bind(EVENTS.into(), exchange.into(), key, bound, FieldTable::default()).await.ok()?;
+    let (options, key) = (QueueBindOptions::default(), "session.#".into());
+    channel
+        .queue_bind(EVENTS_QUEUE.into(), exchange.into(), key, options, FieldTable::default())
+        .await
+        .ok()?;
     let _ = connection.close(200, "done".into()).await;
     Some(())
 }
 
-/// Takes what comes to a queue into the book, for as long as the driver lives.
-pub async fn follow(url: String, queue: String, what: What, book: Arc<Book>) {
+/// Notes all messages of a queue in the journal. It never ends.
+pub(crate) async fn follow(url: String, queue: String, content: QueueContent, journal: Arc<Journal>) {
     loop {
-        // An error is a lost connection: what was not acknowledged comes again.
-        let _ = follow_once(&url, &queue, what, &book).await;
-        sleep(AGAIN).await;
+        // It ends when the connection fails. The broker then delivers unacknowledged messages again.
+        let _ = follow_once(&url, &queue, content, &journal).await;
+        sleep(RETRY_DELAY).await;
     }
 }
 
-async fn follow_once(url: &str, queue: &str, what: What, book: &Book) -> Option<()> {
+async fn follow_once(url: &str, queue: &str, content: QueueContent, journal: &Journal) -> Option<()> {
     let connection = connect(url, "answers").await?;
-    let channel = timeout(PATIENCE, connection.create_channel()).await.ok()?.ok()?;
+    let ended = receive(&connection, queue, content, journal).await;
+    // A connection that is only dropped may live on, and keep its deliveries.
+    let _ = timeout(TIMEOUT, connection.close(200, "over".into())).await;
+    ended
+}
+
+/// Receives until nothing more comes.
+async fn receive(
+    connection: &Connection,
+    queue: &str,
+    content: QueueContent,
+    journal: &Journal,
+) -> Option<()> {
+    let channel = timeout(TIMEOUT, connection.create_channel()).await.ok()?.ok()?;
     let consuming =
         channel.basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default());
-    let mut deliveries = timeout(PATIENCE, consuming).await.ok()?.ok()?;
-    while let Some(Ok(delivery)) = deliveries.next().await {
-        note(&delivery, what, book);
-        // On a dying connection an acknowledgement may never end.
-        timeout(PATIENCE, delivery.acker.ack(BasicAckOptions::default())).await.ok()?.ok()?;
+    let mut deliveries = timeout(TIMEOUT, consuming).await.ok()?.ok()?;
+    // A delivery can be lost when the queue's leader dies. It comes again once this connection is closed.
+    while let Ok(Some(Ok(delivery))) = timeout(IDLE, deliveries.next()).await {
+        note(&delivery, content, journal);
+        // On a failing connection an acknowledgement may never complete.
+        timeout(TIMEOUT, delivery.acker.ack(BasicAckOptions::default())).await.ok()?.ok()?;
     }
     None
 }
 
-fn note(delivery: &Delivery, what: What, book: &Book) {
-    if what == What::Events {
-        return match Event::read(&delivery.data) {
-            Some(event) => book.event(event),
-            None => book.complain("an event that cannot be read"),
+fn note(delivery: &Delivery, content: QueueContent, journal: &Journal) {
+    if content == QueueContent::Events {
+        return match SessionEvent::parse(&delivery.data, delivery.redelivered) {
+            Some(event) => journal.note_event(event),
+            None => journal.complain("an event that cannot be read"),
         };
     }
     let correlation =
         delivery.properties.correlation_id().as_ref().map(ToString::to_string).unwrap_or_default();
-    if what == What::Replies {
-        return book.heard(&correlation, delivery.data.clone(), false);
+    if content == QueueContent::Replies {
+        return journal.note_reply(&correlation, delivery.data.clone(), false);
     }
     let header = |name: &str| match delivery.properties.headers().as_ref()?.inner().get(name)? {
         AMQPValue::LongString(text) => Some(text.to_string()),
@@ -125,26 +155,26 @@ fn note(delivery: &Delivery, what: What, book: &Book) {
         correlation: correlation.clone(),
     };
     if letter.kind == "reply" {
-        book.heard(&correlation, delivery.data.clone(), true);
+        journal.note_reply(&correlation, delivery.data.clone(), true);
     }
-    book.dead_letter(letter);
+    journal.note_dead_letter(letter);
 }
 
-/// Messages that wait in a queue of the worker's; `None` when the broker does not say.
-pub async fn depth(channel: &Channel, suffix: &str) -> Option<u32> {
+/// The number of messages in one of the worker's queues. `None` if the broker does not answer.
+pub(crate) async fn depth(channel: &Channel, suffix: &str) -> Option<u32> {
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    let asked = channel.queue_declare(queue(suffix).into(), passive, FieldTable::default());
-    Some(timeout(PATIENCE, asked).await.ok()?.ok()?.message_count())
+    let declared = channel.queue_declare(queue(suffix).into(), passive, FieldTable::default());
+    Some(timeout(TIMEOUT, declared).await.ok()?.ok()?.message_count())
 }
 
-/// The same of several queues, by one connection.
-pub async fn depths(url: &str, suffixes: &[&'static str]) -> Option<Vec<(&'static str, u32)>> {
+/// The same for several queues, over one connection.
+pub(crate) async fn depths(url: &str, suffixes: &[&'static str]) -> Option<Vec<(&'static str, u32)>> {
     let connection = connect(url, "depths").await?;
-    let channel = timeout(PATIENCE, connection.create_channel()).await.ok()?.ok()?;
-    let mut found = Vec::new();
+    let channel = timeout(TIMEOUT, connection.create_channel()).await.ok()?.ok()?;
+    let mut depths = Vec::new();
     for suffix in suffixes {
-        found.push((*suffix, depth(&channel, suffix).await?));
+        depths.push((*suffix, depth(&channel, suffix).await?));
     }
     let _ = connection.close(200, "done".into()).await;
-    Some(found)
+    Some(depths)
 }

@@ -1,4 +1,4 @@
-//! The invites: what each asks for, and how it has to end.
+//! The invites: their content, and how each must end.
 
 use crate::options::Options;
 use lapin::BasicProperties;
@@ -7,14 +7,14 @@ use serde_json::json;
 use std::time::Duration;
 use test_support::credentials;
 
-/// The groups, of which the second has a fifth of the invites.
-pub const GROUPS: [u64; 2] = [72, 73];
+/// The groups. The second has a fifth of the invites.
+pub(crate) const GROUPS: [u64; 2] = [72, 73];
 
-/// What is particular about an invite.
+/// What is special about an invite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub(crate) enum InviteKind {
     Plain,
-    /// Published again, while the first may be in hand.
+    /// Published again at once, perhaps while the first is being processed.
     RepeatedAtOnce,
     /// Published again, some time after its answer.
     RepeatedLater,
@@ -22,69 +22,69 @@ pub enum Kind {
     Conflict,
     /// Without a `message_id`.
     Anonymous,
-    /// Its number has opted out, as the provider knows.
+    /// The provider refuses its number as opted out.
     OptedOut,
     BadPhone,
     BadCredential,
-    /// The credential is another group's.
+    /// With the credential of the other group.
     Mismatch,
     /// Not JSON.
     Malformed,
     /// More than 64 KiB.
     TooLong,
-    /// Its reply has no queue to go to.
+    /// Its `reply_to` names a queue that does not exist.
     Orphan,
 }
 
-/// Kinds but the first, by their share of a thousand.
-const SHARES: [(Kind, u32); 11] = [
-    (Kind::RepeatedAtOnce, 50),
-    (Kind::RepeatedLater, 40),
-    (Kind::Conflict, 10),
-    (Kind::Anonymous, 40),
-    (Kind::OptedOut, 10),
-    (Kind::BadPhone, 15),
-    (Kind::BadCredential, 15),
-    (Kind::Mismatch, 10),
-    (Kind::Malformed, 8),
-    (Kind::TooLong, 2),
-    (Kind::Orphan, 5),
+/// All kinds but `Plain`, with their shares in thousandths.
+const SHARES: [(InviteKind, u32); 11] = [
+    (InviteKind::RepeatedAtOnce, 50),
+    (InviteKind::RepeatedLater, 40),
+    (InviteKind::Conflict, 10),
+    (InviteKind::Anonymous, 40),
+    (InviteKind::OptedOut, 10),
+    (InviteKind::BadPhone, 15),
+    (InviteKind::BadCredential, 15),
+    (InviteKind::Mismatch, 10),
+    (InviteKind::Malformed, 8),
+    (InviteKind::TooLong, 2),
+    (InviteKind::Orphan, 5),
 ];
 
 /// One invite.
 #[derive(Debug, Clone)]
-pub struct Invite {
+pub(crate) struct Invite {
     pub index: usize,
-    pub kind: Kind,
+    pub kind: InviteKind,
     pub group: u64,
     /// When it is published first, from the start.
     pub due: Duration,
-    /// E.164, and nobody else's, but for the one that opted out.
+    /// E.164. No other invite has it, except for the number that opted out.
     pub phone: String,
-    /// For a conflicting use of its id.
+    /// The number of a conflicting use of its id.
     pub other_phone: String,
     /// Whether its credential is a JSON web token.
     pub jwt: bool,
-    /// Between its answer and its repetition.
+    /// The time between its answer and its repeat.
     pub pause: Duration,
-    /// The front camera, or the back one.
+    /// Whether it requests the front camera.
     pub front: bool,
-    /// Whether it is asked for over HTTP first; repeats of it come by the queue.
+    /// Whether its first request goes over HTTP. Its repeats go over the queue.
     pub over_http: bool,
 }
 
-/// The same ones for the same seed, in the order of their times. Half of them come in crowds, each just before a fault,
-/// so that there is much in hand when it happens; the others come evenly.
-pub fn invites(options: &Options, seed: u64, faults: &[Duration]) -> Vec<Invite> {
+/// The invites, sorted by their times. The same seed gives the same invites. Half of them come in groups just before a
+/// fault, so that many are being processed when it happens. The others come evenly.
+pub(crate) fn invites(options: &Options, seed: u64, faults: &[Duration]) -> Vec<Invite> {
     let mut rng = StdRng::seed_from_u64(seed);
     let first = rng.random_range(0..NUMBERS);
     let count = options.invites();
-    let length = Duration::from_secs(options.seconds);
+    let length = Duration::from_secs(options.seconds());
     #[expect(clippy::cast_precision_loss, reason = "small")]
     let evenly = |index: usize| length.mul_f64(index as f64 / count as f64 * 0.98);
     let mut times: Vec<Duration> = (0..count)
         .map(|index| match faults.len() {
-            faults_there @ 1.. if rng.random_bool(0.5) => faults[rng.random_range(0..faults_there)]
+            count @ 1.. if rng.random_bool(0.5) => faults[rng.random_range(0..count)]
                 .saturating_sub(Duration::from_millis(rng.random_range(0..400))),
             _ => evenly(index),
         })
@@ -95,54 +95,60 @@ pub fn invites(options: &Options, seed: u64, faults: &[Duration]) -> Vec<Invite>
         .enumerate()
         .map(|(index, due)| {
             let kind = kind(rng.random_range(0..1_000));
-            let place = first + 2 * index as u64;
+            let phone_index = first + 2 * index as u64;
             Invite {
                 index,
                 kind,
                 group: GROUPS[usize::from(rng.random_bool(0.2))],
                 due,
-                phone: if kind == Kind::OptedOut { "+15005550004".to_owned() } else { number(place) },
-                other_phone: number(place + 1),
+                phone: if kind == InviteKind::OptedOut {
+                    "+15005550004".to_owned()
+                } else {
+                    phone(phone_index)
+                },
+                other_phone: phone(phone_index + 1),
                 jwt: rng.random_bool(0.15),
                 pause: Duration::from_millis(rng.random_range(0..3_000)),
                 front: rng.random_bool(0.5),
-                over_http: rng.random_bool(0.15) && !matches!(kind, Kind::Anonymous | Kind::Orphan),
+                over_http: rng.random_bool(0.15)
+                    && !matches!(kind, InviteKind::Anonymous | InviteKind::Orphan),
             }
         })
         .collect()
 }
 
-fn kind(mut draw: u32) -> Kind {
+fn kind(mut draw: u32) -> InviteKind {
     for (kind, share) in SHARES {
         if draw < share {
             return kind;
         }
         draw -= share;
     }
-    Kind::Plain
+    InviteKind::Plain
 }
 
-/// Areas 201 to 499, exchanges 200 to 999, four digits; away from the provider's test numbers in area 500.
+/// How many numbers there are: areas 201 to 499, exchanges 200 to 999, four digits. The provider's test numbers are in
+/// area 500.
 const NUMBERS: u64 = 299 * 800 * 10_000;
 
-/// Different ones for different places, far apart: 7919 and `NUMBERS` have no common factor.
-fn number(place: u64) -> String {
-    let place = (place % NUMBERS) * 7_919 % NUMBERS;
+/// A different number for each index, as 7919 and `NUMBERS` have no common factor. Neighbours are far apart.
+fn phone(index: u64) -> String {
+    let place = (index % NUMBERS) * 7_919 % NUMBERS;
     let (area, exchange, line) = (201 + place / 8_000_000, 200 + place / 10_000 % 800, place % 10_000);
     format!("+1{area}{exchange}{line:04}")
 }
 
-/// What signs the groups' credentials.
+/// The keys that sign the groups' credentials.
 #[derive(Debug, Clone)]
-pub struct Secrets {
+pub(crate) struct GroupSecrets {
     pub api_keys: [String; 2],
     pub jwt_secrets: [String; 2],
 }
 
-/// How an invite has to end.
+/// How an invite must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expected {
-    /// With a text, or with the word that there is or may be none.
+pub(crate) enum ExpectedEnd {
+    /// With a text, or with a reply that the text failed or that its outcome is unknown.
     Text,
     /// Refused with this code, and without a text.
     Refusal(&'static str),
@@ -150,49 +156,49 @@ pub enum Expected {
 
 impl Invite {
     /// Its `message_id`.
-    pub fn id(&self) -> Option<String> {
-        (self.kind != Kind::Anonymous).then(|| format!("soak-{}", self.index))
+    pub(crate) fn id(&self) -> Option<String> {
+        (self.kind != InviteKind::Anonymous).then(|| format!("soak-{}", self.index))
     }
 
-    pub fn expected(&self) -> Expected {
+    pub(crate) fn expected(&self) -> ExpectedEnd {
         match self.kind {
-            Kind::OptedOut => Expected::Refusal("opted_out"),
-            Kind::BadPhone => Expected::Refusal("phone_invalid"),
-            Kind::BadCredential => Expected::Refusal("credential_invalid"),
-            Kind::Mismatch => Expected::Refusal("group_mismatch"),
-            Kind::Malformed | Kind::TooLong => Expected::Refusal("request_malformed"),
-            _ => Expected::Text,
+            InviteKind::OptedOut => ExpectedEnd::Refusal("opted_out"),
+            InviteKind::BadPhone => ExpectedEnd::Refusal("phone_invalid"),
+            InviteKind::BadCredential => ExpectedEnd::Refusal("credential_invalid"),
+            InviteKind::Mismatch => ExpectedEnd::Refusal("group_mismatch"),
+            InviteKind::Malformed | InviteKind::TooLong => ExpectedEnd::Refusal("request_malformed"),
+            _ => ExpectedEnd::Text,
         }
     }
 
-    /// The body to publish, for one of its numbers.
-    pub fn body(&self, phone: &str, secrets: &Secrets) -> Vec<u8> {
-        if self.kind == Kind::Malformed {
+    /// The body of a request with one of its numbers.
+    pub(crate) fn body(&self, phone: &str, secrets: &GroupSecrets) -> Vec<u8> {
+        if self.kind == InviteKind::Malformed {
             return format!("{{\"groupid\": {}, \"smsPhone\": ", self.group).into_bytes();
         }
         let signer =
-            if self.kind == Kind::Mismatch { GROUPS[0] + GROUPS[1] - self.group } else { self.group };
+            if self.kind == InviteKind::Mismatch { GROUPS[0] + GROUPS[1] - self.group } else { self.group };
         let place = usize::from(signer == GROUPS[1]);
         let authorization = match self.kind {
-            Kind::BadCredential => credentials::gkey(signer, "12345", "a wrong key"),
+            InviteKind::BadCredential => credentials::gkey(signer, "12345", "a wrong key"),
             _ if self.jwt => credentials::gjwt(&credentials::claims(signer), &secrets.jwt_secrets[place]),
             _ => credentials::gkey(signer, "12345", &secrets.api_keys[place]),
         };
         let mut body = json!({
             "groupid": self.group,
             "sessiontype": 1,
-            "smsPhone": if self.kind == Kind::BadPhone { "12" } else { phone },
+            "smsPhone": if self.kind == InviteKind::BadPhone { "12" } else { phone },
             "sessionParams": {"camera": if self.front { "front" } else { "back" }, "resolution": "352x288"},
             "authorization": authorization,
         });
-        if self.kind == Kind::TooLong {
+        if self.kind == InviteKind::TooLong {
             body["ignored"] = "x".repeat(66_000).into();
         }
         body.to_string().into_bytes()
     }
 
-    /// The properties; `reply_to` is left out for the default queue.
-    pub fn properties(&self, correlation: &str, reply_to: Option<&str>) -> BasicProperties {
+    /// The properties. Without `reply_to`, the reply goes to the default queue.
+    pub(crate) fn properties(&self, correlation: &str, reply_to: Option<&str>) -> BasicProperties {
         let mut properties = BasicProperties::default()
             .with_delivery_mode(2)
             .with_content_type("application/json".into())

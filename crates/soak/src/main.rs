@@ -1,68 +1,67 @@
 //! `./dev soak`: random invites from several publishers to several workers, while processes, connections and servers
-//! die and the provider lies. At the end each invite is accounted for.
+//! fail and the provider injects faults. At the end each invite is accounted for.
 //!
-//! `./dev soak` starts it with private servers, and says in its environment where they are.
+//! `./dev soak` starts this program with private servers, and passes their addresses in its environment.
 
-mod account;
-mod agree;
-mod ask;
-mod book;
+mod audit;
+mod audit_result;
 mod broker;
 mod chaos;
-mod events;
+mod chaos_cluster;
+mod checks;
+mod cluster;
+mod cluster_plan;
+mod gateway_client;
 mod invite;
+mod journal;
 mod logs;
+mod nodes;
 mod options;
 mod plan;
+mod processes;
 mod provider;
-mod publish;
+mod publisher;
 mod report;
+mod run;
 mod servers;
+mod session_events;
 mod setup;
-mod stage;
 mod tunnel;
-mod workers;
+mod upgrade;
 
 use clap::Parser;
-use options::{Options, Surroundings};
-use std::{os::unix::process::parent_id, process::ExitCode, time::Duration};
+use options::{Options, SoakEnvironment};
+use processes::ProcessSlots;
+use std::process::ExitCode;
+use test_support::driver;
 use tokio::signal::unix::{SignalKind, signal};
-use workers::Places;
 
 fn main() -> ExitCode {
     let options = Options::parse();
     if options.check {
         return ExitCode::SUCCESS;
     }
-    let Some(surroundings) = Surroundings::read() else {
+    let Some(environment) = SoakEnvironment::read() else {
         eprintln!("error: the soak needs servers of its own; start it by ./dev soak");
         return ExitCode::from(2);
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(until_signal(options, surroundings))
+    runtime.block_on(run_until_signal(options, environment))
 }
 
-/// A signal ends it early, and the workers with it. The servers are for `./dev soak` to end.
-async fn until_signal(options: Options, surroundings: Surroundings) -> ExitCode {
-    let mut interrupt = signal(SignalKind::interrupt()).expect("signals can be listened to");
-    let mut terminate = signal(SignalKind::terminate()).expect("signals can be listened to");
-    let workers = Places::default();
+/// A signal ends the soak early, and its processes with it. `./dev soak` ends the servers.
+async fn run_until_signal(options: Options, environment: SoakEnvironment) -> ExitCode {
+    let mut interrupt = signal(SignalKind::interrupt()).expect("a handler for SIGINT");
+    let mut terminate = signal(SignalKind::terminate()).expect("a handler for SIGTERM");
+    let slots = ProcessSlots::default();
     let code = tokio::select! {
-        code = stage::run(options, surroundings, &workers) => code,
+        code = run::run(options, environment, &slots) => code,
         _ = interrupt.recv() => ExitCode::from(130),
         _ = terminate.recv() => ExitCode::from(143),
-        () = orphaned() => ExitCode::from(129),
+        () = driver::orphaned() => ExitCode::from(129),
     };
-    for place in workers.all() {
-        place.abandon();
+    for slot in slots.all() {
+        slot.abandon();
     }
     code
-}
-
-/// Ends when `./dev soak` is gone.
-async fn orphaned() {
-    let parent = parent_id();
-    while parent_id() == parent {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
 }

@@ -1,74 +1,90 @@
-//! What `./dev soak` takes.
+//! The options of `./dev soak`.
 
+use crate::{
+    cluster::Replication,
+    cluster_plan::{SETTINGS, Setting},
+};
+use clap::builder::PossibleValuesParser;
 use std::path::PathBuf;
+use test_support::driver::{self, RunEnvironment, setting};
 
-/// Random invites, workers that are killed, servers that go away, a provider that lies; then each invite is accounted for
+/// Random invites, killed workers, restarted servers, a faulty provider; then each invite is accounted for
 #[derive(Debug, Clone, clap::Parser)]
 #[command(bin_name = "./dev soak")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
-pub struct Options {
-    /// Repeats the invites, the faults and their times; random unless given
+pub(crate) struct Options {
+    /// Repeats the invites, the faults and their times; random by default, or the setting's
     #[arg(long)]
     pub seed: Option<u64>,
-    /// How long invites come and faults happen; waiting for the last answers comes on top
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(5..=3_000))]
-    pub seconds: u64,
-    /// Invites to publish [default: 20 for each second]
+    /// How long invites are published and faults happen; the wait for the last answers comes after that [default: 60, or
+    /// the setting's]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(5..=3_000))]
+    pub seconds: Option<u64>,
+    /// Invites to publish [default: 20 for each second, in the setting everything 50]
     #[arg(long)]
     pub invites: Option<usize>,
     /// Worker processes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=32))]
     pub workers: u16,
-    /// Upstream systems, each with connections of its own
+    /// Upstream systems, each with its own connections
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=32))]
     pub publishers: u16,
-    /// Invites without an answer at most
-    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u16).range(1..))]
+    /// Largest number of unanswered invites
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u16).range(1..))]
     pub window: u16,
     /// Seconds to wait for the last answers
     #[arg(long, default_value_t = 240)]
     pub patience: u64,
-    /// `kill -9` of a worker, so many times [default: 8 a minute]
+    /// How often a worker gets `kill -9` [default: 8 a minute]
     #[arg(long)]
     pub kills: Option<u64>,
-    /// `kill -9` of a gateway, so many times [default: 6 a minute]
+    /// How often a gateway gets `kill -9` [default: 6 a minute]
     #[arg(long)]
     pub gateway_kills: Option<u64>,
-    /// SIGTERM to a worker, which has to end well [default: 2 a minute]
+    /// How often a worker gets SIGTERM, after which it must exit with success [default: 2 a minute]
     #[arg(long)]
     pub terms: Option<u64>,
-    /// SIGSTOP to a worker, and SIGCONT after seconds, or after its lease [default: 6 a minute]
+    /// How often a worker gets SIGSTOP, and SIGCONT after seconds or after its lease [default: 6 a minute]
     #[arg(long)]
     pub stops: Option<u64>,
-    /// Cuts of workers' connections, to the broker, the database and the provider each [default: 4 a minute]
+    /// How often workers' connections are cut, for each of broker, database and provider [default: 4 a minute]
     #[arg(long)]
     pub cuts: Option<u64>,
-    /// Lines that carry nothing for seconds, to the broker, the database and the provider each [default: 2 a minute]
+    /// How often a worker's connections stall for seconds, for each of broker, database and provider [default: 2 a minute]
     #[arg(long)]
     pub stalls: Option<u64>,
-    /// Restarts of the broker, by turns clean and by `kill -9` [default: 1 a minute]
+    /// Restarts of the broker, alternately clean and by `kill -9` [default: 1 a minute]
     #[arg(long)]
     pub broker_restarts: Option<u64>,
-    /// Ends of the database: clean, without a checkpoint, and `kill -9` of one backend, by turns [default: 1 a minute]
+    /// Restarts of the database: without a checkpoint, by `kill -9` of one backend, and clean, in turn [default: 1 a minute]
     #[arg(long)]
     pub database_restarts: Option<u64>,
-    /// `pg_terminate_backend` of every connection of the workers [default: 1 a minute]
+    /// How often `pg_terminate_backend` ends all connections of the workers [default: 1 a minute]
     #[arg(long)]
     pub massacres: Option<u64>,
     /// Messages that no client library can decode [default: 1 in two minutes]
     #[arg(long)]
     pub undecodable: Option<u64>,
-    /// The provider works as it should
+    /// The provider injects no faults
     #[arg(long)]
     pub honest_provider: bool,
-    /// The provider sends no receipts, so that only its list says what became of a text whose answer was lost. Without
-    /// receipts is also a run with --set SMS_WHEN_UNSURE=resend: one may settle a text before it is sent again
+    /// The provider sends no receipts: only its list shows whether it has a text whose answer was lost. Without receipts
+    /// is also a run with --set SMS_WHEN_UNSURE=resend, as a receipt could settle a text before it is sent again
     #[arg(long)]
     pub no_receipts: bool,
     /// A setting of the workers, such as SMS_WHEN_UNSURE=resend
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
     pub settings: Vec<(String, String)>,
-    /// Keep the logs in .dev/soak-SEED even when all is well
+    /// On three broker nodes and two database nodes, in network namespaces of this run
+    #[arg(long)]
+    pub cluster: bool,
+    /// Which nodes fail, and how [default: everything]
+    #[arg(long, value_name = "NAME", requires = "cluster", value_parser = setting_names())]
+    pub setting: Option<String>,
+    /// The previous release's program: ./dev upgrade names it
+    #[arg(long, hide = true, value_name = "PROGRAM")]
+    pub previous: Option<PathBuf>,
+    /// Keep the logs in .dev/soak-SEED even if the soak passes
     #[arg(long)]
     pub keep: bool,
     /// Only check the options
@@ -76,63 +92,75 @@ pub struct Options {
     pub check: bool,
 }
 
-fn setting(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("NAME=VALUE is wanted")?;
-    Ok((name.to_owned(), value.to_owned()))
-}
-
 impl Options {
-    pub fn invites(&self) -> usize {
-        self.invites.unwrap_or_else(|| 20 * usize::try_from(self.seconds).unwrap_or_default())
+    /// The setting of a cluster.
+    pub(crate) fn setting(&self) -> Option<Setting> {
+        let name = self.setting.as_deref().unwrap_or("everything");
+        if self.cluster { Setting::of(name) } else { None }
     }
 
-    /// Whether the workers send again without a look, which has to fail: the self-test.
-    pub fn resends(&self) -> bool {
+    /// Whether a commit waits for the standby, in a cluster.
+    pub(crate) fn replication(&self) -> Replication {
+        self.setting().map_or(Replication::Synchronous, |setting| setting.replication)
+    }
+
+    pub(crate) fn seconds(&self) -> u64 {
+        self.seconds.unwrap_or_else(|| self.setting().map_or(60, |setting| setting.seconds))
+    }
+
+    pub(crate) fn seed(&self) -> u64 {
+        let of_setting = || self.setting().map_or_else(|| u64::from(rand::random::<u32>()), |it| it.seed);
+        self.seed.unwrap_or_else(of_setting)
+    }
+
+    /// The given number, or the usual rate times the duration.
+    pub(crate) fn invites(&self) -> usize {
+        let seconds = usize::try_from(self.seconds()).unwrap_or_default();
+        self.invites.unwrap_or(seconds * self.setting().map_or(20, |setting| setting.rate))
+    }
+
+    /// Whether the workers send a text again without a look. This self-test must fail.
+    pub(crate) fn resends(&self) -> bool {
         let of_name = |(name, _): &&(String, String)| name == "SMS_WHEN_UNSURE";
         self.settings.iter().rfind(of_name).is_some_and(|(_, value)| value == "resend")
     }
 
     /// Whether the provider sends receipts.
-    pub fn has_receipts(&self) -> bool {
+    pub(crate) fn has_receipts(&self) -> bool {
         !self.no_receipts && !self.resends()
     }
 
-    /// A number that grows with the time, and is at least one.
-    pub fn per_minute(&self, given: Option<u64>, rate: f64) -> u64 {
+    /// The given number, or this rate times the duration, at least 1. Most settings of a cluster lower the rate, and an
+    /// upgrade does.
+    pub(crate) fn per_minute(&self, given: Option<u64>, rate: f64) -> u64 {
+        let rate = rate * self.setting().map_or(1.0, |setting| setting.background);
+        let rate = if self.previous.is_some() { rate / 3.0 } else { rate };
         #[expect(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "small"
         )]
-        let scaled = (self.seconds as f64 / 60.0 * rate).round() as u64;
+        let scaled = (self.seconds() as f64 / 60.0 * rate).round() as u64;
         given.unwrap_or(scaled.max(1))
     }
 }
 
-/// What `./dev soak` has started, and tells in the environment.
-#[derive(Debug, Clone)]
-pub struct Surroundings {
-    /// The run's directory, with its undo log.
-    pub run: PathBuf,
-    /// Where reports go.
-    pub reports: PathBuf,
-    /// The program under test.
-    pub program: PathBuf,
-    pub database: String,
-    pub broker: String,
+fn setting_names() -> PossibleValuesParser {
+    PossibleValuesParser::new(SETTINGS.map(|setting| setting.name))
 }
 
-impl Surroundings {
-    /// `None` when something is missing.
-    pub fn read() -> Option<Self> {
-        let read = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        Some(Self {
-            run: read("SOAK_RUN_DIR")?.into(),
-            reports: read("SOAK_REPORTS")?.into(),
-            program: read("SESSION_INVITE_BIN")?.into(),
-            database: read("DATABASE_URL")?,
-            broker: read("AMQP_URL")?,
-        })
+/// Paths and servers of a soak.
+#[derive(Debug, Clone)]
+pub(crate) struct SoakEnvironment {
+    pub run: RunEnvironment,
+    /// The program behind `./dev`, which stops and starts the servers.
+    pub xtask: PathBuf,
+}
+
+impl SoakEnvironment {
+    /// `None` if a variable is missing.
+    pub(crate) fn read() -> Option<Self> {
+        Some(Self { run: RunEnvironment::read("SOAK")?, xtask: driver::variable("SOAK_XTASK")?.into() })
     }
 }

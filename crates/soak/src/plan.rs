@@ -1,56 +1,58 @@
-//! Which fault happens when: a function of the seed and the options.
+//! The faults and their times: a function of the seed and the options.
 
-use crate::options::Options;
+use crate::{cluster_plan::ClusterFault, options::Options};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::time::Duration;
 
 /// Gateway processes.
-pub const GATEWAYS: usize = 2;
+pub(crate) const GATEWAYS: usize = 2;
 
 /// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
+pub(crate) enum Fault {
     /// SIGKILL, to the worker of this index.
     Kill(usize),
     /// SIGTERM.
     Term(usize),
     /// SIGSTOP, and SIGCONT after this long.
     Stop(usize, Duration),
-    /// The same three, to the gateway of this index.
+    /// The same signals, to the gateway of this index.
     KillGateway(usize),
     TermGateway(usize),
     StopGateway(usize, Duration),
-    /// Every line of this worker to that server, or of all workers.
-    Cut(Server, Option<usize>),
-    /// This worker's lines to that server carry nothing for so long.
-    Stall(Server, usize, Duration),
-    Broker(End),
-    Database(End),
-    /// One backend of a worker dies by SIGKILL, and PostgreSQL begins anew.
-    Backend,
+    /// All connections of this worker to that server are cut. Without a worker, those of all workers and gateways.
+    Cut(ServerKind, Option<usize>),
+    /// This worker's connections to that server carry nothing for this long.
+    Stall(ServerKind, usize, Duration),
+    RestartBroker(StopMode),
+    RestartDatabase(StopMode),
+    /// One backend of a worker gets SIGKILL, so PostgreSQL restarts all backends.
+    KillBackend,
     /// `pg_terminate_backend` of all connections of the workers.
-    Massacre,
+    TerminateBackends,
     /// A message that no client library can decode.
     Undecodable,
+    Cluster(ClusterFault),
 }
 
-/// What the workers connect to.
+/// A server that the workers connect to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Server {
+pub(crate) enum ServerKind {
     Broker,
     Database,
     Provider,
 }
 
-/// How a server ends before it starts again.
+/// How a server is stopped before it starts again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum StopMode {
     Clean,
     Crash,
 }
 
-impl End {
-    pub fn name(self) -> &'static str {
+impl StopMode {
+    /// The action of `./dev soak-service`.
+    pub(crate) fn action(self) -> &'static str {
         match self {
             Self::Clean => "stop",
             Self::Crash => "crash",
@@ -58,79 +60,89 @@ impl End {
     }
 }
 
-/// The faults in the order of their times, counted from the start.
-pub fn events(options: &Options, seed: u64) -> Vec<(Duration, Event)> {
+/// The faults, sorted by their times since the start.
+pub(crate) fn faults(options: &Options, seed: u64) -> Vec<(Duration, Fault)> {
     let mut rng = StdRng::seed_from_u64(seed ^ 0x000e_0e17);
     let workers = usize::from(options.workers);
     let count = |given, rate| options.per_minute(given, rate);
-    let mut plan: Vec<(f64, Event)> = Vec::new();
+    let mut plan: Vec<(f64, Fault)> = Vec::new();
 
     for _ in 0..count(options.kills, 8.0) {
-        plan.push((anywhere(&mut rng), Event::Kill(rng.random_range(0..workers))));
+        plan.push((anywhere(&mut rng), Fault::Kill(rng.random_range(0..workers))));
     }
     for _ in 0..count(options.terms, 2.0) {
-        plan.push((anywhere(&mut rng), Event::Term(rng.random_range(0..workers))));
+        plan.push((anywhere(&mut rng), Fault::Term(rng.random_range(0..workers))));
     }
-    for turn in 0..count(options.stops, 6.0) {
-        // One in six outlasts the lease: SMS_TIMEOUT, SMS_SETTLE and a margin.
+    for number in 0..count(options.stops, 6.0) {
+        // One in six is longer than the lease: SMS_TIMEOUT, SMS_SETTLE and a margin.
         let millis =
-            if turn % 6 == 5 { rng.random_range(15_000..20_000) } else { rng.random_range(1_000..5_000) };
+            if number % 6 == 5 { rng.random_range(15_000..20_000) } else { rng.random_range(1_000..5_000) };
         plan.push((
             anywhere(&mut rng),
-            Event::Stop(rng.random_range(0..workers), Duration::from_millis(millis)),
+            Fault::Stop(rng.random_range(0..workers), Duration::from_millis(millis)),
         ));
     }
     for _ in 0..count(options.gateway_kills, 6.0) {
-        plan.push((anywhere(&mut rng), Event::KillGateway(rng.random_range(0..GATEWAYS))));
+        plan.push((anywhere(&mut rng), Fault::KillGateway(rng.random_range(0..GATEWAYS))));
     }
     for _ in 0..count(options.terms, 2.0) {
-        plan.push((anywhere(&mut rng), Event::TermGateway(rng.random_range(0..GATEWAYS))));
+        plan.push((anywhere(&mut rng), Fault::TermGateway(rng.random_range(0..GATEWAYS))));
     }
     for _ in 0..count(options.stops, 2.0) {
         let length = Duration::from_millis(rng.random_range(1_000..6_000));
-        plan.push((anywhere(&mut rng), Event::StopGateway(rng.random_range(0..GATEWAYS), length)));
+        plan.push((anywhere(&mut rng), Fault::StopGateway(rng.random_range(0..GATEWAYS), length)));
     }
-    for server in [Server::Broker, Server::Database, Server::Provider] {
+    for server in [ServerKind::Broker, ServerKind::Database, ServerKind::Provider] {
         for _ in 0..count(options.cuts, 4.0) {
-            let whose = rng.random_bool(0.7).then(|| rng.random_range(0..workers));
-            plan.push((anywhere(&mut rng), Event::Cut(server, whose)));
+            let worker = rng.random_bool(0.7).then(|| rng.random_range(0..workers));
+            plan.push((anywhere(&mut rng), Fault::Cut(server, worker)));
         }
     }
-    for server in [Server::Broker, Server::Database, Server::Provider] {
+    for server in [ServerKind::Broker, ServerKind::Database, ServerKind::Provider] {
         for _ in 0..count(options.stalls, 2.0) {
-            // A text that reaches the provider so late that SMS_SETTLE is over by then is outside the promise.
-            let longest = if server == Server::Provider { 2_500 } else { 6_000 };
+            // The promises do not cover a text that reaches the provider after SMS_SETTLE.
+            let longest = if server == ServerKind::Provider { 2_500 } else { 6_000 };
             let length = Duration::from_millis(rng.random_range(500..longest));
-            let event = Event::Stall(server, rng.random_range(0..workers), length);
-            plan.push((anywhere(&mut rng), event));
+            let fault = Fault::Stall(server, rng.random_range(0..workers), length);
+            plan.push((anywhere(&mut rng), fault));
         }
     }
-    spread(&mut plan, &mut rng, count(options.broker_restarts, 1.0), |turn| {
-        Event::Broker(if turn % 2 == 0 { End::Crash } else { End::Clean })
+    // A cluster's servers fail as its setting says.
+    let (broker_restarts, database_restarts) = match options.setting() {
+        None => (count(options.broker_restarts, 1.0), count(options.database_restarts, 1.0)),
+        Some(setting) => {
+            let faults = setting.faults(&mut rng, options.seconds());
+            plan.extend(faults.into_iter().map(|(share, fault)| (share, Fault::Cluster(fault))));
+            (0, 0)
+        }
+    };
+    spread(&mut plan, &mut rng, broker_restarts, |number| {
+        Fault::RestartBroker(if number % 2 == 0 { StopMode::Crash } else { StopMode::Clean })
     });
-    spread(&mut plan, &mut rng, count(options.database_restarts, 1.0), |turn| match turn % 3 {
-        0 => Event::Database(End::Crash),
-        1 => Event::Backend,
-        _ => Event::Database(End::Clean),
+    spread(&mut plan, &mut rng, database_restarts, |number| match number % 3 {
+        0 => Fault::RestartDatabase(StopMode::Crash),
+        1 => Fault::KillBackend,
+        _ => Fault::RestartDatabase(StopMode::Clean),
     });
-    spread(&mut plan, &mut rng, count(options.massacres, 1.0), |_| Event::Massacre);
-    spread(&mut plan, &mut rng, count(options.undecodable, 0.5), |_| Event::Undecodable);
+    spread(&mut plan, &mut rng, count(options.massacres, 1.0), |_| Fault::TerminateBackends);
+    spread(&mut plan, &mut rng, count(options.undecodable, 0.5), |_| Fault::Undecodable);
 
-    let length = Duration::from_secs(options.seconds);
-    let mut plan: Vec<_> = plan.into_iter().map(|(share, event)| (length.mul_f64(share), event)).collect();
+    let length = Duration::from_secs(options.seconds());
+    let mut plan: Vec<_> = plan.into_iter().map(|(share, fault)| (length.mul_f64(share), fault)).collect();
     plan.sort_by_key(|(at, _)| *at);
     plan
 }
 
+/// A random time, as a share of the whole duration.
 fn anywhere(rng: &mut StdRng) -> f64 {
     rng.random_range(0.05..0.97)
 }
 
-/// Those that would swallow each other get a stretch of time each.
-fn spread(plan: &mut Vec<(f64, Event)>, rng: &mut StdRng, count: u64, event: impl Fn(u64) -> Event) {
+/// Faults that would hide each other: each gets its own part of the duration.
+fn spread(plan: &mut Vec<(f64, Fault)>, rng: &mut StdRng, count: u64, fault: impl Fn(u64) -> Fault) {
     #[expect(clippy::cast_precision_loss, reason = "small")]
-    for turn in 0..count {
-        let share = (turn as f64 + rng.random_range(0.2..0.8)) / count as f64;
-        plan.push((0.08 + share * 0.82, event(turn)));
+    for number in 0..count {
+        let share = (number as f64 + rng.random_range(0.2..0.8)) / count as f64;
+        plan.push((0.08 + share * 0.82, fault(number)));
     }
 }

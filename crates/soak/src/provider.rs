@@ -1,24 +1,37 @@
-//! The provider: the sandbox, in this process, with faults by share.
+//! The provider: the sandbox in this process, with random faults.
 
-use crate::{account::Accepted, options::Options};
+use crate::options::Options;
+use serde::Deserialize;
 use serde_json::{Value, json};
-use sms_sandbox::{Account, Faults, Settings, serve};
+use sms_sandbox::{Account, FaultSettings, Settings, serve};
 use std::future;
+use time::OffsetDateTime;
 use tokio::net::TcpListener;
 
-/// Texts whose answer is surely lost in a self-test, whatever the draws of faults.
-const LOST_AT_LEAST: usize = 20;
+/// How many answers a self-test loses, besides the random faults.
+const LOST_ANSWERS: usize = 20;
 
-pub const ACCOUNT: &str = "AC00000000000000000000000000000001";
+pub(crate) const ACCOUNT: &str = "AC00000000000000000000000000000001";
+
+/// A text that the provider accepted.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct ProviderText {
+    pub sid: String,
+    pub to: String,
+    pub body: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub received: OffsetDateTime,
+}
 
 #[derive(Debug)]
-pub struct Provider {
+pub(crate) struct Provider {
     pub url: String,
     pub auth_token: String,
     client: reqwest::Client,
 }
 
-/// 5 % are throttled, 5 % end as 5xx (half of them accepted), and 5 % as a cut line (likewise); then the rarer troubles.
+/// 5 % of the texts are throttled, 5 % get a 5xx, and 5 % a cut connection. Of the latter two, half are accepted. Other
+/// faults are rarer.
 fn faults() -> Value {
     json!({
         "latency_ms": 60, "list_lag_ms": 700, "retry_after": 1,
@@ -27,26 +40,26 @@ fn faults() -> Value {
     })
 }
 
-fn changes(value: &Value) -> Faults {
+fn fault_settings(value: &Value) -> FaultSettings {
     let changes = value.as_object().expect("settings are an object");
-    Faults::default().patched(changes).expect("the sandbox knows these settings")
+    FaultSettings::default().patched(changes).expect("the sandbox knows these settings")
 }
 
 impl Provider {
-    /// Its draws of faults come of the seed.
-    pub async fn start(seed: u64, options: &Options) -> Self {
+    /// The seed determines its random faults.
+    pub(crate) async fn start(seed: u64, options: &Options) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let auth_token = uuid::Uuid::new_v4().simple().to_string();
         let account = Account { sid: ACCOUNT.to_owned(), auth_token: auth_token.clone().into() };
-        let mut faults_set = if options.honest_provider { json!({}) } else { faults() };
+        let mut faults = if options.honest_provider { json!({}) } else { faults() };
         if options.resends() {
-            faults_set["next"] = json!(vec!["accept_then_fail"; LOST_AT_LEAST]);
+            faults["next"] = json!(vec!["accept_then_fail"; LOST_ANSWERS]);
         }
         let settings = Settings {
             account: Some(account),
-            faults: changes(&faults_set),
+            faults: fault_settings(&faults),
             callbacks: options.has_receipts(),
             keep: usize::MAX,
             seed: Some(seed),
@@ -56,10 +69,10 @@ impl Provider {
         Self { url, auth_token, client }
     }
 
-    /// From now on nothing goes wrong. Its list lags as before.
-    pub async fn calm(&self) {
-        let mut calm = faults();
-        for (name, share) in calm.as_object_mut().expect("settings are an object") {
+    /// Ends all faults. Its list lags as before.
+    pub(crate) async fn end_faults(&self) {
+        let mut settings = faults();
+        for (name, share) in settings.as_object_mut().expect("settings are an object") {
             if share.is_f64() {
                 *share = json!(0);
             } else if name == "latency_ms" {
@@ -67,16 +80,17 @@ impl Provider {
             }
         }
         let url = format!("{}/sandbox/faults", self.url);
-        let set = self.client.put(url).body(calm.to_string()).send().await.expect("the sandbox answers");
-        assert!(set.status().is_success(), "{}", set.status());
+        let response =
+            self.client.put(url).body(settings.to_string()).send().await.expect("the sandbox answers");
+        assert!(response.status().is_success(), "{}", response.status());
     }
 
-    /// All that it ever accepted, oldest first.
-    pub async fn inbox(&self) -> Vec<Accepted> {
+    /// All accepted texts, oldest first.
+    pub(crate) async fn inbox(&self) -> Vec<ProviderText> {
         serde_json::from_slice(&self.get("/sandbox/messages").await).expect("the inbox can be read")
     }
 
-    pub async fn stats(&self) -> Value {
+    pub(crate) async fn stats(&self) -> Value {
         serde_json::from_slice(&self.get("/sandbox/stats").await).expect("the statistics can be read")
     }
 

@@ -1,185 +1,196 @@
-//! What is printed at the end, and what is written for whoever has to find out why.
+//! The report: a table and the failures on the terminal, and a file with all anomalies.
 
 use crate::{
-    account::{Account, Anomaly, Evidence, Wrong},
-    book::Heard,
-    chaos::{Done, Outage},
-    plan::{End, Server},
+    audit::Evidence,
+    audit_result::{Anomaly, AnomalyKind, AuditResult},
+    chaos::{BrokerRestart, ChaosSummary, Resumption},
+    journal::{ReceivedReply, correlation},
+    plan::{ServerKind, StopMode},
 };
 use serde_json::Value;
 use std::{collections::BTreeMap, fmt::Write as _, io, path::Path, time::Duration};
+use strum::VariantArray;
 use time::OffsetDateTime;
 
-/// After a restart of the broker, consumption has to resume within this.
-const RESUMES_WITHIN: Duration = Duration::from_secs(5);
-/// In KiB.
+/// How long after a restart of the broker the workers may take to answer again.
+const RESUME_TIMEOUT: Duration = Duration::from_secs(5);
+/// The memory that a worker may take, in KiB.
 const MEMORY_LIMIT: u64 = 150 * 1_024;
-/// How many of its anomalies a report tells in full.
-const TOLD_IN_FULL: usize = 200;
+/// How many anomalies the file describes.
+const MAX_ANOMALIES: usize = 200;
 
-/// Everything that the verdict stands on.
-pub struct Findings {
+/// All results of a soak.
+pub(crate) struct SoakReport {
     pub seed: u64,
-    pub account: Account,
-    pub done: Done,
-    /// Messages left in the worker's queues.
+    pub audit: AuditResult,
+    pub chaos: ChaosSummary,
+    /// Remaining messages in the queues that must be empty.
     pub depths: Vec<(&'static str, u32)>,
+    /// Messages in `.unreadable`.
     pub unreadable: u32,
-    /// From the broker's being up to the first answer to an invite that was worked after that.
-    pub resumes: Vec<Option<Duration>>,
-    /// In KiB.
-    pub peak: u64,
-    /// Exits that nobody asked for, slow stops, workers that are not ready at the end.
-    pub workers: Vec<String>,
-    /// Lines of the workers' logs that say ERROR.
+    /// From when work could go on until it did. See [`resume_times`].
+    pub resume_times: Vec<ResumeTime>,
+    /// The largest resident memory of a process, in KiB.
+    pub peak_memory: u64,
+    /// Unexpected ends of processes, and slow ones.
+    pub process_faults: Vec<String>,
+    /// Lines of the workers' logs with an error or a panic.
     pub errors: Vec<String>,
-    /// What else went wrong, in the driver.
-    pub trouble: Vec<String>,
-    /// From the first publish to the last answer.
-    pub took: Duration,
-    pub provider: Value,
+    /// Other failures that the soak found.
+    pub problems: Vec<String>,
+    /// From the first publish to the last reply.
+    pub duration: Duration,
+    pub provider_stats: Value,
 }
 
-impl Findings {
-    /// What speaks against it; nothing, if all is well.
-    pub fn against(&self) -> Vec<String> {
-        let mut against: Vec<String> = Wrong::ALL
-            .into_iter()
-            .filter(|wrong| wrong.counts())
-            .map(|wrong| (wrong.name(), self.account.count(wrong)))
+impl SoakReport {
+    /// Why the soak failed. Empty if it passed.
+    pub(crate) fn failures(&self) -> Vec<String> {
+        let mut failures: Vec<String> = AnomalyKind::VARIANTS
+            .iter()
+            .filter(|kind| kind.breaks_a_promise())
+            .map(|kind| (kind.name(), self.audit.count(*kind)))
             .filter(|(_, count)| *count > 0)
             .map(|(name, count)| format!("{count} {name}"))
             .collect();
-        if self.account.published == 0 {
-            against.push("nothing was published".to_owned());
+        if self.audit.published == 0 {
+            failures.push("nothing was published".to_owned());
         }
         for (queue, left) in self.depths.iter().filter(|(_, left)| *left > 0) {
-            against.push(format!("{left} left in .{queue}"));
+            failures.push(format!("{left} left in .{queue}"));
         }
-        let undecodable = self.done.undecodable..=self.done.undecodable + self.done.perhaps_undecodable;
-        if !undecodable.contains(&self.unreadable) {
-            against.push(format!("{} in .unreadable instead of {undecodable:?}", self.unreadable));
+        let confirmed = self.chaos.undecodable;
+        let expected = confirmed..=confirmed + self.chaos.unconfirmed_undecodable;
+        if !expected.contains(&self.unreadable) {
+            failures.push(format!("{} in .unreadable instead of {expected:?}", self.unreadable));
         }
-        for resume in &self.resumes {
-            match resume {
-                None => against.push("after a restart of the broker nothing was answered".to_owned()),
-                Some(slow) if *slow > RESUMES_WITHIN => {
-                    against.push(format!("resumed {:.1} s after the broker was up", slow.as_secs_f64()));
+        for time in &self.resume_times {
+            match time.taken {
+                None => failures.push(format!("nothing was answered after: {}", time.what)),
+                Some(slow) if slow > time.limit => {
+                    failures.push(format!("resumed {:.1} s after: {}", slow.as_secs_f64(), time.what));
                 }
                 Some(_) => {}
             }
         }
-        if self.peak > MEMORY_LIMIT {
-            against.push(format!("a worker took {} MiB", self.peak / 1_024));
+        if self.peak_memory > MEMORY_LIMIT {
+            failures.push(format!("a worker took {} MiB", self.peak_memory / 1_024));
         }
-        against.extend(self.workers.iter().cloned());
-        against.extend(self.errors.iter().filter(|line| line.contains("panicked")).cloned());
-        against.extend(self.done.failures.iter().chain(&self.trouble).cloned());
-        against
+        failures.extend(self.process_faults.iter().cloned());
+        failures.extend(self.errors.iter().filter(|line| line.contains("panicked")).cloned());
+        failures.extend(self.chaos.failures.iter().chain(&self.problems).cloned());
+        failures
     }
 
-    /// The one table.
-    pub fn table(&self) -> String {
-        let (account, done) = (&self.account, &self.done);
-        let mut table = Table::default();
-        #[expect(clippy::cast_precision_loss, reason = "small")]
-        let rate = account.answered as f64 / self.took.as_secs_f64().max(0.001);
-        let took = self.took.as_secs();
-        table.row(
-            "invites",
-            account.published,
-            format!(
-                "{} messages, {} of them without confirm and reply",
-                account.messages, account.unconfirmed
-            ),
-        );
-        table.row(
-            "answered",
-            account.answered,
-            format!("{} replies, {rate:.0}/s over {took} s", account.replies),
-        );
-        table.row("  over HTTP", account.over_http, "");
-        for (outcome, count) in &account.outcomes {
-            table.row(&format!("  {outcome}"), *count, "");
-        }
-        let posts = self.provider["posts"].as_u64().unwrap_or_default();
-        let lists = self.provider["lists"].as_u64().unwrap_or_default();
-        table.row(
-            "texts at the provider",
-            account.texts,
-            format!("{posts} posts, {lists} looks at its list"),
-        );
-        table.row("  faults of the provider", "", self.faults_of_the_provider());
-        for wrong in Wrong::ALL {
-            table.row(wrong.name(), account.count(wrong), "");
-        }
-        table.row("dead letters, expected", account.dead_expected, "");
-        let left: u32 = self.depths.iter().map(|(_, left)| left).sum();
-        table.row("left in queues", left, "");
-        table.row(
-            "unreadable",
-            self.unreadable,
-            format!("{} sent", done.undecodable + done.perhaps_undecodable),
-        );
-        table.row("events", account.events, format!("{} of them again", account.events_repeated));
-        table.row("kill -9", done.kills, format!("and {} of gateways", done.gateway_kills));
-        table.row("SIGTERM", done.terms, format!("and {} to gateways", done.gateway_terms));
-        let long = format!(
-            "{} of them longer than a lease; and {} to gateways",
-            done.long_stops, done.gateway_stops
-        );
-        table.row("SIGSTOP", done.stops, long);
-        for (name, counts) in [("cuts", done.cuts), ("stalls", done.stalls)] {
-            let of = |server| counts[server as usize];
-            let (broker, database) = (of(Server::Broker), of(Server::Database));
-            let note = format!(
-                "{broker} to the broker, {database} to the database, {} to the provider",
-                of(Server::Provider)
-            );
-            table.row(name, counts.iter().sum::<u64>(), note);
-        }
-        let crashes = done.broker.iter().filter(|outage| outage.end == End::Crash).count();
-        table.row("broker restarts", done.broker.len(), format!("{crashes} by kill -9"));
-        table.row("database restarts", done.database_restarts, "");
-        table.row("connection massacres", done.massacres, format!("{} connections", done.massacred));
-        let in_words = |resume: &Option<Duration>| resume.map_or("never".to_owned(), seconds);
-        let each: Vec<_> = self.resumes.iter().map(in_words).collect();
-        let worst = self.resumes.iter().max_by_key(|resume| resume.unwrap_or(Duration::MAX));
-        let note = format!("after the broker was up; each: {}", each.join(", "));
+    pub(crate) fn table(&self) -> String {
+        let mut table = ReportTable::default();
+        self.add_invites(&mut table);
+        self.add_faults(&mut table);
+        let in_words = |time: &ResumeTime| time.taken.map_or("never".to_owned(), seconds);
+        let each: Vec<_> = self.resume_times.iter().map(in_words).collect();
+        let worst = self.resume_times.iter().max_by_key(|time| time.taken.unwrap_or(Duration::MAX));
+        let note = format!("after the servers were up; each: {}", each.join(", "));
         table.row("worst resume", worst.map_or("-".to_owned(), in_words), note);
-        table.row("peak memory", format!("{} MiB", self.peak / 1_024), "of one worker");
+        if !self.chaos.resumptions.is_empty() {
+            for time in &self.resume_times {
+                let note = format!("limit {} s: {}", time.limit.as_secs(), time.what);
+                table.row("  work went on after", in_words(time), note);
+            }
+        }
+        table.row("peak memory", format!("{} MiB", self.peak_memory / 1_024), "of one worker");
         table.row("errors in the logs", self.errors.len(), "");
         table.0
     }
 
-    fn faults_of_the_provider(&self) -> String {
-        let faults = self.provider["faults"].as_object().into_iter().flatten();
+    fn add_invites(&self, table: &mut ReportTable) {
+        let audit = &self.audit;
+        let note =
+            format!("{} messages, {} of them without confirm and reply", audit.messages, audit.unconfirmed);
+        table.row("invites", audit.published, note);
+        #[expect(clippy::cast_precision_loss, reason = "small")]
+        let rate = audit.answered as f64 / self.duration.as_secs_f64().max(0.001);
+        let note = format!("{} replies, {rate:.0}/s over {} s", audit.replies, self.duration.as_secs());
+        table.row("answered", audit.answered, note);
+        table.row("  over HTTP", audit.over_http, "");
+        for (outcome, count) in &audit.outcomes {
+            table.row(&format!("  {outcome}"), *count, "");
+        }
+        let posts = self.provider_stats["posts"].as_u64().unwrap_or_default();
+        let lists = self.provider_stats["lists"].as_u64().unwrap_or_default();
+        table.row("texts at the provider", audit.texts, format!("{posts} posts, {lists} looks at its list"));
+        table.row("  faults of the provider", "", self.provider_faults());
+        for kind in AnomalyKind::VARIANTS {
+            table.row(kind.name(), audit.count(*kind), "");
+        }
+        let twice = [AnomalyKind::TextedTwice, AnomalyKind::ConflictingReplies];
+        let duplicated: usize = twice.iter().map(|kind| audit.count(*kind)).sum();
+        let note = format!("duplicated {duplicated}, recovered {}", audit.jepsen_recovered);
+        table.row("as RabbitMQ's Jepsen suite: lost", audit.jepsen_lost, note);
+        table.row("dead letters, expected", audit.dead_expected, "");
+        table.row("left in queues", self.depths.iter().map(|(_, left)| left).sum::<u32>(), "");
+        let sent = self.chaos.undecodable + self.chaos.unconfirmed_undecodable;
+        table.row("unreadable", self.unreadable, format!("{sent} sent"));
+        table.row("events", audit.events, format!("{} of them repeated", audit.events_repeated));
+    }
+
+    fn add_faults(&self, table: &mut ReportTable) {
+        let chaos = &self.chaos;
+        table.row("kill -9", chaos.kills, format!("and {} of gateways", chaos.gateway_kills));
+        table.row("SIGTERM", chaos.terms, format!("and {} to gateways", chaos.gateway_terms));
+        let note = format!(
+            "{} of them longer than a lease; and {} to gateways",
+            chaos.long_stops, chaos.gateway_stops
+        );
+        table.row("SIGSTOP", chaos.stops, note);
+        for (name, counts) in [("cuts", chaos.cuts), ("stalls", chaos.stalls)] {
+            let of = |server| counts[server as usize];
+            let (broker, database) = (of(ServerKind::Broker), of(ServerKind::Database));
+            let provider = of(ServerKind::Provider);
+            let note =
+                format!("{broker} to the broker, {database} to the database, {provider} to the provider");
+            table.row(name, counts.iter().sum::<u64>(), note);
+        }
+        let crashes = chaos.broker_restarts.iter().filter(|restart| restart.mode == StopMode::Crash).count();
+        table.row("broker restarts", chaos.broker_restarts.len(), format!("{crashes} by kill -9"));
+        table.row("database restarts", chaos.database_restarts, "");
+        if !chaos.resumptions.is_empty() {
+            let note = format!("and {} partitions, {} slow networks", chaos.partitions, chaos.slownesses);
+            table.row("broker nodes killed", chaos.broker_kills, note);
+            let note = format!("and {} rolling restarts of all", chaos.rolling_restarts);
+            table.row("standby promoted", chaos.promotions, note);
+        }
+        let note = format!("{} connections", chaos.terminated_backends);
+        table.row("terminations of all backends", chaos.terminations, note);
+    }
+
+    fn provider_faults(&self) -> String {
+        let faults = self.provider_stats["faults"].as_object().into_iter().flatten();
         let counts =
             faults.filter_map(|(name, count)| Some(format!("{} {name}", count.as_u64().filter(|n| *n > 0)?)));
         counts.collect::<Vec<_>>().join(", ")
     }
 
-    /// All anomalies with what is known of their invites, the timeline, and the errors. No credential is among it.
-    pub fn write(&self, evidence: &Evidence, directory: &Path) -> io::Result<()> {
+    /// Writes the anomalies with all facts about their invites, the timeline and the errors. It contains no credential.
+    pub(crate) fn write(&self, evidence: &Evidence, directory: &Path) -> io::Result<()> {
         let mut text = format!("seed {}\n\n{}\n", self.seed, self.table());
-        for line in self.against() {
+        for line in self.failures() {
             let _ = writeln!(text, "! {line}");
         }
         text.push_str("\nANOMALIES\n");
-        for anomaly in self.account.anomalies.iter().take(TOLD_IN_FULL) {
-            tell(&mut text, anomaly, evidence);
+        for anomaly in self.audit.anomalies.iter().take(MAX_ANOMALIES) {
+            describe(&mut text, anomaly, evidence);
         }
         let _ = writeln!(text, "\nERRORS IN THE LOGS\n{}", self.errors.join("\n"));
-        let _ = writeln!(text, "\nTIMELINE\n{}", self.done.timeline);
+        let _ = writeln!(text, "\nTIMELINE\n{}", self.chaos.timeline);
         std::fs::write(directory.join("report.txt"), text)
     }
 
-    /// The errors in the logs, each kind once.
-    pub fn kinds_of_errors(&self) -> BTreeMap<String, usize> {
+    /// The different error messages in the logs, with their counts.
+    pub(crate) fn kinds_of_errors(&self) -> BTreeMap<String, usize> {
         let mut kinds = BTreeMap::new();
         for line in &self.errors {
             let message = line.split_once(" ERROR ").map_or(line.as_str(), |(_, message)| message);
-            // The span's fields differ from invite to invite.
+            // Without the span's fields, which differ from invite to invite.
             let message = message.split_once("}: ").map_or(message, |(_, message)| message);
             *kinds.entry(message.to_owned()).or_default() += 1;
         }
@@ -192,9 +203,9 @@ fn seconds(duration: Duration) -> String {
 }
 
 #[derive(Default)]
-struct Table(String);
+struct ReportTable(String);
 
-impl Table {
+impl ReportTable {
     #[expect(clippy::needless_pass_by_value, reason = "cells are of many types")]
     fn row(&mut self, name: &str, value: impl ToString, note: impl AsRef<str>) {
         let line = format!("  {name:<34} {:>10}   {}", value.to_string(), note.as_ref());
@@ -202,8 +213,9 @@ impl Table {
     }
 }
 
-fn tell(text: &mut String, anomaly: &Anomaly, evidence: &Evidence) {
-    let _ = writeln!(text, "\n{}: {}", anomaly.wrong.name(), anomaly.what);
+/// Adds an anomaly with the messages, replies, texts and rows of its invite.
+fn describe(text: &mut String, anomaly: &Anomaly, evidence: &Evidence) {
+    let _ = writeln!(text, "\n{}: {}", anomaly.kind.name(), anomaly.detail);
     let Some((invite, entry)) =
         anomaly.invite.and_then(|index| evidence.invites.get(index).zip(evidence.entries.get(index)))
     else {
@@ -217,57 +229,85 @@ fn tell(text: &mut String, anomaly: &Anomaly, evidence: &Evidence) {
         invite.group,
         invite.id()
     );
-    for (place, publish) in entry.publishes.iter().enumerate() {
+    for (index, message) in entry.messages.iter().enumerate() {
         let _ = writeln!(
             text,
-            "  {} publish {place} to {}, confirmed {:?}",
-            publish.at, publish.phone, publish.confirmed
+            "  {} message {index} to {}, confirmed {:?}",
+            message.at, message.phone, message.confirmed
         );
     }
-    let mut copies: BTreeMap<_, Vec<&Heard>> = BTreeMap::new();
-    for heard in &entry.heard {
-        copies.entry((heard.publish, &heard.body, heard.dead)).or_default().push(heard);
+    let mut copies: BTreeMap<_, Vec<&ReceivedReply>> = BTreeMap::new();
+    for reply in &entry.replies {
+        copies.entry((reply.message, &reply.body, reply.is_dead_letter)).or_default().push(reply);
     }
-    for ((publish, body, dead), heard) in copies {
-        let (first, last) = (heard[0].at, heard[heard.len() - 1].at);
-        let (body, dead) = (String::from_utf8_lossy(body), if dead { ", dead" } else { "" });
-        let _ =
-            writeln!(text, "  {first} reply to {publish}{dead}, {} times until {last}: {body}", heard.len());
-    }
-    for accepted in evidence.texts.iter().filter(|t| t.to == invite.phone || t.to == invite.other_phone) {
+    for ((message, body, is_dead_letter), replies) in copies {
+        let (first, last) = (replies[0].at, replies[replies.len() - 1].at);
+        let (body, dead) = (String::from_utf8_lossy(body), if is_dead_letter { ", dead" } else { "" });
         let _ = writeln!(
             text,
-            "  {} text {} to {}: {}",
-            accepted.received, accepted.sid, accepted.to, accepted.body
+            "  {first} reply to message {message}{dead}, {} times until {last}: {body}",
+            replies.len()
         );
     }
-    let (id, correlation) = (invite.id(), crate::book::correlation(invite.index, 0));
-    let own = |row: &&Value| match &id {
+    for sms in evidence.texts.iter().filter(|sms| sms.to == invite.phone || sms.to == invite.other_phone) {
+        let _ = writeln!(text, "  {} text {} to {}: {}", sms.received, sms.sid, sms.to, sms.body);
+    }
+    let (id, correlation) = (invite.id(), correlation(invite.index, 0));
+    let is_of_invite = |row: &&Value| match &id {
         Some(id) => row["message_id"] == id.as_str(),
         None => row["correlation_id"] == correlation.as_str(),
     };
-    for row in evidence.rows.iter().filter(own) {
+    for row in evidence.rows.iter().filter(is_of_invite) {
         let _ = writeln!(text, "  row {row}");
     }
 }
 
-/// For each restart of the broker, how long it took until an invite was answered that was published or texted after it.
-pub fn resumes(outages: &[Outage], evidence: &Evidence) -> Vec<Option<Duration>> {
+/// How long work took to go on.
+#[derive(Debug)]
+pub(crate) struct ResumeTime {
+    pub what: String,
+    /// `None` if it did not go on.
+    pub taken: Option<Duration>,
+    pub limit: Duration,
+}
+
+/// After each restart of the broker and each fault of a cluster, the time until the first reply to an invite that was
+/// published or texted later. It begins when there is such an invite.
+pub(crate) fn resume_times(
+    restarts: &[BrokerRestart],
+    resumptions: &[Resumption],
+    evidence: &Evidence,
+) -> Vec<ResumeTime> {
     let mut texted: BTreeMap<&str, OffsetDateTime> = BTreeMap::new();
     for text in &evidence.texts {
         texted.insert(&text.to, text.received);
     }
-    let mut worked: Vec<(OffsetDateTime, OffsetDateTime)> = Vec::new();
+    // For each reply, when its invite was published or texted, and when it came.
+    let mut answered: Vec<(OffsetDateTime, OffsetDateTime)> = Vec::new();
     for (invite, entry) in evidence.invites.iter().zip(&evidence.entries) {
-        for heard in &entry.heard {
-            let published = entry.publishes[heard.publish].at;
+        for reply in &entry.replies {
+            let published = entry.messages[reply.message].at;
             let begun = texted.get(invite.phone.as_str()).map_or(published, |text| published.max(*text));
-            worked.push((begun, heard.at));
+            answered.push((begun, reply.at));
         }
     }
-    let first_after = |up: OffsetDateTime| {
-        let later = worked.iter().filter(|(begun, heard)| *begun > up && *heard > up);
-        Some((*later.map(|(_, heard)| heard).min()? - up).try_into().unwrap_or_default())
+    let published = evidence.entries.iter().flat_map(|entry| &entry.messages).map(|message| message.at);
+    let published: Vec<_> = published.collect();
+    let first_after = |up: OffsetDateTime| -> Option<Duration> {
+        let later = answered.iter().filter(|(begun, replied)| *begun > up && *replied > up);
+        let (begun, replied) = later.min_by_key(|(_, replied)| *replied)?;
+        let from = published.iter().copied().filter(|at| *at > up).min().map_or(*begun, |at| at.min(*begun));
+        Some((*replied - from).try_into().unwrap_or_default())
     };
-    outages.iter().map(|outage| first_after(outage.up)).collect()
+    let restarts = restarts.iter().map(|restart| ResumeTime {
+        what: "the broker was up".to_owned(),
+        taken: first_after(restart.up),
+        limit: RESUME_TIMEOUT,
+    });
+    let resumptions = resumptions.iter().map(|resumption| ResumeTime {
+        what: resumption.what.clone(),
+        taken: first_after(resumption.since),
+        limit: resumption.limit,
+    });
+    restarts.chain(resumptions).collect()
 }

@@ -1,43 +1,41 @@
-//! What has to be there before the first invite: settings, schema, groups, workers.
+//! Prepares a soak: settings, schema, groups, workers and gateways.
 
 use crate::{
     broker,
-    invite::{GROUPS, Secrets},
-    options::{Options, Surroundings},
+    invite::{GROUPS, GroupSecrets},
+    options::Options,
     plan::GATEWAYS,
+    processes::{GRACE, ProcessSlot, ProcessSlots},
     provider::{ACCOUNT, Provider},
-    workers::{GRACE, Place, Places},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
-use std::{
-    net::TcpListener,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{net::TcpListener, path::Path, process::Command};
+use test_support::driver::RunEnvironment;
 
-/// Keys of the groups.
-pub fn secrets() -> Secrets {
-    Secrets { api_keys: [(); 2].map(|()| secret()), jwt_secrets: [(); 2].map(|()| secret()) }
+/// New keys for the groups.
+pub(crate) fn group_secrets() -> GroupSecrets {
+    GroupSecrets { api_keys: [(); 2].map(|()| secret()), jwt_secrets: [(); 2].map(|()| secret()) }
 }
 
 fn secret() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
 
-/// All that the program needs, but for the URLs that lead through a tunnel. The later of two of a name counts.
-pub fn environment(
+/// All settings of the program, except for the URLs of tunnels. The last setting of a name counts.
+pub(crate) fn settings(
     options: &Options,
-    surroundings: &Surroundings,
+    environment: &RunEnvironment,
     provider: &Provider,
     gateway: &str,
 ) -> Vec<(String, String)> {
-    let public = format!("http://{gateway}");
-    let own = [
-        // Receipts go to the first gateway, whether it is there or not.
-        ("PUBLIC_URL", public.as_str()),
-        ("DATABASE_URL", surroundings.database.as_str()),
-        ("DATABASE_MAX_CONNECTIONS", "4"),
-        ("AMQP_URL", &surroundings.broker),
+    // The provider sends its receipts to the first gateway, also while that is down.
+    let public_url = format!("http://{gateway}");
+    let settings = [
+        ("PUBLIC_URL", public_url.as_str()),
+        ("DATABASE_URL", environment.database_url.as_str()),
+        // Commits that wait for a standby need more connections: two or three are reserved for batches.
+        ("DATABASE_MAX_CONNECTIONS", if options.cluster { "16" } else { "4" }),
+        ("AMQP_URL", &environment.amqp_url),
         ("QUEUE_PREFIX", broker::PREFIX),
         ("PREFETCH", "100"),
         ("SECRETS_KEY", &BASE64_STANDARD.encode(rand::random::<[u8; 32]>())),
@@ -47,81 +45,89 @@ pub fn environment(
         ("SMS_FROM", "+15005550006"),
         ("SMS_TIMEOUT", "2s"),
         ("SMS_SETTLE", "2s"),
-        ("SMS_MAX_ATTEMPTS", "5"),
+        // With three tries nobody waits for the delays of 30 and 120 s.
+        ("SMS_MAX_ATTEMPTS", if options.cluster { "3" } else { "5" }),
         ("INVITE_MAX_AGE", "1h"),
         ("SHUTDOWN_GRACE", GRACE),
         ("HTTP_ADDR", "127.0.0.1:0"),
     ];
-    let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    own.into_iter().chain(options.settings.iter().cloned()).collect()
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    settings.into_iter().chain(options.settings.iter().cloned()).collect()
 }
 
-/// The schema and the groups.
-pub fn prepare(surroundings: &Surroundings, environment: &[(String, String)], secrets: &Secrets) {
+/// Creates the schema and the groups.
+pub(crate) fn prepare(environment: &RunEnvironment, settings: &[(String, String)], secrets: &GroupSecrets) {
     let run = |arguments: &[&str]| {
-        let ran = Command::new(&surroundings.program)
+        let output = Command::new(&environment.program)
             .args(arguments)
             .env_clear()
-            .envs(environment.iter().cloned())
+            .envs(settings.iter().cloned())
             .current_dir("/")
-            .output();
-        let ran = ran.expect("the program starts");
-        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+            .output()
+            .expect("the program starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
     run(&["migrate"]);
-    for (place, group) in GROUPS.iter().enumerate() {
-        let (group, keys) = (group.to_string(), (&secrets.api_keys[place], &secrets.jwt_secrets[place]));
+    for (index, group) in GROUPS.iter().enumerate() {
+        let (group, api_key, jwt_secret) =
+            (group.to_string(), &secrets.api_keys[index], &secrets.jwt_secrets[index]);
         let options = ["--per-number", "0", "--key-length", "9", "--session-ttl", "1h"];
-        let mut arguments = vec!["groups", "add", &group, "--api-key", keys.0, "--jwt-secret", keys.1];
+        let mut arguments = vec!["groups", "add", &group, "--api-key", api_key, "--jwt-secret", jwt_secret];
         arguments.extend(options);
         run(&arguments);
     }
 }
 
-/// Addresses for gateways, that nothing listens on yet.
-pub fn addresses() -> Vec<String> {
-    // All are held until all are known, so that they differ.
-    let held = [(); GATEWAYS].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    held.iter().map(|listener| listener.local_addr().expect("an address").to_string()).collect()
+/// Free addresses for the gateways.
+pub(crate) fn free_addresses() -> Vec<String> {
+    // All listeners exist at the same time, so that the addresses differ.
+    let listeners = [(); GATEWAYS].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    listeners.iter().map(|listener| listener.local_addr().expect("an address").to_string()).collect()
 }
 
-/// The same for the gateways, each at an address of its own.
-pub async fn start_gateways(
-    places: &Places,
-    addresses: &[String],
-    surroundings: &Surroundings,
-    provider: &Provider,
-    environment: &[(String, String)],
-    logs: &Path,
-) {
-    for (index, address) in addresses.iter().enumerate() {
-        let own = [("GATEWAY_ADDR", address.as_str()), ("GATEWAY_TIMEOUT", "20s")];
-        let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let environment = environment.iter().cloned().chain(own).collect();
-        let logs = PathBuf::from(logs);
-        let place = Place::new(index, "gateway", surroundings, &provider.url, environment, logs).await;
-        let place = place.expect("a tunnel has a port");
-        place.start();
-        tokio::spawn(place.clone().watch());
-        places.add(place);
-    }
-}
-
-/// The first process in each place.
-pub async fn start_workers(
-    workers: &Places,
+/// Starts the workers.
+pub(crate) async fn start_workers(
+    slots: &ProcessSlots,
     options: &Options,
-    surroundings: &Surroundings,
+    environment: &RunEnvironment,
     provider: &Provider,
-    environment: &[(String, String)],
+    settings: &[(String, String)],
     logs: &Path,
 ) {
     for index in 0..usize::from(options.workers) {
-        let (environment, logs) = (environment.to_vec(), PathBuf::from(logs));
-        let place = Place::new(index, "worker", surroundings, &provider.url, environment, logs).await;
-        let place = place.expect("a tunnel has a port");
-        place.start();
-        tokio::spawn(place.clone().watch());
-        workers.add(place);
+        start(slots, (index, "worker"), environment, provider, settings.to_vec(), logs).await;
     }
+}
+
+/// Starts the gateways, each at its address.
+pub(crate) async fn start_gateways(
+    slots: &ProcessSlots,
+    addresses: &[String],
+    environment: &RunEnvironment,
+    provider: &Provider,
+    settings: &[(String, String)],
+    logs: &Path,
+) {
+    for (index, address) in addresses.iter().enumerate() {
+        let more = [("GATEWAY_ADDR", address.as_str()), ("GATEWAY_TIMEOUT", "20s")];
+        let more = more.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let settings = settings.iter().cloned().chain(more).collect();
+        start(slots, (index, "gateway"), environment, provider, settings, logs).await;
+    }
+}
+
+/// Starts the slot of this index and command.
+pub(crate) async fn start(
+    slots: &ProcessSlots,
+    (index, command): (usize, &'static str),
+    environment: &RunEnvironment,
+    provider: &Provider,
+    settings: Vec<(String, String)>,
+    logs: &Path,
+) {
+    let slot = ProcessSlot::new(index, command, environment, &provider.url, settings, logs.to_owned()).await;
+    let slot = slot.expect("a tunnel has a port");
+    slot.start();
+    tokio::spawn(slot.clone().watch());
+    slots.add(slot);
 }

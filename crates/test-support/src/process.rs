@@ -1,26 +1,26 @@
-//! What the system says of processes, and signals to them.
+//! Signals to processes, and facts about them from /proc.
 
-use std::{
-    fs,
-    process::{Command, Stdio},
-};
+use procfs::process::Process;
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
+use std::io;
 
-/// Sends SIGSTOP, SIGCONT or SIGTERM, by the name without SIG.
-pub fn signal(pid: u32, name: &str) {
-    // It may have ended.
-    let _ = Command::new("kill").args([format!("-{name}"), pid.to_string()]).stderr(Stdio::null()).status();
+/// Sends a signal. It fails if the process has ended and its parent has waited for it.
+pub fn signal(pid: u32, signal: Signal) -> io::Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(kill_process(pid, signal)?)
 }
 
 /// Clock ticks from boot to the start of a process.
-pub fn process_start(pid: u32) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command's name, in parentheses, may hold spaces.
-    stat.rsplit_once(") ")?.1.split(' ').nth(19).map(str::to_owned)
+pub fn process_start(pid: u32) -> Option<u64> {
+    Some(process(pid)?.stat().ok()?.starttime)
 }
 
 /// The largest resident memory of a process so far, in KiB.
-pub fn peak(pid: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
+pub fn peak_memory(pid: u32) -> Option<u64> {
+    process(pid)?.status().ok()?.vmhwm
+}
+
+fn process(pid: u32) -> Option<Process> {
+    Process::new(pid.try_into().ok()?).ok()
 }

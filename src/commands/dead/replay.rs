@@ -1,28 +1,15 @@
 //! `dead replay`: publishes dead letters where they were meant to go.
 
-use super::{
-    entry::NOT_DECODED,
-    mask,
-    report::{Action, As, Line, Report},
-    select::Which,
-    words::messages,
-    work::with,
-};
+use super::{report::ReplayReport, select::SelectionArgs, words::messages};
 use crate::{
-    config::{BrokerConfig, DatabaseArgs, ReplyToAllow},
-    db::Passing,
+    config::{BrokerConfig, DatabaseArgs},
+    dead_letters::{LetterRecord, ReplayAction, ReplayMode, Replayer, with},
     output::Format,
-    queue::{
-        Names,
-        dead::{DeadLetters, Held, Kind, Letter, Replay, Replayed, named},
-    },
-    sessions::lookup::{self, Ticket},
+    queue::{QueueNames, dead::DeadLetters},
     shutdown,
 };
-use anyhow::{Context, anyhow, bail};
-use sqlx::PgPool;
+use anyhow::bail;
 use std::{
-    collections::HashSet,
     io::{IsTerminal, Write},
     time::{Duration, Instant},
 };
@@ -34,19 +21,20 @@ Examples:
   session-invite dead replay 3f9a0c2d71be
   session-invite dead replay --all --dry-run
   session-invite dead replay --all --kind request --rate 5
+  session-invite dead replay --group 72 --code internal_error --since 2h
 
-A request is asked again as of now, with its own message id: mend what stopped it first, and
-replay it while its credential is good. One that had been authenticated (its row in `sessions`
-says so) goes on from there, without its credential. A reply goes to the queue that it was meant
-for, if REPLY_TO_ALLOW allows it. What cannot be published stays, and the exit code is 1. A
-command that is killed may replay one message twice, which a request without a message id takes
-for two invites.";
+A request is published again with the current time and its own message id: fix what stopped it
+first, and replay it while its credential is good. A request that had been authenticated (it has a
+row in `sessions`) continues from its row, without its credential. A reply goes to the queue that it
+was meant for, if REPLY_TO_ALLOW allows it. A message that does not match stays where it is. One that cannot be published stays, and the exit
+code is 1. If the command is killed, one message may be replayed twice. A request without a message
+id then counts as two invites.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(super) struct ReplayArgs {
     #[command(flatten)]
-    which: Which,
+    which: SelectionArgs,
     /// Messages in a second at most
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "N")]
     rate: u32,
@@ -60,33 +48,30 @@ pub struct Args {
     database: DatabaseArgs,
 }
 
-/// What is done with one message.
-enum Plan {
-    Publish(Box<Replay>, As),
-    /// A copy of one that was replayed.
-    Drop,
-    Stay(String),
-}
-
-pub async fn run(args: Args, config: BrokerConfig, format: Format) -> anyhow::Result<()> {
+pub(super) async fn run(args: ReplayArgs, config: BrokerConfig, format: Format) -> anyhow::Result<()> {
     let allow = super::super::reply_to_allow(args.reply_to_allow.as_ref())?;
-    let pool = super::super::database(&args.database).await?;
+    let operator = super::super::operator(&args.database).await?;
+    let record = if args.dry_run { None } else { Some(LetterRecord::begin(&operator, "replayed").await?) };
     let mut pace = tokio::time::interval(Duration::from_secs(1) / args.rate);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let queue = Names::new(&config.queue_prefix).dead;
-    let mut round = Round {
-        pool,
-        allow,
+    let mode = if args.dry_run { ReplayMode::DryRun } else { ReplayMode::Publish };
+    let queue = QueueNames::new(&config.queue_prefix).dead;
+    let mut run = ReplayRun {
+        replayer: Replayer::new(operator.pool().clone(), allow, mode),
         pace,
         stop: shutdown::on_signal()?,
-        copies: HashSet::new(),
         progress: Progress::new(),
-        report: Report::new(args.dry_run),
+        report: ReplayReport::new(args.dry_run),
     };
-    let ended = with(config, async |dead| round.run(dead, &args.which).await).await;
-    round.progress.clear();
-    let report = round.report;
-    // What was done before an error is told as well.
+    let ended = with(config, async |dead| run.run(dead, &args.which).await).await;
+    run.progress.clear();
+    let report = run.report;
+    if let Some(mut record) = record {
+        let replayed = report.messages.iter().filter(|row| row.action == ReplayAction::Replay);
+        replayed.for_each(|row| record.add(row.id.clone()));
+        record.end().await?;
+    }
+    // Also what was done before an error.
     if ended.is_ok() || !report.messages.is_empty() {
         format.done(&report, &report.sentence(&queue))?;
     }
@@ -97,23 +82,20 @@ pub async fn run(args: Args, config: BrokerConfig, format: Format) -> anyhow::Re
     Ok(())
 }
 
-struct Round {
-    pool: PgPool,
-    allow: ReplyToAllow,
+struct ReplayRun {
+    replayer: Replayer,
     pace: Interval,
     stop: CancellationToken,
-    /// What was replayed, of which copies may follow.
-    copies: HashSet<[u8; 32]>,
     progress: Progress,
-    report: Report,
+    report: ReplayReport,
 }
 
-impl Round {
-    async fn run(&mut self, dead: &mut DeadLetters, which: &Which) -> anyhow::Result<()> {
+impl ReplayRun {
+    async fn run(&mut self, dead: &mut DeadLetters, which: &SelectionArgs) -> anyhow::Result<()> {
         let mut source = which.open(dead).await?;
         let most = source.most(dead);
         while let Some(held) = source.next(dead).await? {
-            // A dry run disturbs nobody.
+            // A dry run publishes nothing, so it needs no pace.
             let wait = async {
                 if !self.report.dry_run {
                     _ = self.pace.tick().await;
@@ -122,101 +104,17 @@ impl Round {
             if self.stop.run_until_cancelled(wait).await.is_none() {
                 dead.keep(held).await?;
                 source.keep_the_rest(dead).await?;
-                bail!("stopped by a signal; what is not told as replayed is still there");
+                bail!("stopped by a signal; messages that are not listed as replayed are still there");
             }
-            self.one(dead, held).await?;
+            self.report.add(self.replayer.replay(dead, held).await?);
             self.progress.show(self.report.messages.len(), most);
         }
-        self.report.beyond = dead.beyond();
+        self.report.beyond = dead.unread();
         Ok(())
-    }
-
-    async fn one(&mut self, dead: &mut DeadLetters, held: Held) -> anyhow::Result<()> {
-        let letter = &held.letter;
-        let (id, kind, copy_of) = (letter.id.clone(), letter.kind(), letter.copy_of());
-        let said = format!("the message {id}");
-        let plan = self.plan(letter, &dead.names).await?;
-        let mut line = Line { id, kind, action: Action::Stay, to: None, session_id: None, why: None };
-        match plan {
-            Plan::Stay(why) => {
-                line.why = Some(why);
-                dead.keep(held).await?;
-            }
-            Plan::Drop => {
-                line.action = Action::Drop;
-                if self.report.dry_run { dead.keep(held).await? } else { dead.drop(&held).await? }
-            }
-            Plan::Publish(replay, by) => {
-                let done = if self.report.dry_run {
-                    dead.keep(held).await?;
-                    Replayed::Done
-                } else {
-                    dead.replay(held, &replay).await.with_context(|| said)?
-                };
-                line.why = match done {
-                    Replayed::Done => None,
-                    Replayed::Unroutable => Some(unroutable(&replay.queue, by)),
-                    Replayed::Refused => Some(format!(
-                        "the queue {} does not take it; is it full?",
-                        mask::known(&replay.queue)
-                    )),
-                };
-                line.to = Some(mask::known(&replay.queue));
-                if done == Replayed::Done {
-                    line.action = Action::Replay;
-                    line.session_id = if let As::Session(id) = by { Some(id) } else { None };
-                    self.report.replayed(by);
-                    self.copies.extend(copy_of);
-                }
-            }
-        }
-        self.report.add(line);
-        Ok(())
-    }
-
-    async fn plan(&self, letter: &Letter, names: &Names) -> anyhow::Result<Plan> {
-        if letter.copy_of().is_some_and(|copy| self.copies.contains(&copy)) {
-            return Ok(Plan::Drop);
-        }
-        Ok(match letter.kind() {
-            None if !letter.is_decoded => Plan::Stay(NOT_DECODED.to_owned()),
-            None => Plan::Stay("its x-kind does not say what it is; no worker put it there".to_owned()),
-            Some(Kind::Reply) => match letter.as_reply(names, &self.allow) {
-                Ok(replay) => Plan::Publish(Box::new(replay), As::Reply),
-                Err(why) => Plan::Stay(mask::known(&why)),
-            },
-            Some(Kind::Request) => match self.row(letter).await? {
-                Some(row) => {
-                    let replay = letter.as_session(names, row.session, row.ticket);
-                    Plan::Publish(Box::new(replay), As::Session(row.session))
-                }
-                None => Plan::Publish(Box::new(letter.as_request(names)), As::Request),
-            },
-        })
-    }
-
-    /// The row of exactly this request, if its sender was authenticated. Asked anew, its credential could have expired.
-    async fn row(&self, letter: &Letter) -> anyhow::Result<Option<Ticket>> {
-        if letter.is_of_a_session() {
-            return Ok(None);
-        }
-        let request = letter.request();
-        let (group, message_id) = named(&request);
-        lookup::authenticated(&self.pool, group, message_id, &request.sha256()).await.map_err(|error| {
-            anyhow!("the database cannot be asked ({}); what is not told as replayed stays", error.summary())
-        })
     }
 }
 
-fn unroutable(queue: &str, by: As) -> String {
-    let queue = mask::known(queue);
-    match by {
-        As::Reply => format!("the queue {queue} is not there"),
-        As::Request | As::Session(_) => format!("the queue {queue} is not there; a worker declares it"),
-    }
-}
-
-/// One line on standard error, for whoever sits at the terminal.
+/// One line on standard error, if that is a terminal.
 struct Progress {
     shown: Option<Instant>,
     terminal: bool,

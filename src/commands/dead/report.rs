@@ -1,50 +1,16 @@
-//! What a `dead replay` did, or would do.
+//! The report of a `dead replay`.
 
 use super::words::{messages, not_looked_at};
-use crate::queue::dead::Kind;
+use crate::{
+    dead_letters::{LetterReplay, ReplayAction},
+    queue::dead::LetterKind,
+};
 use serde::Serialize;
 use std::fmt::Write as _;
-use uuid::Uuid;
-
-/// What a message is replayed as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum As {
-    Request,
-    /// Without its credential, by its row.
-    Session(Uuid),
-    Reply,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Action {
-    Replay,
-    /// A copy of one that is replayed is taken out with it.
-    Drop,
-    Stay,
-}
-
-/// What became of one message.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Line {
-    pub id: String,
-    pub kind: Option<Kind>,
-    pub action: Action,
-    /// Where it goes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub to: Option<String>,
-    /// The session that it is replayed by, without its credential.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub session_id: Option<Uuid>,
-    /// Why it stays.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub why: Option<String>,
-}
 
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Report {
+pub(super) struct ReplayReport {
     pub dry_run: bool,
     replayed: usize,
     requests: usize,
@@ -53,41 +19,36 @@ pub struct Report {
     replies: usize,
     copies: usize,
     pub stayed: usize,
-    /// Not looked at, as there are so many.
+    /// Messages that were not looked at, as there are too many.
     pub beyond: u32,
-    pub messages: Vec<Line>,
+    pub messages: Vec<LetterReplay>,
 }
 
-impl Report {
-    pub fn new(dry_run: bool) -> Self {
+impl ReplayReport {
+    pub(super) fn new(dry_run: bool) -> Self {
         Self { dry_run, ..Self::default() }
     }
 
-    pub fn replayed(&mut self, by: As) {
-        self.replayed += 1;
-        match by {
-            As::Reply => self.replies += 1,
-            As::Request => self.requests += 1,
-            As::Session(_) => {
-                self.requests += 1;
-                self.sessions += 1;
+    pub(super) fn add(&mut self, row: LetterReplay) {
+        match row.action {
+            ReplayAction::Stay => self.stayed += 1,
+            ReplayAction::Drop => self.copies += 1,
+            ReplayAction::Replay => {
+                self.replayed += 1;
+                match row.kind {
+                    Some(LetterKind::Reply) => self.replies += 1,
+                    _ => self.requests += 1,
+                }
+                self.sessions += usize::from(row.session_id.is_some());
             }
         }
+        self.messages.push(row);
     }
 
-    pub fn add(&mut self, line: Line) {
-        match line.action {
-            Action::Stay => self.stayed += 1,
-            Action::Drop => self.copies += 1,
-            Action::Replay => {}
-        }
-        self.messages.push(line);
-    }
-
-    /// For people. One by one only what somebody has to look at.
-    pub fn sentence(&self, queue: &str) -> String {
+    /// The report for people. It lists only the messages that need attention, and in a dry run all.
+    pub(super) fn sentence(&self, queue: &str) -> String {
         let would = if self.dry_run { " would be" } else { "" };
-        let mut said = format!("{}{would} replayed", messages(self.replayed));
+        let mut text = format!("{}{would} replayed", messages(self.replayed));
         let parts = [
             (self.requests - self.sessions, "as requests"),
             (self.sessions, "by their sessions"),
@@ -96,34 +57,32 @@ impl Report {
         let parts = parts.into_iter().filter(|(count, _)| *count > 0);
         let parts: Vec<_> = parts.map(|(count, what)| format!("{count} {what}")).collect();
         if !parts.is_empty() {
-            let _ = write!(said, " ({})", parts.join(", "));
+            let _ = write!(text, " ({})", parts.join(", "));
         }
         if self.copies > 0 {
-            let _ = write!(said, ", with {} of them", if self.copies == 1 { "a copy" } else { "copies" });
+            let _ = write!(text, ", with {} of them", if self.copies == 1 { "a copy" } else { "copies" });
         }
         match self.stayed {
             0 => {}
-            1 => _ = write!(said, "; 1 stays in {queue}"),
-            more => _ = write!(said, "; {more} stay in {queue}"),
+            1 => _ = write!(text, "; 1 stays in {queue}"),
+            more => _ = write!(text, "; {more} stay in {queue}"),
         }
         if self.beyond > 0 {
-            said += &not_looked_at(self.beyond);
+            text += &not_looked_at(self.beyond);
         }
-        for line in self.messages.iter().filter(|line| self.dry_run || line.why.is_some()) {
-            let _ = write!(said, "\n  {}  {}", line.id, line.told());
+        for row in self.messages.iter().filter(|row| self.dry_run || row.why.is_some()) {
+            let _ = write!(text, "\n  {}  {}", row.id, outcome(row));
         }
-        said
+        text
     }
 }
 
-impl Line {
-    fn told(&self) -> String {
-        let to = self.to.as_deref().unwrap_or_default();
-        match (self.action, &self.why, self.session_id) {
-            (Action::Drop, ..) => "a copy of another".to_owned(),
-            (_, Some(why), _) => format!("stays: {why}"),
-            (_, None, Some(session)) => format!("to {to}, for session {session}"),
-            (_, None, None) => format!("to {to}"),
-        }
+fn outcome(row: &LetterReplay) -> String {
+    let to = row.to.as_deref().unwrap_or_default();
+    match (row.action, &row.why, row.session_id) {
+        (ReplayAction::Drop, ..) => "a copy of another".to_owned(),
+        (_, Some(why), _) => format!("stays: {why}"),
+        (_, None, Some(session)) => format!("to {to}, for session {session}"),
+        (_, None, None) => format!("to {to}"),
     }
 }

@@ -1,17 +1,23 @@
-//! Which dead letters a command is about: some by their ids, or all.
+//! The dead letters that a command works on: some by their ids, or all.
 
-use crate::queue::dead::{DeadLetters, Held, ID_DIGITS, Kind, MOST};
+use crate::{
+    commands::groups::group_id,
+    group_id::GroupId,
+    moment::Moment,
+    queue::dead::{DeadLetters, FetchedLetter, ID_DIGITS, Letter, LetterKind, MAX_READ},
+};
 use anyhow::bail;
 use std::{collections::BTreeSet, fmt, str::FromStr, vec};
+use time::OffsetDateTime;
 
-/// Fewer digits would often name several.
+/// Digits of an id at least: fewer would often name several messages.
 const SHORTEST: usize = 4;
 
-/// An id, or how it begins.
+/// An id, or its first digits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Prefix(String);
+pub(super) struct IdPrefix(String);
 
-impl FromStr for Prefix {
+impl FromStr for IdPrefix {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -26,56 +32,117 @@ impl FromStr for Prefix {
     }
 }
 
-impl fmt::Display for Prefix {
+impl fmt::Display for IdPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Which {
-    /// Their ids, as `dead list` shows them, or how they begin
-    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
-    ids: Vec<Prefix>,
-    /// All that are in the queue now
+pub(super) struct SelectionArgs {
+    /// Ids, as `dead list` shows them, or their first digits
+    #[arg(value_name = "ID", required_unless_present_any = INSTEAD_OF_IDS, conflicts_with_all = INSTEAD_OF_IDS)]
+    ids: Vec<IdPrefix>,
+    /// All messages that are in the queue now, or those of them that match
     #[arg(long)]
     all: bool,
-    /// With --all: only requests, or only replies
-    #[arg(long, requires = "all", conflicts_with = "ids")]
-    kind: Option<Kind>,
+    #[command(flatten)]
+    filter: LetterFilterArgs,
 }
 
-impl Which {
-    /// Finds those that are named; all others are met one by one.
-    pub async fn open(&self, dead: &mut DeadLetters) -> anyhow::Result<Source> {
-        if self.all {
-            return Ok(Source { named: None, kind: self.kind });
+/// The arguments that select messages by what they are.
+const INSTEAD_OF_IDS: [&str; 6] = ["all", "kind", "group", "code", "reason", "since"];
+
+/// Which messages: those that match all that is given.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct LetterFilterArgs {
+    /// Only requests, or only replies
+    #[arg(long)]
+    kind: Option<LetterKind>,
+    /// Only messages that name this group
+    #[arg(long, value_parser = group_id)]
+    group: Option<GroupId>,
+    /// Only messages with this code, such as internal_error
+    #[arg(long)]
+    code: Option<String>,
+    /// Only messages whose reason has this text in it, in any case
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Only messages that were set aside at this time or later: how long ago (2h, 1d), or RFC 3339
+    #[arg(long, value_name = "TIME")]
+    since: Option<Moment>,
+}
+
+impl LetterFilterArgs {
+    pub(super) fn is_empty(&self) -> bool {
+        let Self { kind, group, code, reason, since } = self;
+        kind.is_none() && group.is_none() && code.is_none() && reason.is_none() && since.is_none()
+    }
+
+    pub(super) fn read(&self) -> LetterFilter {
+        LetterFilter {
+            kind: self.kind,
+            group: self.group,
+            code: self.code.clone(),
+            reason: self.reason.as_deref().map(str::to_lowercase),
+            since: self.since.map(|since| since.at(OffsetDateTime::now_utc())),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct LetterFilter {
+    kind: Option<LetterKind>,
+    group: Option<GroupId>,
+    code: Option<String>,
+    /// In lower case.
+    reason: Option<String>,
+    since: Option<OffsetDateTime>,
+}
+
+impl LetterFilter {
+    pub(super) fn matches(&self, letter: &Letter) -> bool {
+        let has = |name: &str, test: &dyn Fn(&str) -> bool| letter.text(name).is_some_and(|text| test(&text));
+        self.kind.is_none_or(|kind| letter.kind() == Some(kind))
+            && self.code.as_ref().is_none_or(|code| has("x-code", &|text| text == code))
+            && self.reason.as_ref().is_none_or(|part| has("x-reason", &|text| text.to_lowercase().contains(part)))
+            && self.since.is_none_or(|since| letter.last_at().is_some_and(|at| at >= since))
+            // Last, as it may have to read the body.
+            && self.group.is_none_or(|group| letter.group() == Some(group))
+    }
+}
+
+impl SelectionArgs {
+    /// Finds the messages by their ids at once. All others are read one by one.
+    pub(super) async fn open(&self, dead: &mut DeadLetters) -> anyhow::Result<Selection> {
+        if self.ids.is_empty() {
+            return Ok(Selection { named: None, filter: self.filter.read() });
         }
         let found = take(dead, &self.ids).await?;
         let held: Vec<_> = found.into_iter().map(|(_, held)| held).collect();
-        Ok(Source { named: Some(held.into_iter()), kind: None })
+        Ok(Selection { named: Some(held.into_iter()), filter: self.filter.read() })
     }
 }
 
-/// The dead letters of one command, one after the other.
+/// The dead letters of one command, one after the other. Those that do not match stay in the queue, in their order.
 #[derive(Debug)]
-pub struct Source {
-    named: Option<vec::IntoIter<Held>>,
-    kind: Option<Kind>,
+pub(super) struct Selection {
+    named: Option<vec::IntoIter<FetchedLetter>>,
+    filter: LetterFilter,
 }
 
-impl Source {
-    /// How many there are at most.
-    pub fn most(&self, dead: &DeadLetters) -> usize {
-        self.named.as_ref().map_or(dead.waiting.min(MOST) as usize, ExactSizeIterator::len)
+impl Selection {
+    /// How many messages there are at most.
+    pub(super) fn most(&self, dead: &DeadLetters) -> usize {
+        self.named.as_ref().map_or(dead.waiting.min(MAX_READ) as usize, ExactSizeIterator::len)
     }
 
-    pub async fn next(&mut self, dead: &mut DeadLetters) -> anyhow::Result<Option<Held>> {
+    pub(super) async fn next(&mut self, dead: &mut DeadLetters) -> anyhow::Result<Option<FetchedLetter>> {
         if let Some(named) = &mut self.named {
             return Ok(named.next());
         }
         while let Some(held) = dead.next().await? {
-            if self.kind.is_none_or(|kind| held.letter.kind() == Some(kind)) {
+            if self.filter.matches(&held.letter) {
                 return Ok(Some(held));
             }
             dead.keep(held).await?;
@@ -83,8 +150,8 @@ impl Source {
         Ok(None)
     }
 
-    /// Leaves what has not been met in the queue.
-    pub async fn keep_the_rest(self, dead: &mut DeadLetters) -> anyhow::Result<()> {
+    /// Leaves the messages that were not read in the queue.
+    pub(super) async fn keep_the_rest(self, dead: &mut DeadLetters) -> anyhow::Result<()> {
         for held in self.named.into_iter().flatten() {
             dead.keep(held).await?;
         }
@@ -92,12 +159,15 @@ impl Source {
     }
 }
 
-/// Takes the named ones in hand, with their positions; the others stay. All ids that are wrong are told together.
-pub async fn take(dead: &mut DeadLetters, ids: &[Prefix]) -> anyhow::Result<Vec<(u32, Held)>> {
+/// Takes the messages with these ids, with their positions; the others stay. The error names all wrong ids together.
+pub(super) async fn take(
+    dead: &mut DeadLetters,
+    ids: &[IdPrefix],
+) -> anyhow::Result<Vec<(u32, FetchedLetter)>> {
     let mut found = Vec::new();
     while let Some(held) = dead.next().await? {
         if ids.iter().any(|prefix| held.letter.id.starts_with(&prefix.0)) {
-            found.push((dead.seen, held));
+            found.push((dead.read, held));
         } else {
             dead.keep(held).await?;
         }
@@ -109,7 +179,7 @@ pub async fn take(dead: &mut DeadLetters, ids: &[Prefix]) -> anyhow::Result<Vec<
     for (_, held) in found {
         dead.keep(held).await?;
     }
-    let looked = if dead.beyond() > 0 { format!(" among the first {MOST}") } else { String::new() };
+    let looked = if dead.unread() > 0 { format!(" among the first {MAX_READ}") } else { String::new() };
     bail!(
         "{} (in {}{looked}; `dead list` shows the ids); nothing was done",
         faults.join("; "),
@@ -117,8 +187,8 @@ pub async fn take(dead: &mut DeadLetters, ids: &[Prefix]) -> anyhow::Result<Vec<
     )
 }
 
-/// Equal messages have one id, and are one to whoever names it.
-fn fault(prefix: &Prefix, found: &[(u32, Held)]) -> Option<String> {
+/// What is wrong with an id. Equal messages have the same id, and count as one.
+fn fault(prefix: &IdPrefix, found: &[(u32, FetchedLetter)]) -> Option<String> {
     let letters = || found.iter().map(|(_, held)| &held.letter).filter(|l| l.id.starts_with(&prefix.0));
     let different: BTreeSet<_> = letters().map(crate::queue::dead::Letter::digest).collect();
     match different.len() {
@@ -138,10 +208,10 @@ mod tests {
 
     #[test]
     fn an_id_is_hex_and_its_beginning_will_do() {
-        assert_eq!("3F9a".parse::<Prefix>().unwrap().to_string(), "3f9a");
-        assert!("3f9a0c2d71be".parse::<Prefix>().is_ok());
+        assert_eq!("3F9a".parse::<IdPrefix>().unwrap().to_string(), "3f9a");
+        assert!("3f9a0c2d71be".parse::<IdPrefix>().is_ok());
         for wrong in ["", "3f9", "3f9a0c2d71be0", "3f9g", "\u{1b}[2J"] {
-            assert!(wrong.parse::<Prefix>().is_err(), "{wrong:?}");
+            assert!(wrong.parse::<IdPrefix>().is_err(), "{wrong:?}");
         }
     }
 }

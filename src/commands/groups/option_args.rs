@@ -1,7 +1,7 @@
 //! A group's options as flags. `groups add` and `groups set` share them.
 
 use crate::{
-    group::options::{self, AtMost, Options, seconds},
+    group::options::{self, GroupOptions, OptionalLimit, seconds},
     phone::PhoneCheck,
 };
 use std::{str::FromStr, time::Duration};
@@ -50,7 +50,7 @@ pub(super) struct OptionArgs {
     /// The link, with {key}, {token} and {group}; '' for the default [default: {PUBLIC_URL}/s/{token}]
     #[arg(long, value_name = "L", value_parser = clearable(|text| Ok(text.to_owned())))]
     link: Option<Clearable<String>>,
-    /// The sender's number in E.164; '' for the worker's own
+    /// The number that the group's texts come from, in E.164; '' for the worker's own
     #[arg(long, value_name = "+1…", allow_hyphen_values = true, value_parser = clearable(options::sms_from))]
     sms_from: Option<Clearable<String>>,
     /// How long a session waits to be joined, 1s to 1day [default: 10m]
@@ -64,10 +64,10 @@ pub(super) struct OptionArgs {
     key_rest: Option<Duration>,
     /// Texts to one number in a window; 0 for no limit [default: 10/1h]
     #[arg(long, value_name = "N/WINDOW")]
-    per_number: Option<AtMost>,
+    per_number: Option<OptionalLimit>,
     /// Texts to any one country in a window; 0 for no limit [default: none]
     #[arg(long, value_name = "N/WINDOW")]
-    per_country: Option<AtMost>,
+    per_country: Option<OptionalLimit>,
     /// Invites of the group in a minute; '' or 0 for no limit [default: none]
     #[arg(long, value_name = "N", value_parser = per_minute)]
     per_minute: Option<Clearable<u32>>,
@@ -81,7 +81,7 @@ pub(super) struct OptionArgs {
 
 impl OptionArgs {
     /// Changes what was given.
-    pub(super) fn apply(self, to: &mut Options) {
+    pub(super) fn apply(self, to: &mut GroupOptions) {
         put(&mut to.region, self.region);
         put(&mut to.phone_check, self.phone_check);
         put(&mut to.countries, self.countries.map(|countries| countries.0));

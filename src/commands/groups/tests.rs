@@ -1,14 +1,15 @@
 use super::*;
 use crate::{commands::tokens, group::tests::with_database, rate_limit::RateLimit, seal::Purpose};
 use clap::{CommandFactory as _, Parser, error::ErrorKind};
+use sqlx::PgPool;
 use std::time::Duration;
 
 const PUBLIC_URL: &str = "https://invite.example";
 
 #[derive(Debug, Parser)]
-enum Cli {
-    Groups(Args),
-    Tokens(tokens::Args),
+enum TestCli {
+    Groups(GroupsArgs),
+    Tokens(tokens::TokensArgs),
 }
 
 fn secrets() -> SecretsKey {
@@ -16,15 +17,16 @@ fn secrets() -> SecretsKey {
 }
 
 async fn run_line(pool: &PgPool, line: &[&str]) -> anyhow::Result<()> {
-    match Cli::try_parse_from([&["session-invite"], line].concat())? {
-        Cli::Groups(args) => execute(args, pool, || Ok(secrets()), PUBLIC_URL).await,
-        Cli::Tokens(args) => tokens::execute(args, pool, || Ok(secrets())).await,
+    let operator = Operator::new(pool.clone());
+    match TestCli::try_parse_from([&["session-invite"], line].concat())? {
+        TestCli::Groups(args) => execute(args, &operator, || Ok(secrets()), PUBLIC_URL).await,
+        TestCli::Tokens(args) => tokens::execute(args, async || Ok(operator), || Ok(secrets())).await,
     }
 }
 
 #[test]
 fn the_arguments_are_sound() {
-    Cli::command().debug_assert();
+    TestCli::command().debug_assert();
 }
 
 #[test]
@@ -44,24 +46,24 @@ fn a_wrong_value_is_wrong_usage_and_names_its_flag() {
         ("--jwt-kid", ""),
     ] {
         let value = format!("{flag}={value}");
-        let error = Cli::try_parse_from(["session-invite", "groups", "add", "72", &value]).unwrap_err();
+        let error = TestCli::try_parse_from(["session-invite", "groups", "add", "72", &value]).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains(flag), "{error}");
     }
     for id in ["0", "+7", "9007199254740992", "x"] {
-        let error = Cli::try_parse_from(["session-invite", "groups", "show", id]).unwrap_err();
+        let error = TestCli::try_parse_from(["session-invite", "groups", "show", id]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ValueValidation);
     }
     for (kind, ttl) in [("gkey", "25h"), ("gjwt", "121m")] {
         let line = ["session-invite", "tokens", "issue", kind, "--group", "72", "--ttl", ttl];
-        assert_eq!(Cli::try_parse_from(line).unwrap_err().kind(), ErrorKind::ValueValidation);
+        assert_eq!(TestCli::try_parse_from(line).unwrap_err().kind(), ErrorKind::ValueValidation);
     }
 }
 
 #[test]
 fn no_secret_is_in_the_debug_of_arguments() {
     let line = ["session-invite", "groups", "add", "72", "--api-key", "hush", "--jwt-secret", "hush"];
-    assert!(!format!("{:?}", Cli::try_parse_from(line).unwrap()).contains("hush"));
+    assert!(!format!("{:?}", TestCli::try_parse_from(line).unwrap()).contains("hush"));
 }
 
 #[tokio::test]
@@ -87,10 +89,10 @@ async fn set_changes_what_is_given_and_an_empty_value_clears() {
         assert_eq!(options.per_number, Some(RateLimit { count: 3, window: Duration::from_mins(1) }));
 
         run_line(&pool, &["groups", "set", "72", "--sms-from", "", "--countries", ""]).await.unwrap();
-        let expected = Options { sms_from: None, countries: vec![], ..options };
+        let expected = GroupOptions { sms_from: None, countries: vec![], ..options };
         assert_eq!(store::show(&pool, id).await.unwrap().options, expected);
 
-        // Each would do with another partner: the pair is checked.
+        // Each is good with another template or link: the two are checked together.
         run_line(&pool, &["groups", "set", "72", "--template", "{link}"]).await.unwrap();
         assert!(run_line(&pool, &["groups", "set", "72", "--link", "https://e.com/{group}"]).await.is_err());
         assert!(store::show(&pool, id).await.unwrap().options.link.is_none());

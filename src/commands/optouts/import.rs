@@ -1,16 +1,16 @@
-//! A file of numbers: read whole before anything is written.
+//! A file of numbers. It is read whole before anything is written.
 
-use crate::{config::sender_name, pasted, phone::PhoneNumber};
+use crate::{config::from_number, pasted, phone::PhoneNumber};
 use anyhow::{Context as _, bail};
 use csv::{ReaderBuilder, StringRecord, Trim};
 use std::{fs, io, path::Path};
 
 /// Wrong lines that are named at most.
 const NAMED_AT_MOST: usize = 20;
-/// A cell with more digits than this may be meant for a phone number.
+/// A cell with more digits than this may be a mistyped phone number.
 const DIGITS_OF_A_NAME: usize = 4;
 /// Numbers between two lines of progress.
-const TOLD_EVERY: usize = 50_000;
+const PROGRESS_EVERY: usize = 50_000;
 
 pub(super) fn read(file: &Path) -> anyhow::Result<String> {
     let (bytes, name) = if file == Path::new("-") {
@@ -25,28 +25,28 @@ pub(super) fn read(file: &Path) -> anyhow::Result<String> {
     String::from_utf8(bytes).map_err(|error| anyhow::anyhow!(is_utf8(error)))
 }
 
-/// What a file holds.
-pub(super) struct File {
+/// The numbers of a file.
+pub(super) struct ImportFile {
     /// Senders and numbers.
     pub rows: Vec<(String, String)>,
     /// Whether the first line was taken for the columns' names.
     pub has_header: bool,
 }
 
-/// Without the numbers.
-impl std::fmt::Debug for File {
+/// Shows no numbers.
+impl std::fmt::Debug for ImportFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("File").field("rows", &self.rows.len()).finish_non_exhaustive()
+        f.debug_struct("ImportFile").field("rows", &self.rows.len()).finish_non_exhaustive()
     }
 }
 
-/// Reads CSV (RFC 4180): numbers, and after a comma, a semicolon or a tab their senders, quoted or not. The numbers are not
-/// repeated in complaints, but for their last two digits.
+/// Reads CSV (RFC 4180): numbers, and after a comma, a semicolon or a tab their senders, quoted or not. Errors show no more
+/// of a number than its last two digits.
 pub(super) fn parse(
     text: &str,
     sender: &str,
     number: impl Fn(&str) -> Result<PhoneNumber, String>,
-) -> anyhow::Result<File> {
+) -> anyhow::Result<ImportFile> {
     let text = text.trim_start_matches('\u{feff}');
     let (separator, text) = separator_line(text);
     let above = usize::from(separator.is_some());
@@ -73,7 +73,7 @@ pub(super) fn parse(
         }
     }
     if wrong.is_empty() {
-        return Ok(File { rows, has_header });
+        return Ok(ImportFile { rows, has_header });
     }
     let count = wrong.len() + more;
     if more > 0 {
@@ -95,14 +95,14 @@ fn row(
     let own = record.get(1).map(|own| pasted::unwrapped(&pasted::visible(own)).to_owned());
     let own = match own.filter(|own| !own.is_empty()) {
         None => sender.to_owned(),
-        // Of columns that were swapped, it is a visitor's number.
-        Some(own) => sender_name(&own)
+        // If the columns were swapped, this is a visitor's number: the error masks it.
+        Some(own) => from_number(&own)
             .map_err(|message| format!("the sender {}", message.replace(&own, &masked(&own))))?,
     };
     Ok((own, phone.into()))
 }
 
-/// The line that a record begins on, from 1. Its position may be that of the line break before it.
+/// The line that a record begins on, from 1. The record's position may be that of the line break before it.
 fn line_of(text: &str, record: &StringRecord) -> usize {
     let at = record.position().and_then(|position| usize::try_from(position.byte()).ok()).unwrap_or_default();
     let (before, rest) = text.as_bytes().split_at(at.min(text.len()));
@@ -112,13 +112,13 @@ fn line_of(text: &str, record: &StringRecord) -> usize {
     1 + before.iter().enumerate().filter(|pair| is_break(*pair)).count()
 }
 
-/// What parts the cells: a comma, unless there is none and spreadsheets of other countries wrote a semicolon, or a tab.
+/// The separator of the cells: a comma, or else the semicolon of spreadsheets in some countries, or else a tab.
 fn delimiter(text: &str) -> u8 {
     let candidates = [b',', b';', b'\t'];
     candidates.into_iter().find(|b| text.as_bytes().contains(b)).unwrap_or(b',')
 }
 
-/// What parts the cells, as a first line such as `sep=;` says it for spreadsheets, and the lines below that one.
+/// The separator that a first line such as `sep=;` sets for spreadsheets, and the lines below that line.
 fn separator_line(text: &str) -> (Option<u8>, &str) {
     let end = text.find(['\r', '\n']).unwrap_or(text.len());
     let (line, below) = text.split_at(end);
@@ -131,7 +131,8 @@ fn separator_line(text: &str) -> (Option<u8>, &str) {
     }
 }
 
-/// Whether it is a line of names: a cell has letters, and none is a phone number or, with that many digits, a mistyped one.
+/// Whether the record holds the columns' names: a cell has letters, and no cell is a phone number, or has so many digits that
+/// it may be a mistyped one.
 fn is_header(record: &StringRecord, number: impl Fn(&str) -> Result<PhoneNumber, String>) -> bool {
     let is_number = |cell: &str| {
         cell.chars().filter(|c| c.is_numeric()).count() > DIGITS_OF_A_NAME || number(cell).is_ok()
@@ -139,7 +140,7 @@ fn is_header(record: &StringRecord, number: impl Fn(&str) -> Result<PhoneNumber,
     record.iter().any(|cell| cell.contains(char::is_alphabetic)) && !record.iter().any(is_number)
 }
 
-/// Enough to find the line by, and no number.
+/// The last two digits, to find the line by.
 fn masked(cell: &str) -> String {
     let digits: Vec<char> = cell.chars().filter(char::is_ascii_digit).collect();
     match digits.len() {
@@ -148,9 +149,9 @@ fn masked(cell: &str) -> String {
     }
 }
 
-/// Says on standard error how far a long import is.
-pub(super) fn tell(done: usize, all: usize) {
-    if all > TOLD_EVERY && (done.is_multiple_of(TOLD_EVERY) || done == all) {
+/// Shows on standard error how far a long import is.
+pub(super) fn show_progress(done: usize, all: usize) {
+    if all > PROGRESS_EVERY && (done.is_multiple_of(PROGRESS_EVERY) || done == all) {
         eprintln!("{done} of {all}");
     }
 }
@@ -160,7 +161,7 @@ mod tests {
     use super::*;
     use crate::phone;
 
-    fn file(text: &str) -> anyhow::Result<File> {
+    fn file(text: &str) -> anyhow::Result<ImportFile> {
         let number = |text: &str| phone::parse_either_form(text, "US").map_err(|refusal| refusal.message);
         parse(text, "*", number)
     }
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_line_without_a_number_is_one_of_names() {
+    fn a_first_line_without_a_number_holds_the_columns_names() {
         let expected = [("*".to_owned(), "+12015550100".to_owned())];
         for header in [
             "Phone,",
@@ -211,7 +212,7 @@ mod tests {
                 assert!(read.has_header && read.rows == expected, "{header:?}");
             }
         }
-        // A number that is mistyped, or in the other column, is not passed over.
+        // A mistyped number, or one in the other column, is not skipped.
         for wrong in ["201-555-01O2", "Phone,2015550100", "MG1,2015550100", "12345", ",", "tel:20155501"] {
             let read = file(&format!("{wrong}\n2015550100\n"));
             assert!(read.is_err() || !read.unwrap().has_header, "{wrong:?}");
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_says_what_parts_the_cells_is_obeyed() {
+    fn a_first_line_that_sets_the_separator_is_obeyed() {
         let expected = [("MG1".to_owned(), "+12015550100".to_owned())];
         for (line, separator) in
             [("sep=;", ";"), ("SEP=,", ","), ("sep=\t", "\t"), ("\"sep=|\"", "|"), ("\u{feff}sep=;", ";")]
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_lines_are_named_and_not_quoted() {
+    fn errors_name_wrong_lines_and_do_not_quote_them() {
         let complaint = file(
             "2015550100\nphone\n2015550101,no such sender 2015550188\n12345\n\"201-555-01O2\"\n2015550103,MG1,x\n",
         );

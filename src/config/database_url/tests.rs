@@ -12,7 +12,7 @@ fn hosts(address: &DatabaseAddress) -> Vec<(&str, u16)> {
     address.nodes.iter().map(|node| (node.get_host(), node.get_port())).collect()
 }
 
-/// What sqlx would send: it has no getter for the password.
+/// Whether sqlx would send the password `pw`. It has no getter for it.
 fn password(options: &PgConnectOptions) -> bool {
     format!("{options:?}").contains(r#"password: Some("pw")"#)
 }
@@ -41,7 +41,7 @@ fn hosts_ports_and_the_login_are_as_libpq_reads_them() {
 }
 
 #[test]
-fn of_several_hosts_the_one_that_takes_writes_is_wanted() {
+fn with_several_hosts_the_one_that_takes_writes_is_used() {
     let cases = [
         ("postgres://h/d", TargetNode::Any),
         ("postgres://h1,h2/d", TargetNode::Writes),
@@ -54,7 +54,52 @@ fn of_several_hosts_the_one_that_takes_writes_is_wanted() {
 }
 
 #[test]
-fn the_parameters_that_apply_are_obeyed() {
+fn an_empty_host_in_a_list_is_an_error_that_names_the_one_beside_it() {
+    for text in [
+        "postgres://u:SECRET@h1,,h2/d",
+        "postgres://u:SECRET@,h1/d",
+        "postgres://u:SECRET@h1:5433,/d",
+        "postgres://u:SECRET@h1,:5433/d",
+        "postgres://u:SECRET@/d?host=h1,,h2",
+        "postgres://u:SECRET@/d?hostaddr=h1,",
+    ] {
+        let fault = read(text).expect_err(text);
+        assert!(fault.starts_with("DATABASE_URL: has an empty host"), "{text}: {fault}");
+        assert!(fault.contains("beside h1") && !fault.contains("SECRET"), "{text}: {fault}");
+    }
+    let fault = parse("postgres://u@/d", |name| (name == "PGHOST").then(|| "h1,,h2".into()));
+    assert!(fault.unwrap_err().to_string().starts_with("PGHOST: has an empty host"));
+}
+
+#[test]
+fn a_host_that_is_named_twice_is_an_error() {
+    for (text, host) in [
+        ("postgres://u:SECRET@h,H:5432/d", "H:5432"),
+        ("postgres://u:SECRET@h1,h2,h1/d?port=5433", "h1:5433"),
+        ("postgres://u:SECRET@[::1],[0:0::1]/d", "[0:0::1]:5432"),
+        ("postgres://u:SECRET@/d?host=/run/a,/run/a", "/run/a:5432"),
+    ] {
+        let fault = read(text).expect_err(text);
+        assert_eq!(fault, format!("DATABASE_URL: names the host {host} twice"), "{text}");
+    }
+    assert_eq!(hosts(&address("postgres:///d?host=/a,/A,h&port=1")).len(), 3);
+    assert_eq!(hosts(&address("postgres://h:1,h:2,127.0.0.1:1/d")).len(), 3);
+}
+
+#[test]
+fn one_of_several_nodes_gets_less_time_unless_the_url_sets_it() {
+    for (text, seconds) in [
+        ("postgres://h/d", 5),
+        ("postgres://h1,h2/d", 3),
+        ("postgres://h1,h2/d?connect_timeout=0", 3),
+        ("postgres://h1,h2/d?connect_timeout=7", 7),
+    ] {
+        assert_eq!(address(text).connect_timeout.as_secs(), seconds, "{text}");
+    }
+}
+
+#[test]
+fn the_supported_parameters_are_used() {
     let url = "postgres://h/d?sslmode=require&application_name=a%20b&connect_timeout=3\
                &options=-c%20geqo%3Doff%20--search-path=a\\%20b%20-cjit=on&options[x.y]=z";
     let address = address(url);
@@ -71,7 +116,7 @@ fn the_parameters_that_apply_are_obeyed() {
 }
 
 #[test]
-fn the_rest_of_libpqs_is_named_and_what_nobody_knows_an_error() {
+fn other_parameters_of_libpq_are_named_and_unknown_ones_are_an_error() {
     let url =
         "postgres://h/d?sslpassword=SECRET&keepalives=1&sslpassword=SECRET&target_session_attrs=standby";
     assert_eq!(read(url).unwrap().1, ["sslpassword", "keepalives", "target_session_attrs"]);
@@ -107,7 +152,7 @@ fn a_wrong_value_is_an_error_that_does_not_show_it() {
 }
 
 #[test]
-fn libpqs_variables_say_what_the_url_leaves_out() {
+fn libpqs_variables_give_what_the_url_leaves_out() {
     let environment = |name: &str| {
         let values = [
             ("PGHOST", "elsewhere"),
@@ -133,7 +178,7 @@ fn libpqs_variables_say_what_the_url_leaves_out() {
 }
 
 #[test]
-fn a_wrong_variable_of_libpqs_is_named_itself_and_its_value_is_not_shown() {
+fn a_wrong_libpq_variable_is_named_and_its_value_is_not_shown() {
     let cases = [
         ("postgres://h/d", "PGPORT", "5ECRET"),
         ("postgres://h/d", "PGPORT", "0"),
@@ -157,7 +202,7 @@ fn a_wrong_variable_of_libpqs_is_named_itself_and_its_value_is_not_shown() {
 }
 
 #[test]
-fn libpqs_variables_for_tls_and_settings_are_obeyed_where_the_url_does_not_say() {
+fn libpqs_variables_for_tls_and_settings_count_when_the_url_leaves_them_out() {
     const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
     let environment = |name: &str| {
         let values = [
@@ -185,7 +230,7 @@ fn libpqs_variables_for_tls_and_settings_are_obeyed_where_the_url_does_not_say()
 }
 
 #[test]
-fn an_empty_variable_of_libpqs_says_nothing_and_one_that_is_no_text_is_named() {
+fn an_empty_libpq_variable_is_ignored_and_one_that_is_not_text_is_named() {
     use std::os::unix::ffi::OsStringExt as _;
     let (address, _) = parse("postgres://u@h/d", |name| (name != "HOME").then(OsString::new)).unwrap();
     let node = &address.nodes[0];
@@ -199,7 +244,7 @@ fn an_empty_variable_of_libpqs_says_nothing_and_one_that_is_no_text_is_named() {
 }
 
 #[test]
-fn where_every_port_stands_in_the_url_the_variables_is_not_looked_at() {
+fn pgport_is_ignored_when_the_url_has_every_port() {
     for (url, expected) in [
         ("postgres://h:1/d", &[("h", 1)][..]),
         ("postgres://h1:1,h2:2/d", &[("h1", 1), ("h2", 2)]),

@@ -1,16 +1,16 @@
 use super::{KEY, NOW, code, group};
 use crate::{
-    credential::{Credential, Source, SourceKind, SourceValue, collect, gkey, gssnid},
+    credential::{Credential, CredentialSource, SourceKind, SourceValue, collect, gkey, gssnid},
     refusal::Code,
 };
 use proptest::prelude::*;
 
-fn authorization(text: &str) -> Source<'_> {
-    Source { kind: SourceKind::Authorization, value: SourceValue::Text(text) }
+fn authorization(text: &str) -> CredentialSource<'_> {
+    CredentialSource { kind: SourceKind::Authorization, value: SourceValue::Text(text) }
 }
 
-fn gssnid(text: &str) -> Source<'_> {
-    Source { kind: SourceKind::Gssnid, value: SourceValue::Text(text) }
+fn gssnid(text: &str) -> CredentialSource<'_> {
+    CredentialSource { kind: SourceKind::Gssnid, value: SourceValue::Text(text) }
 }
 
 #[test]
@@ -23,14 +23,14 @@ fn scheme_and_type_match_in_any_case_and_spaces_around_do_not_count() {
 }
 
 #[test]
-fn a_request_without_a_credential_misses_one() {
+fn a_request_without_a_credential_is_credential_missing() {
     for sources in [vec![], vec![authorization("")], vec![authorization(" \t"), gssnid("")]] {
         assert_eq!(code(collect(sources)).err(), Some(Code::CredentialMissing));
     }
 }
 
 #[test]
-fn equal_credentials_are_one_wherever_they_stand() {
+fn equal_credentials_in_several_sources_are_one() {
     let token = gssnid::mint("joe", NOW, None);
     let bearer = format!("Bearer GSSNID {token}");
     let lower = format!("bearer  gssnid {token} ");
@@ -42,14 +42,14 @@ fn equal_credentials_are_one_wherever_they_stand() {
 fn credentials_that_differ_are_ambiguous_even_if_one_is_malformed() {
     let (one, other) = (gssnid::mint("joe", NOW, None), gssnid::mint("joe", NOW, None));
     let as_gkey = format!("Bearer GKEY {one}");
-    let not_text = Source { kind: SourceKind::Gssnid, value: SourceValue::NotText };
+    let not_text = CredentialSource { kind: SourceKind::Gssnid, value: SourceValue::NotText };
     for second in [gssnid(&other), authorization("Basic abc"), authorization(&as_gkey), not_text] {
         assert_eq!(code(collect([gssnid(&one), second])).err(), Some(Code::CredentialAmbiguous));
     }
 }
 
 #[test]
-fn what_is_no_credential_is_malformed() {
+fn a_text_without_scheme_and_type_is_malformed() {
     for text in [
         "GKEY 72&12345&x",
         "Basic abc def",
@@ -63,12 +63,12 @@ fn what_is_no_credential_is_malformed() {
     ] {
         assert_eq!(code(collect([authorization(text)])).err(), Some(Code::CredentialMalformed), "{text:?}");
     }
-    let not_text = Source { kind: SourceKind::Authorization, value: SourceValue::NotText };
+    let not_text = CredentialSource { kind: SourceKind::Authorization, value: SourceValue::NotText };
     assert_eq!(code(collect([not_text])).err(), Some(Code::CredentialMalformed));
 }
 
 #[test]
-fn what_was_pasted_along_is_refused_by_name() {
+fn a_pasted_character_is_refused_and_named() {
     let token = gkey::mint(group(72), "12345", KEY, NOW + 60);
     let web = gssnid::mint("joe", NOW, None);
     for (text, named) in [
@@ -95,7 +95,7 @@ fn what_was_pasted_along_is_refused_by_name() {
         assert_eq!(refusal.code, Code::CredentialMalformed, "{text:?}");
         assert!(refusal.message.contains("U+"), "{text:?}: {}", refusal.message);
     }
-    // A name may have letters of any script, and what is encoded may be anything.
+    // A name may have letters of any script, and an encoded one any characters.
     for user in ["é/& \u{200b}", "\u{a0}"] {
         let text = format!("Bearer GKEY {}", gkey::mint(group(72), user, KEY, NOW + 60));
         assert!(matches!(collect([authorization(&text)]), Ok(Credential::Gkey(_))), "{text:?}");

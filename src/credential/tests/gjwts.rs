@@ -13,7 +13,7 @@ fn verify(token: &str) -> Result<Requester, Refusal> {
     GjwtToken::parse(token)?.verify([(None, &HmacKey::from_secret(KEY))], NOW)
 }
 
-/// A token of any header and claims, signed well.
+/// A token with this header and these claims, and the right signature.
 fn signed(header: impl AsRef<[u8]>, claims: impl AsRef<[u8]>) -> String {
     let text = format!("{}.{}", BASE64URL.encode(header), BASE64URL.encode(claims));
     let signature = HmacKey::from_secret(KEY).sign(&[text.as_bytes()]);
@@ -31,7 +31,7 @@ fn a_token_names_its_group_and_user() {
 }
 
 #[test]
-fn headers_are_held_to_hs256() {
+fn a_header_must_name_hs256() {
     let claims = claims(&format!(r#","exp":{}"#, NOW + 60));
     for good in [HEADER, r#"{"typ":"at+jwt","alg":"HS256","x":[1]}"#, r#"{"\u0061lg":"HS256"}"#] {
         assert!(verify(&signed(good, &claims)).is_ok(), "{good}");
@@ -61,7 +61,7 @@ fn headers_are_held_to_hs256() {
 }
 
 #[test]
-fn claims_are_held_to_their_types() {
+fn claims_must_have_their_types() {
     let exp = NOW + 60;
     for bad in [
         r#"{"groupid":72,"sub":"joe"}"#.to_owned(),
@@ -108,7 +108,7 @@ fn times_have_thirty_seconds_of_leeway() {
 }
 
 #[test]
-fn a_kid_picks_its_secret_and_none_else() {
+fn a_kid_selects_its_secret_only() {
     let (a, b) = (HmacKey::from_secret(b"a"), HmacKey::from_secret(b"b"));
     let secrets = [(Some("a"), &a), (Some("b"), &b), (None, &a)];
     for (kid, secret, good) in [
@@ -150,7 +150,7 @@ fn the_encoding_is_canonical_base64url() {
 
 proptest! {
     #[test]
-    fn what_is_minted_is_good(id in 1..=(1_i64 << 53) - 1, user in "[^\\x00]{1,255}", ahead in 1..=7_200_i64) {
+    fn a_minted_token_is_valid(id in 1..=(1_i64 << 53) - 1, user in "[^\\x00]{1,255}", ahead in 1..=7_200_i64) {
         let token = gjwt::mint(group(id), &user, KEY, Some("k"), NOW, NOW + ahead);
         let requester = GjwtToken::parse(&token).unwrap().verify([(Some("k"), &HmacKey::from_secret(KEY))], NOW);
         prop_assert_eq!(requester.map(|r| (r.group.get(), r.user)), Ok((id, user)));

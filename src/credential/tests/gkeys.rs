@@ -1,8 +1,8 @@
 use super::{KEY, NOW, code, group, with_char};
 use crate::{
     credential::{
-        Credential, GkeyToken, Requester, Source, SourceKind, SourceValue, collect,
-        gkey::{self, Account},
+        Credential, CredentialSource, GkeyToken, Requester, SourceKind, SourceValue, collect,
+        gkey::{self, GroupUser},
     },
     hmac_key::HmacKey,
     refusal::{Code, Refusal},
@@ -14,7 +14,7 @@ const SIG: &str = "PIIfL5_qu9swCay7iGavgCBRGXqrsW_Jh0Gryn8XWtk";
 
 fn verify(token: &str, keys: &[HmacKey], now: i64) -> Result<Requester, Refusal> {
     let token = GkeyToken::parse(token)?;
-    token.verify(token.account(|_| None), keys, now)
+    token.verify(token.group_user(|_| None), keys, now)
 }
 
 fn keys(secrets: &[&str]) -> Vec<HmacKey> {
@@ -22,16 +22,18 @@ fn keys(secrets: &[&str]) -> Vec<HmacKey> {
 }
 
 #[test]
-fn the_contracts_good_vectors_are_good_until_they_expire() {
+fn the_contracts_vectors_are_valid_until_they_expire() {
     let vectors: Value =
         serde_json::from_str(include_str!("../../../tests/vectors/login_keys.json")).unwrap();
     for vector in vectors["good"].as_array().unwrap() {
         let text = |name: &str| vector[name].as_str().unwrap();
         let number = |name: &str| vector[name].as_i64().unwrap();
-        let source =
-            Source { kind: SourceKind::Authorization, value: SourceValue::Text(text("authorization")) };
+        let source = CredentialSource {
+            kind: SourceKind::Authorization,
+            value: SourceValue::Text(text("authorization")),
+        };
         let Ok(Credential::Gkey(token)) = collect([source]) else { panic!("{vector}") };
-        let check = |key, now| code(token.verify(token.account(|_| None), &keys(&[key]), now));
+        let check = |key, now| code(token.verify(token.group_user(|_| None), &keys(&[key]), now));
 
         let requester = check(text("api_key"), number("now")).unwrap();
         assert_eq!(requester.group, group(number("partnerid")));
@@ -44,7 +46,7 @@ fn the_contracts_good_vectors_are_good_until_they_expire() {
 }
 
 #[test]
-fn every_limit_of_the_shape_is_kept() {
+fn every_limit_of_the_shape_is_checked() {
     let user = |length| format!("72&{}&$1$1589912963${SIG}", "é".repeat(length));
     let partner = |id: &str| format!("{id}&user&$1$1589912963${SIG}");
     let login_key = |key: &str| format!("72&user&{key}");
@@ -89,7 +91,7 @@ fn every_limit_of_the_shape_is_kept() {
 }
 
 #[test]
-fn an_expiry_lies_ahead_and_at_most_a_day() {
+fn an_expiry_is_in_the_future_by_a_day_at_most() {
     for (ahead, verdict) in [
         (-1, Err(Code::CredentialExpired)),
         (0, Err(Code::CredentialExpired)),
@@ -107,7 +109,7 @@ fn an_expiry_lies_ahead_and_at_most_a_day() {
 }
 
 #[test]
-fn any_key_of_the_group_will_do() {
+fn any_key_of_the_group_verifies() {
     let token = gkey::mint(group(72), "user", b"new", NOW + 60);
     for secrets in [&["new", "old"][..], &["old", "new"]] {
         assert!(verify(&token, &keys(secrets), NOW).is_ok());
@@ -115,7 +117,7 @@ fn any_key_of_the_group_will_do() {
 }
 
 #[test]
-fn unknown_group_unknown_address_and_wrong_signature_read_the_same() {
+fn unknown_group_unknown_address_and_wrong_signature_are_one_refusal() {
     let token = gkey::mint(group(72), "user", KEY, NOW + 60);
     let (_, login_key) = token.rsplit_once('&').unwrap();
     let address = format!("nobody.example~{login_key}");
@@ -129,18 +131,18 @@ fn unknown_group_unknown_address_and_wrong_signature_read_the_same() {
 }
 
 #[test]
-fn an_address_stands_for_its_account_in_any_case_and_may_hold_a_tilde() {
-    let account = Account { group: group(72), user: "12345".to_owned() };
-    let minted = gkey::mint(account.group, &account.user, KEY, NOW + 60);
+fn an_address_names_its_user_in_any_case_and_may_have_a_tilde() {
+    let owner = GroupUser { group: group(72), user: "12345".to_owned() };
+    let minted = gkey::mint(owner.group, &owner.user, KEY, NOW + 60);
     let (_, login_key) = minted.rsplit_once('&').unwrap();
     let token = GkeyToken::parse(&format!("Joe~Green.Glance.NET~{login_key}")).unwrap();
-    let found = token.account(|address| (address == "joe~green.glance.net").then_some(&account));
+    let found = token.group_user(|address| (address == "joe~green.glance.net").then_some(&owner));
     let requester = token.verify(found, &[HmacKey::from_secret(KEY)], NOW).unwrap();
     assert_eq!((requester.group, requester.to_string().as_str()), (group(72), "gkey:12345"));
 }
 
 #[test]
-fn the_joining_cannot_be_shifted_between_user_and_expiry() {
+fn no_digit_can_move_from_the_user_to_the_expiry() {
     let minted = gkey::mint(group(72), "user1", KEY, 1_588_630_716);
     let (_, signature) = minted.rsplit_once('$').unwrap();
     let now = 1_588_630_000;
@@ -162,13 +164,13 @@ fn a_plus_is_a_plus() {
 
 proptest! {
     #[test]
-    fn what_is_minted_is_good(id in 1..=(1_i64 << 53) - 1, user in "[^\\x00]{1,255}", ahead in 1..=86_400_i64) {
+    fn a_minted_token_is_valid(id in 1..=(1_i64 << 53) - 1, user in "[^\\x00]{1,255}", ahead in 1..=86_400_i64) {
         let token = gkey::mint(group(id), &user, KEY, NOW + ahead);
         let requester = verify(&token, &[HmacKey::from_secret(KEY)], NOW);
         prop_assert_eq!(requester.map(|r| (r.group.get(), r.user)), Ok((id, user)));
     }
 
-    // The user needs no escapes here: `%c3` and `%C3` are one user, so that change would be none.
+    // The user has no escapes here: `%c3` and `%C3` are one user, so that such a change would not count.
     #[test]
     fn a_changed_character_is_refused(index in any::<usize>(), c in prop_oneof![any::<char>(), proptest::char::range(' ', '~')]) {
         let token = gkey::mint(group(72), "user12345", KEY, NOW + 60);

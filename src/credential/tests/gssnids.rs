@@ -11,7 +11,7 @@ fn row() -> WebsiteSession {
 }
 
 #[test]
-fn every_limit_of_the_shape_is_kept() {
+fn every_limit_of_the_shape_is_checked() {
     let random = "0123456789abcdef";
     for good in [
         format!("joe.1589912963.{random}"),
@@ -64,7 +64,7 @@ fn the_row_decides() {
 
 proptest! {
     #[test]
-    fn what_is_minted_is_found_by_its_hash_and_no_change_of_it_is(
+    fn a_minted_id_has_its_own_hash_and_a_changed_one_another(
         person in "[a-zA-Z0-9_-]{1,255}",
         id in prop::option::of(1..=(1_i64 << 53) - 1),
         index in any::<usize>(),

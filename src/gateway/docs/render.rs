@@ -1,15 +1,15 @@
-//! OpenAPI to HTML, as far as our document goes.
+//! Renders the OpenAPI document as HTML: the parts of OpenAPI that the document uses.
 
 use crate::gateway::{page::escape, routes};
 use serde_json::Value;
 use std::fmt::Write as _;
 
-/// The whole page; `prefix` is what stands before our addresses.
-pub fn html(document: &Value, style: &str, prefix: &str) -> String {
+/// The whole page. `prefix` is the path of `PUBLIC_URL`.
+pub(super) fn html(document: &Value, style: &str, prefix: &str) -> String {
     let title = escape(text(&document["info"]["title"]));
     let version = escape(text(&document["info"]["version"]));
     let introduction = text(&document["info"]["description"]);
-    // The table of codes follows as a table.
+    // The description ends with the table of codes. The page renders that itself.
     let prose = introduction.split("\n| ").next().unwrap_or_default();
     let mut page = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
@@ -120,8 +120,8 @@ fn fields(document: &Value, object: &Value, prefix: &str, rows: &mut Vec<[String
     }
 }
 
-/// A table of cells in HTML. A narrow screen shows each row as a block, and each cell with its heading before it; the roles
-/// keep it a table for a screen reader then.
+/// A table in HTML. A narrow screen shows each row as a block, and each cell with its heading before it. The roles keep it a
+/// table for screen readers.
 fn table<const N: usize>(headings: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut html = "<table role=\"table\"><thead role=\"rowgroup\"><tr role=\"row\">".to_owned();
     for heading in headings {

@@ -1,6 +1,6 @@
 //! The responses that operations share: problems by status, each with the codes that it can have there.
 
-use crate::{gateway::Own, refusal::Code};
+use crate::{gateway::GatewayCode, refusal::Code};
 use std::collections::BTreeMap;
 use utoipa::{
     IntoResponses,
@@ -13,83 +13,96 @@ use utoipa::{
 
 type Responses = BTreeMap<String, RefOr<Response>>;
 
-/// Of the documented request: all that the contract's section 7 has.
-pub struct OfInvites;
+/// Problems of an invite: all codes of the contract's section 7.
+pub(crate) struct InviteProblems;
 
-impl IntoResponses for OfInvites {
+impl IntoResponses for InviteProblems {
     fn responses() -> Responses {
-        let own = [Own::RequestTimeout, Own::Unavailable, Own::ReplyTimeout];
-        let mut responses = problems(&Code::ALL, &own, &BODIES);
+        let own = [GatewayCode::RequestTimeout, GatewayCode::Unavailable, GatewayCode::ReplyTimeout];
+        let mut responses = problems(Code::ALL, &own, &BODIES);
         for response in responses.values_mut() {
             if let RefOr::T(response) = response {
-                let key = header("The invite's, given or made. Send it again to ask for the same invite.");
+                let key = header(
+                    "The key of the invite, given by the client or made by the gateway. Send it again to repeat the invite.",
+                );
                 response.headers.insert("Idempotency-Key".to_owned(), key);
             }
         }
-        responses.extend(too_large_a_head());
+        responses.extend(head_too_large());
         responses
     }
 }
 
-/// Of a look-up.
-pub struct OfLookUps;
+/// Problems of a look-up.
+pub(crate) struct LookUpProblems;
 
-impl IntoResponses for OfLookUps {
+impl IntoResponses for LookUpProblems {
     fn responses() -> Responses {
-        let mut responses = problems(&ASKED_BY_KEY, &[Own::SessionNotFound, Own::Unavailable], &[]);
-        responses.extend(too_large_a_head());
+        let mut responses =
+            problems(&SESSION_CODES, &[GatewayCode::SessionNotFound, GatewayCode::Unavailable], &[]);
+        responses.extend(head_too_large());
         responses
     }
 }
 
-/// Of joining.
-pub struct OfJoins;
+/// Problems of joining.
+pub(crate) struct JoinProblems;
 
-impl IntoResponses for OfJoins {
+impl IntoResponses for JoinProblems {
     fn responses() -> Responses {
-        of_bodies(&[Own::SessionNotFound, Own::RequestTimeout, Own::Unavailable])
+        of_bodies(&[GatewayCode::SessionNotFound, GatewayCode::RequestTimeout, GatewayCode::Unavailable])
     }
 }
 
-/// Of ending.
-pub struct OfEnds;
+/// Problems of ending.
+pub(crate) struct EndProblems;
 
-impl IntoResponses for OfEnds {
+impl IntoResponses for EndProblems {
     fn responses() -> Responses {
-        of_bodies(&[Own::SessionNotFound, Own::RequestTimeout, Own::SessionNotSettled, Own::Unavailable])
+        of_bodies(&[
+            GatewayCode::SessionNotFound,
+            GatewayCode::RequestTimeout,
+            GatewayCode::SessionNotSettled,
+            GatewayCode::Unavailable,
+        ])
     }
 }
 
-/// Of what the provider sends.
-pub struct OfWebhooks;
+/// Problems of the provider's webhooks.
+pub(crate) struct WebhookProblems;
 
-impl IntoResponses for OfWebhooks {
+impl IntoResponses for WebhookProblems {
     fn responses() -> Responses {
-        let own = [Own::RequestTimeout, Own::SignatureInvalid, Own::SessionNotFound, Own::Unavailable];
+        let own = [
+            GatewayCode::RequestTimeout,
+            GatewayCode::SignatureInvalid,
+            GatewayCode::SessionNotFound,
+            GatewayCode::Unavailable,
+        ];
         let codes = [Code::RequestMalformed, Code::FieldMissing, Code::FieldInvalid, Code::InternalError];
         let mut responses = problems(&codes, &own, &BODIES);
-        responses.extend(too_large_a_head());
+        responses.extend(head_too_large());
         responses
     }
 }
 
-/// Of what asks for nothing: it can only come at a bad moment.
-pub struct Busy;
+/// Problems of an address without parameters: overload, and bugs.
+pub(crate) struct OverloadProblems;
 
-impl IntoResponses for Busy {
+impl IntoResponses for OverloadProblems {
     fn responses() -> Responses {
-        let mut responses = problems(&[Code::InternalError], &[Own::Unavailable], &[]);
-        responses.extend(too_large_a_head());
+        let mut responses = problems(&[Code::InternalError], &[GatewayCode::Unavailable], &[]);
+        responses.extend(head_too_large());
         responses
     }
 }
 
-/// Of a visitor's page, which is a page at bad moments too.
-pub struct OfPages;
+/// Problems of a visitor's link. Its 503 is a page too.
+pub(crate) struct LinkProblems;
 
-impl IntoResponses for OfPages {
+impl IntoResponses for LinkProblems {
     fn responses() -> Responses {
-        let mut responses = Busy::responses();
+        let mut responses = OverloadProblems::responses();
         if let Some(RefOr::T(away)) = responses.get_mut("503") {
             let text = ObjectBuilder::new().schema_type(SchemaType::Type(Type::String));
             let page = ContentBuilder::new().schema(Some(text)).build();
@@ -99,19 +112,19 @@ impl IntoResponses for OfPages {
     }
 }
 
-/// Of what is answered whatever else is wrong.
-pub struct TooLargeAHead;
+/// The only problem of an address that always answers.
+pub(crate) struct HeadTooLarge;
 
-impl IntoResponses for TooLargeAHead {
+impl IntoResponses for HeadTooLarge {
     fn responses() -> Responses {
-        too_large_a_head()
+        head_too_large()
     }
 }
 
-/// What a body can be refused for, beside 400.
+/// Statuses of a malformed body, beside 400.
 const BODIES: [u16; 2] = [413, 415];
 
-const ASKED_BY_KEY: [Code; 11] = [
+const SESSION_CODES: [Code; 11] = [
     Code::FieldMissing,
     Code::FieldInvalid,
     Code::CredentialMissing,
@@ -125,15 +138,15 @@ const ASKED_BY_KEY: [Code; 11] = [
     Code::InternalError,
 ];
 
-fn of_bodies(own: &[Own]) -> Responses {
-    let codes: Vec<_> = ASKED_BY_KEY.into_iter().chain([Code::RequestMalformed]).collect();
+fn of_bodies(own: &[GatewayCode]) -> Responses {
+    let codes: Vec<_> = SESSION_CODES.into_iter().chain([Code::RequestMalformed]).collect();
     let mut responses = problems(&codes, own, &BODIES);
-    responses.extend(too_large_a_head());
+    responses.extend(head_too_large());
     responses
 }
 
 /// Problems by status, each described by its codes. A malformed request has statuses beside its usual one.
-pub(super) fn problems(codes: &[Code], own: &[Own], malformed: &[u16]) -> Responses {
+pub(super) fn problems(codes: &[Code], own: &[GatewayCode], malformed: &[u16]) -> Responses {
     let mut by_status: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
     let codes = codes.iter().map(|code| (code.http_status(), code.as_str()));
     let own = own.iter().map(|code| (code.http_status(), code.as_str()));
@@ -155,7 +168,9 @@ fn problem(status: u16, codes: &[&str]) -> Response {
     let response = match status {
         401 => response.header("WWW-Authenticate", header("The scheme, Bearer.")),
         429 | 503 => response.header("Retry-After", seconds()),
-        409 if codes.contains(&Own::SessionNotSettled.as_str()) => response.header("Retry-After", seconds()),
+        409 if codes.contains(&GatewayCode::SessionNotSettled.as_str()) => {
+            response.header("Retry-After", seconds())
+        }
         _ => response,
     };
     response.build()
@@ -171,8 +186,8 @@ fn seconds() -> utoipa::openapi::Header {
     HeaderBuilder::new().schema(whole).description(Some("Seconds.")).build()
 }
 
-/// Before there is a request to make a problem of.
-fn too_large_a_head() -> Responses {
+/// The HTTP library answers it before there is a request, so it is not a problem document.
+fn head_too_large() -> Responses {
     let description =
         "The request's head has more than 32 KiB or more than 100 headers. The connection is closed.";
     ResponsesBuilder::new().response("431", Response::new(description)).build().responses

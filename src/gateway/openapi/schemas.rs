@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-/// As docs/schemas has it for the queue, without what HTTP carries elsewhere: the credential in headers, the group in the
-/// query.
-pub fn invite() -> Value {
-    // The file is held against the code by a test.
+/// The schema of the queue's requests (docs/schemas), without the fields that HTTP carries elsewhere: the credential is in
+/// headers, the group in the query.
+pub(super) fn invite() -> Value {
+    // A test checks the file against the code.
     let queued: Value =
         serde_json::from_str(include_str!("../../../docs/schemas/request.schema.json")).unwrap_or_default();
     let fields = &queued["properties"];
@@ -30,7 +30,7 @@ pub fn invite() -> Value {
     })
 }
 
-/// The queue's rule. Only libphonenumber can say which texts are numbers, so no pattern here may refuse one that it takes.
+/// The queue's rule. Only libphonenumber decides which texts are numbers, so no pattern here may refuse one that it takes.
 fn phone(queued: &Value) -> Value {
     let mut phone = queued.clone();
     phone["description"] =

@@ -1,12 +1,16 @@
-//! The addresses that stand for a group's users in login keys. They are kept in lower case.
+//! The addresses that name a group's users in login keys. They are stored in lower case.
 
 use super::{error::StoreError, groups::show};
-use crate::group_id::GroupId;
-use crate::masked::debug_shows;
-use sqlx::{PgExecutor, PgPool};
+use crate::{
+    audit::{Change, Operator},
+    group_id::GroupId,
+    masked::debug_shows,
+};
+use serde_json::json;
+use sqlx::PgExecutor;
 
 #[derive(Clone)]
-pub struct Address {
+pub(crate) struct Address {
     /// In lower case.
     pub address: String,
     pub group_id: i64,
@@ -16,21 +20,36 @@ pub struct Address {
 debug_shows!(Address { group_id });
 
 /// Adds an address (in lower case) for a group's user.
-pub async fn add(pool: &PgPool, address: &str, group: GroupId, user: &str) -> Result<(), StoreError> {
-    show(pool, group).await?;
-    let added = sqlx::query!(
-        "insert into addresses (address, group_id, partner_user_id) values ($1, $2, $3) on conflict do nothing",
-        address,
-        group.get(),
-        user
-    )
-    .execute(pool)
-    .await?;
-    if added.rows_affected() == 0 { Err(StoreError::AddressExists(address.to_owned())) } else { Ok(()) }
+pub(crate) async fn add(
+    operator: &Operator,
+    address: &str,
+    group: GroupId,
+    user: &str,
+) -> Result<(), StoreError> {
+    operator
+        .change(Some(group), async |tx| {
+            show(&mut *tx, group).await?;
+            let added = sqlx::query!(
+                "insert into addresses (address, group_id, partner_user_id) values ($1, $2, $3) on conflict do nothing",
+                address,
+                group.get(),
+                user
+            )
+            .execute(tx)
+            .await?;
+            if added.rows_affected() == 0 {
+                return Err(StoreError::AddressExists(address.to_owned()));
+            }
+            Ok(Change { value: (), before: None, after: Some(json!({"address": address, "user": user})) })
+        })
+        .await
 }
 
 /// Every address, of one group or of all, in order.
-pub async fn list(db: impl PgExecutor<'_>, group: Option<GroupId>) -> Result<Vec<Address>, sqlx::Error> {
+pub(crate) async fn list(
+    db: impl PgExecutor<'_>,
+    group: Option<GroupId>,
+) -> Result<Vec<Address>, sqlx::Error> {
     sqlx::query_as!(
         Address,
         "select address, group_id, partner_user_id from addresses
@@ -42,7 +61,19 @@ pub async fn list(db: impl PgExecutor<'_>, group: Option<GroupId>) -> Result<Vec
 }
 
 /// Removes an address (in lower case).
-pub async fn remove(pool: &PgPool, address: &str) -> Result<(), StoreError> {
-    let removed = sqlx::query!("delete from addresses where address = $1", address).execute(pool).await?;
-    if removed.rows_affected() == 0 { Err(StoreError::NoAddress(address.to_owned())) } else { Ok(()) }
+pub(crate) async fn remove(operator: &Operator, address: &str) -> Result<(), StoreError> {
+    operator
+        .change(None, async |tx| {
+            let removed = sqlx::query!(
+                "delete from addresses where address = $1 returning group_id, partner_user_id",
+                address
+            )
+            .fetch_optional(tx)
+            .await?
+            .ok_or_else(|| StoreError::NoAddress(address.to_owned()))?;
+            let before =
+                json!({"address": address, "group_id": removed.group_id, "user": removed.partner_user_id});
+            Ok(Change { value: (), before: Some(before), after: None })
+        })
+        .await
 }

@@ -1,8 +1,8 @@
-//! Why the groups' tables were not changed or read.
+//! The errors of the groups' tables.
 
 use crate::{group::template::TemplateError, group_id::GroupId};
 
-/// Why a change was not made.
+/// Why groups were not read or changed, with the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("group {0} exists; use `groups set` to change it, or `groups rotate-key` to give it another key")]
@@ -10,12 +10,12 @@ pub enum StoreError {
     #[error("there is no group {0}; `groups list` shows all, `groups add {0}` adds it")]
     NoGroup(GroupId),
     #[error(
-        "this API key is in use by group {0}: a key belongs to one group, so give another or let one be made"
+        "this API key is in use by group {0}: a key belongs to one group, so give another key, or none to generate one"
     )]
     KeyInUse(GroupId),
     #[error("group {0} has an active JWT secret with the kid {1:?}; give another --jwt-kid")]
     KidInUse(GroupId, String),
-    #[error("the address {0} stands for a user already; `addresses remove` it first")]
+    #[error("the address {0} names a user already; `addresses remove` it first")]
     AddressExists(String),
     #[error("there is no address {0}; `addresses list` shows all")]
     NoAddress(String),

@@ -1,7 +1,7 @@
-//! Sealing the groups' keys anew, so that an old `SECRETS_KEY` can be taken away.
+//! Resealing the groups' keys under the first key, so that an old key can be removed from `SECRETS_KEY`.
 //!
-//! Safe beside running workers, beside another such run, and after one that was killed: each row is replaced only while it
-//! holds what was opened, and says the same afterwards.
+//! Safe beside running workers, beside another reseal, and after one that was killed: a row is replaced only if it still has
+//! the value that was opened, and the new value opens to the same secret.
 
 use crate::{
     group_id::GroupId,
@@ -14,23 +14,23 @@ use std::collections::BTreeSet;
 /// Rows in one statement.
 const BATCH: i64 = 500;
 
-/// How many values are sealed by what.
+/// How many values each key of `SECRETS_KEY` sealed.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Tally {
+pub(crate) struct SealTally {
     /// By the first key.
     pub first: u64,
-    /// By an older one that `SECRETS_KEY` holds.
+    /// By an older key of `SECRETS_KEY`.
     pub older: u64,
-    /// By one that it does not hold, of keys that are still in use.
+    /// By a key that `SECRETS_KEY` lacks; API keys and JWT secrets that are in use.
     pub lost: u64,
-    /// The same of keys that were revoked, which nobody needs.
+    /// The same for those that were revoked, which are not needed any more.
     pub lost_revoked: u64,
-    /// Whose keys in use are lost.
+    /// The groups of the lost keys that are in use.
     pub groups: BTreeSet<i64>,
 }
 
 /// A stored key or secret.
-struct Row {
+struct SealedRow {
     id: i64,
     group_id: i64,
     sealed: Vec<u8>,
@@ -38,8 +38,8 @@ struct Row {
 }
 
 /// Counts all API keys and JWT secrets, the revoked ones too.
-pub async fn tally(pool: &PgPool, secrets: &SecretsKey) -> Result<Tally, sqlx::Error> {
-    let mut tally = Tally::default();
+pub(crate) async fn tally(pool: &PgPool, secrets: &SecretsKey) -> Result<SealTally, sqlx::Error> {
+    let mut tally = SealTally::default();
     for purpose in [Purpose::ApiKey, Purpose::JwtSecret] {
         let mut after = 0;
         loop {
@@ -54,8 +54,9 @@ pub async fn tally(pool: &PgPool, secrets: &SecretsKey) -> Result<Tally, sqlx::E
     Ok(tally)
 }
 
-/// Seals under the first key what an older one opens; `done` hears how many rows were looked at. Answers how many were sealed.
-pub async fn reseal(
+/// Seals each value that an older key opens under the first key. `done` gets the number of rows that were read so far. Returns
+/// how many values were resealed.
+pub(crate) async fn reseal(
     pool: &PgPool,
     secrets: &SecretsKey,
     mut done: impl FnMut(u64),
@@ -79,7 +80,7 @@ async fn replace(
     pool: &PgPool,
     secrets: &SecretsKey,
     purpose: Purpose,
-    rows: Vec<Row>,
+    rows: Vec<SealedRow>,
 ) -> Result<u64, sqlx::Error> {
     let (mut ids, mut old, mut new) = (Vec::new(), Vec::new(), Vec::new());
     for row in rows {
@@ -113,11 +114,11 @@ async fn replace(
     Ok(replaced.execute(pool).await?.rows_affected())
 }
 
-async fn page(pool: &PgPool, purpose: Purpose, after: i64) -> Result<Vec<Row>, sqlx::Error> {
+async fn page(pool: &PgPool, purpose: Purpose, after: i64) -> Result<Vec<SealedRow>, sqlx::Error> {
     match purpose {
         Purpose::ApiKey => {
             sqlx::query_as!(
-                Row,
+                SealedRow,
                 r#"select id, group_id, sealed, revoked_at is not null as "revoked!" from group_api_keys
                     where id > $1 order by id limit $2"#,
                 after,
@@ -128,7 +129,7 @@ async fn page(pool: &PgPool, purpose: Purpose, after: i64) -> Result<Vec<Row>, s
         }
         Purpose::JwtSecret => {
             sqlx::query_as!(
-                Row,
+                SealedRow,
                 r#"select id, group_id, sealed, revoked_at is not null as "revoked!" from group_jwt_secrets
                     where id > $1 order by id limit $2"#,
                 after,
@@ -140,13 +141,13 @@ async fn page(pool: &PgPool, purpose: Purpose, after: i64) -> Result<Vec<Row>, s
     }
 }
 
-fn open(secrets: &SecretsKey, purpose: Purpose, row: &Row) -> Option<(SealedBy, SecretString)> {
+fn open(secrets: &SecretsKey, purpose: Purpose, row: &SealedRow) -> Option<(SealedBy, SecretString)> {
     let opened = secrets.open_by(GroupId::new(row.group_id)?, purpose, &row.sealed).ok()?;
     Some((opened.by, opened.secret))
 }
 
-impl Tally {
-    fn count(&mut self, row: &Row, by: Option<SealedBy>) {
+impl SealTally {
+    fn count(&mut self, row: &SealedRow, by: Option<SealedBy>) {
         match by {
             Some(SealedBy::First) => self.first += 1,
             Some(SealedBy::Older) => self.older += 1,

@@ -16,7 +16,7 @@ fn policy(when_unsure: WhenUnsure) -> Policy {
     Policy { max_attempts: 3, settle: Duration::from_secs(30), when_unsure }
 }
 
-/// A row whose one try may have been taken: it has surely ended 40 s ago, and the list has had its 30 s.
+/// A row with one try, which the provider may have taken. The try ended 40 s ago, and the list has had 30 s to settle.
 fn row(text_state: TextState) -> SessionRow {
     SessionRow {
         id: Uuid::nil(),
@@ -37,12 +37,13 @@ fn row(text_state: TextState) -> SessionRow {
         provider_message_id: None,
         created_at: OffsetDateTime::UNIX_EPOCH,
         expires_at: Some(OffsetDateTime::UNIX_EPOCH),
+        look_since: None,
         error: None,
         request_sha256: None,
         same_params: true,
         blanked: false,
         content_hash: None,
-        asked_params: None,
+        request_params: None,
         read_at: OffsetDateTime::UNIX_EPOCH,
         age: 0.0,
         lease_left: -10.0,
@@ -53,7 +54,7 @@ fn row(text_state: TextState) -> SessionRow {
     }
 }
 
-/// The same, once its text was looked for that often, the last time so long ago.
+/// The same, after so many looks, the last one `ago` seconds ago.
 fn looked(text_state: TextState, looks: i32, ago: f64) -> SessionRow {
     SessionRow { looks, looked_ago: Some(ago), ..row(text_state) }
 }
@@ -62,59 +63,59 @@ fn span(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds)
 }
 
-fn close_unknown() -> Step {
-    Step::Close(ClaimResult::Unknown(unknown()))
+fn close_unknown() -> NextStep {
+    NextStep::Close(ClaimResult::Unknown(unknown()))
 }
 
-fn close_late() -> Step {
-    Step::Close(ClaimResult::Refused(too_late()))
+fn close_late() -> NextStep {
+    NextStep::Close(ClaimResult::Refused(too_late()))
 }
 
-fn close_unavailable() -> Step {
-    Step::Close(ClaimResult::Refused(unavailable(None)))
+fn close_unavailable() -> NextStep {
+    NextStep::Close(ClaimResult::Refused(unavailable(None)))
 }
 
 #[track_caller]
-fn asks(row: &SessionRow, when_unsure: WhenUnsure, step: &Step) {
-    assert_eq!(next_step(row, &policy(when_unsure), Switch::On), *step, "{when_unsure:?}: {row:#?}");
+fn assert_step(row: &SessionRow, when_unsure: WhenUnsure, step: &NextStep) {
+    assert_eq!(next_step(row, &policy(when_unsure), GroupSwitch::On), *step, "{when_unsure:?}: {row:#?}");
 }
 
 #[test]
-fn what_has_its_outcome_is_answered_whatever_else_its_row_says() {
+fn a_row_with_an_outcome_is_always_answered() {
     for status in
         Status::VARIANTS.iter().map(|word| word.parse().unwrap()).filter(|status| *status != Status::Sending)
     {
         for text_state in [TextState::Accepted, TextState::Unknown, TextState::Refused, TextState::Waiting] {
             let row = SessionRow { status, abandoned: 99, ..row(text_state) };
             for when_unsure in [Look, Fail, Resend] {
-                asks(&row, when_unsure, &Step::Answer);
+                assert_step(&row, when_unsure, &NextStep::Answer);
             }
         }
     }
 }
 
 #[test]
-fn a_row_that_too_many_workers_died_with_is_given_up() {
+fn a_row_is_given_up_once_too_many_workers_died_with_it() {
     for text_state in [TextState::Begun, TextState::Waiting, TextState::Unknown] {
         let dying = |abandoned| SessionRow { abandoned, ..row(text_state) };
-        asks(&dying(ABANDONED_AT_MOST), Look, &Step::GiveUp);
-        assert_ne!(next_step(&dying(ABANDONED_AT_MOST - 1), &policy(Look), Switch::On), Step::GiveUp);
+        assert_step(&dying(MAX_ABANDONED), Look, &NextStep::GiveUp);
+        assert_ne!(next_step(&dying(MAX_ABANDONED - 1), &policy(Look), GroupSwitch::On), NextStep::GiveUp);
     }
 }
 
 #[test]
-fn a_row_that_waits_is_sent_again_in_its_time_and_within_its_session() {
+fn a_row_that_waits_is_sent_again_when_it_is_due_and_within_its_session() {
     let waiting = |lease_left| SessionRow { lease_left, ..row(TextState::Waiting) };
     for when_unsure in [Look, Fail, Resend] {
         for (row, step) in [
-            (waiting(12.5), Step::Wait(span(12.5))),
-            (waiting(0.26), Step::Wait(span(0.26))),
-            (waiting(AS_GOOD_AS_DUE), Step::Send),
-            (waiting(0.0), Step::Send),
-            (waiting(-60.0), Step::Send),
-            // A try that was withheld has cost nothing: how many there were is asked when one is refused.
-            (SessionRow { attempts: 3, ..waiting(0.0) }, Step::Send),
-            (SessionRow { deadline_left: Some(0.1), ..waiting(0.0) }, Step::Send),
+            (waiting(12.5), NextStep::Wait(span(12.5))),
+            (waiting(0.26), NextStep::Wait(span(0.26))),
+            (waiting(TOLERANCE), NextStep::Send),
+            (waiting(0.0), NextStep::Send),
+            (waiting(-60.0), NextStep::Send),
+            // A withheld try costs nothing: attempts are compared with the limit only when a try was refused.
+            (SessionRow { attempts: 3, ..waiting(0.0) }, NextStep::Send),
+            (SessionRow { deadline_left: Some(0.1), ..waiting(0.0) }, NextStep::Send),
             (SessionRow { deadline_left: Some(0.0), ..waiting(0.0) }, close_late()),
             (SessionRow { deadline_left: Some(-1.0), ..waiting(12.5) }, close_late()),
             (SessionRow { session_left: 0.0, ..waiting(0.0) }, close_late()),
@@ -122,7 +123,7 @@ fn a_row_that_waits_is_sent_again_in_its_time_and_within_its_session() {
             (SessionRow { session_left: -1.0, unsettled: true, ..waiting(0.0) }, close_unknown()),
             (SessionRow { deadline_left: Some(-1.0), unsettled: true, ..waiting(0.0) }, close_unknown()),
         ] {
-            asks(&row, when_unsure, &step);
+            assert_step(&row, when_unsure, &step);
         }
     }
 }
@@ -132,53 +133,53 @@ fn a_try_that_may_be_under_way_is_waited_for() {
     for text_state in [TextState::Begun, TextState::Unknown] {
         for when_unsure in [Look, Fail, Resend] {
             let under_way = SessionRow { unsure_for: -7.5, lease_left: 37.5, ..row(text_state) };
-            asks(&under_way, when_unsure, &Step::InHand(span(7.5)));
-            // It is waited for to its end, whatever else is over.
+            assert_step(&under_way, when_unsure, &NextStep::TryUnderWay(span(7.5)));
+            // Until its end, even if the session or the deadline is over.
             let over = SessionRow { session_left: -1.0, deadline_left: Some(-1.0), attempts: 9, ..under_way };
-            asks(&over, when_unsure, &Step::InHand(span(7.5)));
+            assert_step(&over, when_unsure, &NextStep::TryUnderWay(span(7.5)));
         }
     }
-    // Of a worker from before there was a ledger.
+    // A row of an older version, without a text state.
     let old = SessionRow { text_state: None, unsure_for: -1.0, ..row(TextState::Begun) };
-    asks(&old, Look, &Step::InHand(span(1.0)));
+    assert_step(&old, Look, &NextStep::TryUnderWay(span(1.0)));
 }
 
 #[test]
-fn what_was_not_settled_before_its_session_ended_is_unknown() {
+fn an_unsettled_try_is_unknown_once_its_session_has_ended() {
     for text_state in [TextState::Begun, TextState::Unknown] {
         for when_unsure in [Look, Fail, Resend] {
             for looks in [0, 1, 2] {
                 let over = SessionRow { session_left: 0.0, ..looked(text_state, looks, 5.0) };
-                asks(&over, when_unsure, &close_unknown());
+                assert_step(&over, when_unsure, &close_unknown());
             }
         }
     }
 }
 
 #[test]
-fn a_try_of_unknown_outcome_is_followed_as_the_operator_says() {
+fn a_try_of_unknown_outcome_is_followed_as_the_setting_says() {
     let resting = |lease_left| SessionRow { lease_left, ..row(TextState::Unknown) };
     for text_state in [TextState::Begun, TextState::Unknown] {
         let state = Some(text_state);
         for (when_unsure, row, step) in [
-            // Looked for as well, and not sent again even when it is absent.
-            (Fail, row(text_state), Step::Look),
+            // Looked for too, but not sent again even if the text is absent.
+            (Fail, row(text_state), NextStep::Look),
             (Fail, looked(text_state, 2, 5.0), close_unknown()),
-            (Resend, row(text_state), Step::Send),
-            (Resend, SessionRow { text_state: state, ..resting(0.25) }, Step::Send),
-            (Resend, SessionRow { text_state: state, ..resting(4.0) }, Step::Wait(span(4.0))),
-            (Resend, SessionRow { attempts: 2, ..row(text_state) }, Step::Send),
+            (Resend, row(text_state), NextStep::Send),
+            (Resend, SessionRow { text_state: state, ..resting(0.25) }, NextStep::Send),
+            (Resend, SessionRow { text_state: state, ..resting(4.0) }, NextStep::Wait(span(4.0))),
+            (Resend, SessionRow { attempts: 2, ..row(text_state) }, NextStep::Send),
             (Resend, SessionRow { attempts: 3, ..row(text_state) }, close_unknown()),
             (Resend, SessionRow { attempts: 3, text_state: state, ..resting(4.0) }, close_unknown()),
             (Resend, SessionRow { deadline_left: Some(0.0), ..row(text_state) }, close_unknown()),
-            (Look, row(text_state), Step::Look),
-            (Look, looked(text_state, 2, 10.0), Step::Send),
-            (Look, looked(text_state, 5, 3.0), Step::Send),
-            (Look, SessionRow { attempts: 2, ..looked(text_state, 2, 5.0) }, Step::Send),
+            (Look, row(text_state), NextStep::Look),
+            (Look, looked(text_state, 2, 10.0), NextStep::Send),
+            (Look, looked(text_state, 5, 3.0), NextStep::Send),
+            (Look, SessionRow { attempts: 2, ..looked(text_state, 2, 5.0) }, NextStep::Send),
             (Look, SessionRow { attempts: 3, ..looked(text_state, 2, 5.0) }, close_unavailable()),
             (Look, SessionRow { deadline_left: Some(0.0), ..looked(text_state, 2, 5.0) }, close_late()),
-            // Late and without a try left, it is still looked for.
-            (Look, SessionRow { deadline_left: Some(-9.0), attempts: 3, ..row(text_state) }, Step::Look),
+            // Even if it is late and has no try left, its text is looked for.
+            (Look, SessionRow { deadline_left: Some(-9.0), attempts: 3, ..row(text_state) }, NextStep::Look),
             (
                 Look,
                 SessionRow { attempts: 3, unsettled: true, ..looked(text_state, 2, 5.0) },
@@ -190,14 +191,14 @@ fn a_try_of_unknown_outcome_is_followed_as_the_operator_says() {
                 close_unknown(),
             ),
         ] {
-            asks(&row, when_unsure, &step);
+            assert_step(&row, when_unsure, &step);
         }
     }
 }
 
 #[test]
-fn what_waits_for_a_group_that_is_off_is_refused_or_looked_for_and_never_sent() {
-    let off = || Step::Close(ClaimResult::Refused(group_disabled()));
+fn an_invite_of_a_group_that_is_off_is_refused_or_looked_for_and_never_sent() {
+    let off = || NextStep::Close(ClaimResult::Refused(group_disabled()));
     let late = |row| SessionRow { session_left: 0.0, ..row };
     for when_unsure in [Look, Fail, Resend] {
         for (row, step) in [
@@ -205,23 +206,27 @@ fn what_waits_for_a_group_that_is_off_is_refused_or_looked_for_and_never_sent() 
             (SessionRow { lease_left: 12.5, ..row(TextState::Waiting) }, off()),
             (SessionRow { deadline_left: Some(-1.0), ..row(TextState::Waiting) }, off()),
             (SessionRow { unsettled: true, ..row(TextState::Waiting) }, close_unknown()),
-            (SessionRow { unsure_for: -7.5, ..row(TextState::Begun) }, Step::InHand(span(7.5))),
+            (SessionRow { unsure_for: -7.5, ..row(TextState::Begun) }, NextStep::TryUnderWay(span(7.5))),
             (late(row(TextState::Unknown)), close_unknown()),
             (looked(TextState::Unknown, 2, 5.0), close_unknown()),
-            (SessionRow { status: Status::Sent, ..row(TextState::Accepted) }, Step::Answer),
+            (SessionRow { status: Status::Sent, ..row(TextState::Accepted) }, NextStep::Answer),
         ] {
-            assert_eq!(next_step(&row, &policy(when_unsure), Switch::Off), step, "{when_unsure:?}: {row:#?}");
+            assert_eq!(
+                next_step(&row, &policy(when_unsure), GroupSwitch::Off),
+                step,
+                "{when_unsure:?}: {row:#?}"
+            );
         }
     }
-    for (when_unsure, step) in [(Look, Step::Look), (Fail, Step::Look), (Resend, close_unknown())] {
+    for (when_unsure, step) in [(Look, NextStep::Look), (Fail, NextStep::Look), (Resend, close_unknown())] {
         for text_state in [TextState::Begun, TextState::Unknown] {
-            assert_eq!(next_step(&row(text_state), &policy(when_unsure), Switch::Off), step);
+            assert_eq!(next_step(&row(text_state), &policy(when_unsure), GroupSwitch::Off), step);
         }
     }
 }
 
 #[test]
-fn a_text_is_absent_when_two_looks_missed_it_the_last_of_them_after_the_list_has_settled() {
+fn a_text_is_absent_after_two_looks_the_last_one_after_the_list_has_settled() {
     for (looks, looked_ago, lease_left, absent) in [
         (0, None, -100.0, false),
         (1, Some(5.0), -100.0, false),
@@ -233,40 +238,40 @@ fn a_text_is_absent_when_two_looks_missed_it_the_last_of_them_after_the_list_has
         (7, Some(1.0), -30.0, true),
     ] {
         let row = SessionRow { looks, lease_left, looked_ago, ..row(TextState::Unknown) };
-        let step = next_step(&row, &policy(Look), Switch::On);
-        assert_eq!(step == Step::Send, absent, "{looks} {looked_ago:?} {lease_left}: {step:?}");
+        let step = next_step(&row, &policy(Look), GroupSwitch::On);
+        assert_eq!(step == NextStep::Send, absent, "{looks} {looked_ago:?} {lease_left}: {step:?}");
     }
 }
 
 #[test]
 fn looks_come_in_growing_intervals_and_again_once_the_list_has_settled() {
     for (looks, looked_ago, unsure_for, lease_left, step) in [
-        // A second after the try has ended; then 5, 30, 60 s apart.
-        (0, None, 0.0, 30.0, Step::Wait(span(1.0))),
-        (0, None, 0.7, 29.3, Step::Wait(span(1.0 - 0.7))),
-        (0, None, 0.75, 29.25, Step::Look),
-        (0, None, 50.0, -20.0, Step::Look),
-        (1, Some(2.0), 3.0, 27.0, Step::Wait(span(3.0))),
-        (1, Some(4.8), 5.8, 24.2, Step::Look),
-        (2, Some(6.0), 12.0, 300.0, Step::Wait(span(24.0))),
-        (3, Some(10.0), 50.0, 300.0, Step::Wait(span(50.0))),
-        (4, Some(10.0), 99.0, 300.0, Step::Wait(span(50.0))),
-        (9, Some(60.0), 999.0, 300.0, Step::Look),
-        // Sooner when the list has had its time.
-        (2, Some(6.0), 12.0, 18.0, Step::Wait(span(18.0))),
-        (2, Some(6.0), 30.0, 0.2, Step::Look),
-        (1, Some(2.0), 40.0, -10.0, Step::Look),
-        // But a second apart at the least.
-        (2, Some(0.5), 30.0, 0.1, Step::Wait(span(0.5))),
-        (1, Some(0.0), 40.0, -10.0, Step::Wait(span(1.0))),
+        // One second after the try has ended, then after 5, 30 and 60 s.
+        (0, None, 0.0, 30.0, NextStep::Wait(span(1.0))),
+        (0, None, 0.7, 29.3, NextStep::Wait(span(1.0 - 0.7))),
+        (0, None, 0.75, 29.25, NextStep::Look),
+        (0, None, 50.0, -20.0, NextStep::Look),
+        (1, Some(2.0), 3.0, 27.0, NextStep::Wait(span(3.0))),
+        (1, Some(4.8), 5.8, 24.2, NextStep::Look),
+        (2, Some(6.0), 12.0, 300.0, NextStep::Wait(span(24.0))),
+        (3, Some(10.0), 50.0, 300.0, NextStep::Wait(span(50.0))),
+        (4, Some(10.0), 99.0, 300.0, NextStep::Wait(span(50.0))),
+        (9, Some(60.0), 999.0, 300.0, NextStep::Look),
+        // Earlier once the list has settled.
+        (2, Some(6.0), 12.0, 18.0, NextStep::Wait(span(18.0))),
+        (2, Some(6.0), 30.0, 0.2, NextStep::Look),
+        (1, Some(2.0), 40.0, -10.0, NextStep::Look),
+        // But at least a second apart.
+        (2, Some(0.5), 30.0, 0.1, NextStep::Wait(span(0.5))),
+        (1, Some(0.0), 40.0, -10.0, NextStep::Wait(span(1.0))),
     ] {
         let row = SessionRow { looks, lease_left, unsure_for, looked_ago, ..row(TextState::Unknown) };
-        asks(&row, Look, &step);
+        assert_step(&row, Look, &step);
     }
 }
 
 #[test]
-fn a_look_that_failed_is_made_again_later_and_later() {
+fn a_failed_look_is_repeated_after_growing_delays() {
     for (unsure_for, after) in [(0.0, 5), (59.9, 5), (60.0, 30), (600.0, 30)] {
         let row = SessionRow { unsure_for, ..row(TextState::Unknown) };
         assert_eq!(look_again_after(&row), Duration::from_secs(after));
@@ -274,7 +279,7 @@ fn a_look_that_failed_is_made_again_later_and_later() {
 }
 
 fn session(attempts: i32, left: u64) -> Claim {
-    // Its claim is a moment old already: so much less is left.
+    // The claim is a moment old: `left` counts from its beginning.
     Claim::claimed(attempts, false, Duration::from_secs(left))
 }
 
@@ -282,12 +287,12 @@ fn unsettled(attempts: i32) -> Claim {
     Claim::claimed(attempts, true, Duration::from_mins(8))
 }
 
-fn later(retry_after: Option<f64>) -> Answer {
-    Answer::Later { retry_after: retry_after.map(span), why: Later::Throttled }
+fn later(retry_after: Option<f64>) -> TryResult {
+    TryResult::Later { status: None, retry_after: retry_after.map(span), why: RetryReason::Throttled }
 }
 
-fn perhaps() -> Answer {
-    Answer::PerhapsSent { why: String::new() }
+fn perhaps() -> TryResult {
+    TryResult::PerhapsSent { why: String::new() }
 }
 
 fn waiting(seconds: f64) -> ClaimResult {
@@ -295,27 +300,27 @@ fn waiting(seconds: f64) -> ClaimResult {
 }
 
 #[test]
-fn an_answer_of_the_provider_decides_what_becomes_of_a_try() {
+fn the_providers_answer_decides_the_result_of_a_try() {
     let rejected = || Refusal::new(Code::PhoneInvalid, "no");
     let resent = |seconds| ClaimResult::Unsure { rest: span(seconds), again: span(seconds) };
     let sent = ClaimResult::Accepted { provider_message_id: "SM1".to_owned() };
-    let wrong = || Answer::Refused(rejected());
+    let refused = || TryResult::Refused(rejected());
     let looked_for = || ClaimResult::Unsure { rest: span(30.0), again: span(1.0) };
-    let no_line = || Answer::Later { retry_after: None, why: Later::Unreachable };
-    for (answer, session, when_unsure, fate) in [
-        (Answer::Accepted { sid: "SM1".to_owned() }, session(1, 0), Look, sent.clone()),
-        (Answer::Accepted { sid: "SM1".to_owned() }, unsettled(9), Fail, sent),
-        (wrong(), session(1, 500), Look, ClaimResult::Refused(rejected())),
-        // The last try surely failed; an earlier one may not have.
-        (wrong(), unsettled(2), Resend, ClaimResult::Unknown(unknown())),
+    let unreachable = || TryResult::Later { status: None, retry_after: None, why: RetryReason::Unreachable };
+    for (answer, session, when_unsure, result) in [
+        (TryResult::Accepted { sid: "SM1".to_owned() }, session(1, 0), Look, sent.clone()),
+        (TryResult::Accepted { sid: "SM1".to_owned() }, unsettled(9), Fail, sent),
+        (refused(), session(1, 500), Look, ClaimResult::Refused(rejected())),
+        // The last try surely failed, but an earlier one may not have.
+        (refused(), unsettled(2), Resend, ClaimResult::Unknown(unknown())),
         (later(None), unsettled(3), Resend, ClaimResult::Unknown(unknown())),
         (later(Some(600.0)), unsettled(2), Resend, ClaimResult::Unknown(unknown())),
         (later(None), unsettled(2), Resend, waiting(5.0)),
-        // Never written: no try was lost.
-        (Answer::Withheld, session(1, 500), Look, waiting(1.0)),
-        (Answer::Withheld, session(3, 0), Fail, waiting(1.0)),
-        (Answer::Withheld, unsettled(3), Resend, waiting(1.0)),
-        (no_line(), session(2, 500), Fail, waiting(5.0)),
+        // Never written, so the try does not count.
+        (TryResult::Withheld, session(1, 500), Look, waiting(1.0)),
+        (TryResult::Withheld, session(3, 0), Fail, waiting(1.0)),
+        (TryResult::Withheld, unsettled(3), Resend, waiting(1.0)),
+        (unreachable(), session(2, 500), Fail, waiting(5.0)),
         (perhaps(), session(1, 500), Fail, looked_for()),
         (perhaps(), session(3, 0), Look, looked_for()),
         (perhaps(), session(1, 500), Resend, resent(1.0)),
@@ -324,12 +329,16 @@ fn an_answer_of_the_provider_decides_what_becomes_of_a_try() {
         (perhaps(), session(2, 5), Resend, ClaimResult::Unknown(unknown())),
     ] {
         let what = format!("{answer:?} {session:?} {when_unsure:?}");
-        assert_eq!(after_try_jittered(answer, &session, &policy(when_unsure), JITTER.start), fate, "{what}");
+        assert_eq!(
+            after_try_jittered(answer, &session, &policy(when_unsure), JITTER.start),
+            result,
+            "{what}"
+        );
     }
 }
 
 #[test]
-fn what_was_surely_not_taken_waits_as_long_as_the_provider_says_or_as_we_do() {
+fn a_try_that_was_surely_not_taken_waits_for_the_longer_of_our_delay_and_the_providers() {
     let many = Policy { max_attempts: 9, ..policy(Look) };
     for (attempts, retry_after, least, most) in [
         (1, None, 1.0, 1.25),
@@ -344,14 +353,14 @@ fn what_was_surely_not_taken_waits_as_long_as_the_provider_says_or_as_we_do() {
         (2, Some(5.5), 6.0, 6.25),
     ] {
         for (jitter, after) in [(JITTER.start, least), (JITTER.end, most)] {
-            let fate = after_try_jittered(later(retry_after), &session(attempts, 500), &many, jitter);
-            assert_eq!(fate, waiting(after), "{attempts} {retry_after:?} {jitter}");
+            let result = after_try_jittered(later(retry_after), &session(attempts, 500), &many, jitter);
+            assert_eq!(result, waiting(after), "{attempts} {retry_after:?} {jitter}");
         }
     }
 }
 
 #[test]
-fn who_has_no_try_or_no_time_left_is_refused_at_once() {
+fn an_invite_without_a_try_or_time_left_is_refused_at_once() {
     let refused = |answer, session: &Claim| match after_try(answer, session, &policy(Look)) {
         ClaimResult::Refused(refusal) => refusal,
         other => panic!("{other:?}"),
@@ -367,23 +376,27 @@ fn who_has_no_try_or_no_time_left_is_refused_at_once() {
         (1, 0, Some(0.0), Some(0)),
     ] {
         let refusal = refused(later(retry_after), &session(attempts, left));
-        let said = (refusal.code, refusal.retryable, refusal.retry_after_seconds, refusal.provider_code);
+        let shown = (refusal.code, refusal.retryable, refusal.retry_after_seconds, refusal.provider_code);
         assert_eq!(
-            said,
+            shown,
             (Code::ProviderUnavailable, true, seconds, None),
             "{attempts} {left} {retry_after:?}"
         );
     }
     assert_eq!(after_try(later(Some(58.9)), &session(1, 60), &policy(Look)), waiting(59.0));
-    // The operator's account: the sender cannot mend it, and may be told why.
-    let account = Answer::Later { retry_after: None, why: Later::Account { provider_code: Some(20_003) } };
+    // A fault of the operator's account. The sender cannot correct it, but the reply may name it.
+    let account = TryResult::Later {
+        status: None,
+        retry_after: None,
+        why: RetryReason::Account { provider_code: Some(20_003) },
+    };
     let refusal = refused(account.clone(), &session(3, 500));
     assert_eq!((refusal.code, refusal.provider_code), (Code::ProviderUnavailable, Some(20_003)));
     assert_eq!(after_try_jittered(account, &session(1, 500), &policy(Look), 1.0), waiting(1.0));
 }
 
 #[test]
-fn an_outcome_is_what_the_row_stored() {
+fn an_outcome_is_read_from_the_row() {
     let refusal = Refusal::new(Code::OutcomeUnknown, "why");
     let unknown = SessionRow {
         status: Status::Unknown,
@@ -403,9 +416,9 @@ proptest! {
         prop_assert!((least..=least.mul_f64(1.25)).contains(&after), "{attempts}: {after:?}");
     }
 
-    /// A text is sent again only from a row that says that it surely was not taken, or where the operator says so.
+    /// A text is sent again only if the row shows that it surely was not taken, or if the operator's setting allows it.
     #[test]
-    fn nothing_is_sent_that_may_have_been_taken(
+    fn no_text_is_sent_that_may_have_been_taken(
         text_state in prop::sample::select(vec![TextState::Begun, TextState::Waiting, TextState::Unknown]),
         looks in 0..4, looked_ago in prop::option::of(0.0..60.0), unsure_for in -30.0..90.0, lease_left in -60.0..60.0,
         session_left in -10.0..90.0, deadline_left in prop::option::of(-10.0..90.0), attempts in 1..5,
@@ -417,18 +430,18 @@ proptest! {
         let absent = looks >= 2 && looked_ago.is_some_and(|ago| ago <= -lease_left);
         let live = session_left > 0.0 && deadline_left.is_none_or(|left| left > 0.0);
         for when_unsure in [Look, Fail, Resend] {
-            match next_step(&row, &policy(when_unsure), Switch::Off) {
-                Step::Send => prop_assert!(false, "its group is off"),
-                Step::Close(ClaimResult::Refused(_)) => prop_assert!(!unsettled && text_state == TextState::Waiting),
+            match next_step(&row, &policy(when_unsure), GroupSwitch::Off) {
+                NextStep::Send => prop_assert!(false, "its group is off"),
+                NextStep::Close(ClaimResult::Refused(_)) => prop_assert!(!unsettled && text_state == TextState::Waiting),
                 _ => {}
             }
-            match next_step(&row, &policy(when_unsure), Switch::On) {
-                Step::Send if text_state == TextState::Waiting => prop_assert!(live && lease_left <= AS_GOOD_AS_DUE),
-                Step::Send => prop_assert!(live && unsure_for >= 0.0 && attempts < 3
+            match next_step(&row, &policy(when_unsure), GroupSwitch::On) {
+                NextStep::Send if text_state == TextState::Waiting => prop_assert!(live && lease_left <= TOLERANCE),
+                NextStep::Send => prop_assert!(live && unsure_for >= 0.0 && attempts < 3
                     && (when_unsure == Resend || when_unsure == Look && absent)),
-                Step::Close(ClaimResult::Refused(_)) => prop_assert!(!unsettled
+                NextStep::Close(ClaimResult::Refused(_)) => prop_assert!(!unsettled
                     && (text_state == TextState::Waiting || when_unsure == Look && absent)),
-                Step::Wait(span) | Step::InHand(span) => prop_assert!(span > Duration::ZERO),
+                NextStep::Wait(span) | NextStep::TryUnderWay(span) => prop_assert!(span > Duration::ZERO),
                 _ => {}
             }
         }

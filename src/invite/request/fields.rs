@@ -2,14 +2,12 @@
 
 use super::{
     super::envelope::{Envelope, HeaderValue},
-    Request,
     shape::{Params, RawFields},
-    text,
 };
 use crate::{
-    group::Group,
+    group::options::GroupOptions,
     group_id::GroupId,
-    pasted,
+    json, pasted,
     phone::{self, PhoneNumber},
     refusal::{Code, Refusal},
     sessions::RequestRecord,
@@ -17,9 +15,9 @@ use crate::{
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
-/// `sessionParams` as compact JSON has at most 4 KiB.
+/// `sessionParams` may have 4 KiB as compact JSON.
 const LARGEST_PARAMS: usize = 4 * 1024;
-/// A field's name is repeated to its sender up to this many characters.
+/// A refusal quotes a field's name up to this many characters.
 const LONGEST_NAME: usize = 64;
 const GROUP_RULE: &str = "must be an integer from 1 to 9007199254740991";
 
@@ -31,12 +29,12 @@ fn invalid(field: &str, rule: &str) -> Refusal {
     Refusal::new(Code::FieldInvalid, format!("{field} {rule}")).field(field)
 }
 
-/// The group that the request names, in its body, its header, or both alike.
-pub fn groupid(written: Option<&RawValue>, envelope: &Envelope) -> Result<GroupId, Refusal> {
+/// The group that the request names: in its body, in its header, or the same group in both.
+pub(super) fn groupid(written: Option<&RawValue>, envelope: &Envelope) -> Result<GroupId, Refusal> {
     let rule = || invalid("groupid", GROUP_RULE);
     let body = match given(written) {
         None => None,
-        Some(raw) => Some(match text(raw) {
+        Some(raw) => Some(match json::string(raw) {
             Some(digits) => digits_of(&digits).ok_or_else(|| not_digits(&digits))?,
             None => whole(raw.get()).parse().ok().and_then(GroupId::new).ok_or_else(rule)?,
         }),
@@ -68,28 +66,25 @@ fn digits_of(digits: &str) -> Option<GroupId> {
     plain.then(|| digits.parse().ok().and_then(GroupId::new)).flatten()
 }
 
-impl Request<'_> {
-    /// All fields but `groupid`; answers the number to text. What could be read is in the record, whatever is wrong with
-    /// the rest.
-    pub fn fields(&self, group: &Group, record: &mut RequestRecord) -> Result<PhoneNumber, Refusal> {
-        let session_type = self.raw.session_type().map(|number| record.session_type = Some(number));
-        let written = self.raw.phone_as_written();
-        let params = self.raw.params().map(|compact| record.session_params = compact);
+impl RawFields<'_> {
+    /// Checks all fields but `groupid`, and returns the number to text. Every field that could be read is put into the
+    /// record, even if another field is wrong.
+    pub(super) fn check(
+        &self,
+        options: &GroupOptions,
+        record: &mut RequestRecord,
+    ) -> Result<PhoneNumber, Refusal> {
+        let session_type = self.session_type().map(|number| record.session_type = Some(number));
+        let written = self.phone_as_written();
+        let params = self.params().map(|compact| record.session_params = compact);
         session_type?;
         let written = written?;
         params?;
-        let phone = phone::parse(
-            &written,
-            &group.options.region,
-            group.options.phone_check,
-            &group.options.countries,
-        )?;
+        let phone = phone::parse(&written, &options.region, options.phone_check, &options.countries)?;
         record.phone = Some(phone.clone());
         Ok(phone)
     }
-}
 
-impl RawFields<'_> {
     fn session_type(&self) -> Result<i32, Refusal> {
         let raw = whole(given(self.sessiontype).ok_or_else(|| missing("sessiontype"))?.get());
         match raw.parse::<i32>() {
@@ -101,7 +96,7 @@ impl RawFields<'_> {
     fn phone_as_written(&self) -> Result<Cow<'_, str>, Refusal> {
         let raw = given(self.sms_phone).ok_or_else(|| missing("smsPhone"))?;
         let rule = "must be a phone number, as a string or an integer";
-        match text(raw) {
+        match json::string(raw) {
             Some(written) if written.contains('\0') => Err(invalid("smsPhone", "must not hold U+0000")),
             Some(written) => Ok(written),
             None => {
@@ -112,15 +107,15 @@ impl RawFields<'_> {
         }
     }
 
-    /// Compact JSON, its names as they came, nulls dropped.
+    /// `sessionParams` as compact JSON, in its order, without members that are null.
     fn params(&self) -> Result<String, Refusal> {
-        let names = match &self.session_params {
+        let members = match &self.session_params {
             None | Some(Params::Null) => return Ok("{}".to_owned()),
-            Some(Params::Other) => return Err(invalid("sessionParams", "must be an object")),
-            Some(Params::Object(names)) => names,
+            Some(Params::NotAnObject) => return Err(invalid("sessionParams", "must be an object")),
+            Some(Params::Object(members)) => members,
         };
         let mut compact = String::with_capacity(64);
-        for (name, raw) in names {
+        for (name, raw) in members {
             if name.contains('\0') {
                 return Err(invalid("sessionParams", "has a name with U+0000 in it"));
             }
@@ -137,7 +132,7 @@ impl RawFields<'_> {
             }
             compact.push(if compact.is_empty() { '{' } else { ',' });
             match name {
-                // What is borrowed came without escapes, and needs none.
+                // A borrowed name had no escapes, and needs none.
                 Cow::Borrowed(plain) => compact.extend(["\"", *plain, "\""]),
                 Cow::Owned(text) => compact.push_str(&quoted(text)),
             }
@@ -156,8 +151,8 @@ fn given(raw: Option<&RawValue>) -> Option<&RawValue> {
     raw.filter(|raw| raw.get() != "null")
 }
 
-/// A number without a fraction of zeros: to JSON, 72.0 is the integer 72 (JSON Schema, section 6.1.1), and some programs
-/// write it so.
+/// The number without a fraction of zeros. In JSON Schema (section 6.1.1) 72.0 is the integer 72, and some programs write
+/// it so.
 fn whole(number: &str) -> &str {
     match number.split_once('.') {
         Some((whole, fraction)) if fraction.bytes().all(|b| b == b'0') => whole,
@@ -181,21 +176,21 @@ fn scalar(value: &RawValue) -> Result<Option<Cow<'_, str>>, &'static str> {
     match raw.as_bytes().first() {
         Some(b'n') => Ok(None),
         Some(b't' | b'f') => Ok(Some(Cow::Borrowed(raw))),
-        Some(b'"') => match text(value).ok_or("must be text that is UTF-8")? {
+        Some(b'"') => match json::string(value).ok_or("must be text that is UTF-8")? {
             Cow::Borrowed(_) => Ok(Some(Cow::Borrowed(raw))),
             Cow::Owned(text) if text.contains('\0') => Err("must not hold U+0000"),
             Cow::Owned(text) => Ok(Some(Cow::Owned(quoted(&text)))),
         },
         Some(b'-' | b'0'..=b'9') => {
-            // A double is what every reader of JSON has; PostgreSQL's numeric would refuse 1e999999 and 1e-99999.
+            // Every reader of JSON has doubles. PostgreSQL's numeric would refuse 1e999999 and 1e-99999.
             let digits = raw.split(['e', 'E']).next().unwrap_or_default();
             let is_zero = !digits.bytes().any(|b| (b'1'..=b'9').contains(&b));
-            let held =
+            let fits =
                 raw.parse::<f64>().is_ok_and(|double| double.is_finite() && (double != 0.0 || is_zero));
-            if !held {
+            if !fits {
                 return Err("must be a number that a double can hold");
             }
-            // A zero needs no exponent, which could be any.
+            // The exponent of a zero means nothing, and may be out of PostgreSQL's range.
             Ok(Some(Cow::Borrowed(if is_zero { digits } else { raw })))
         }
         _ => Err("must be a string, a number, true or false"),

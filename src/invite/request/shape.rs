@@ -1,20 +1,20 @@
-//! The shape of a body: one JSON object without repeated names, here and in `sessionParams`. Values stay raw, so
-//! that a number out of range or a wrong type is a fault of its field and not of the whole.
+//! The shape of a body: one JSON object without repeated names, here and in `sessionParams`. Values stay raw, so that a
+//! number out of range or a wrong type is a fault of its field and not of the whole request.
 
-use crate::{json::Name, masked::debug_shows};
-use serde::{
-    Deserialize,
-    de::{self, DeserializeSeed, IgnoredAny, MapAccess, Visitor},
+use crate::{
+    json::{DistinctNames, Members, RawMembers, read_object},
+    masked::debug_shows,
 };
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess};
 use serde_json::{error::Category, value::RawValue};
-use std::{borrow::Cow, collections::HashSet, fmt};
+use std::borrow::Cow;
 
 /// Some programs put it before all that they write in UTF-8. RFC 8259, section 8.1, lets a reader ignore it.
 const BYTE_ORDER_MARK: char = '\u{FEFF}';
 
-/// A request's JSON object: its known fields found, and not yet looked at.
+/// The known fields of a request, each as it was written.
 #[derive(Default)]
-pub struct RawFields<'a> {
+pub(super) struct RawFields<'a> {
     pub groupid: Option<&'a RawValue>,
     pub sessiontype: Option<&'a RawValue>,
     pub sms_phone: Option<&'a RawValue>,
@@ -25,109 +25,73 @@ pub struct RawFields<'a> {
 
 debug_shows!(RawFields<'_> {});
 
-/// `sessionParams`, its names known to differ.
-pub enum Params<'a> {
+/// `sessionParams`, whose names are known to differ.
+pub(super) enum Params<'a> {
     Object(Vec<(Cow<'a, str>, &'a RawValue)>),
     Null,
-    /// No object.
-    Other,
+    NotAnObject,
 }
 
 debug_shows!(Params<'_> {});
 
-fn reader(text: &str) -> serde_json::Deserializer<serde_json::de::StrRead<'_>> {
-    serde_json::Deserializer::from_str(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text))
+/// Reads a request.
+///
+/// # Errors
+///
+/// What is wrong, in words that show nothing of the body but a position.
+pub(super) fn parse(text: &str) -> Result<RawFields<'_>, String> {
+    let members: RequestMembers<'_> = read(text)?;
+    Ok(members.fields)
 }
 
-/// Says what is wrong in words that hold nothing of the body but a position.
-pub fn parse(text: &str) -> Result<RawFields<'_>, String> {
-    let mut reader = reader(text);
-    let request = Object.deserialize(&mut reader).map_err(|error| describe(&error))?;
-    reader.end().map_err(|error| describe(&error))?;
-    Ok(request)
+/// The fields of any JSON object, each there once.
+///
+/// # Errors
+///
+/// What is wrong, in words that show nothing of the body but a position.
+pub(crate) fn object(text: &str) -> Result<Vec<(Cow<'_, str>, &RawValue)>, String> {
+    read(text).map(RawMembers::into_vec)
 }
 
-/// The fields of any JSON object, each there once; in the same words.
-pub fn object(text: &str) -> Result<Vec<(Cow<'_, str>, &RawValue)>, String> {
-    let mut reader = reader(text);
-    let fields =
-        de::Deserializer::deserialize_map(&mut reader, ParamsObject).map_err(|error| describe(&error))?;
-    reader.end().map_err(|error| describe(&error))?;
-    Ok(fields)
+fn read<'a, M: Members<'a>>(text: &'a str) -> Result<M, String> {
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+    read_object(text).map_err(|error| describe(&error))
 }
 
 fn describe(error: &serde_json::Error) -> String {
-    let said = error.to_string();
+    let text = error.to_string();
     let what = match error.classify() {
-        // Its own words would repeat the value.
-        Category::Data if said.starts_with("invalid type") => "it is not a JSON object",
-        Category::Data => return said,
+        // serde_json's own words would repeat the value.
+        Category::Data if text.starts_with("invalid type") => "it is not a JSON object",
+        Category::Data => return text,
         Category::Eof => "it ends too early",
         Category::Syntax | Category::Io => "it is not JSON",
     };
     format!("{what} at line {} column {}", error.line(), error.column())
 }
 
-/// So many names are compared one by one, which costs less than hashing them.
-const FEW: usize = 8;
-
-/// Names seen in one object.
+/// A request's fields while they are read.
 #[derive(Default)]
-struct Names<'a> {
-    few: Vec<Cow<'a, str>>,
-    many: HashSet<Cow<'a, str>>,
+struct RequestMembers<'a> {
+    fields: RawFields<'a>,
+    unknown: DistinctNames<'a>,
 }
 
-impl<'a> Names<'a> {
-    /// Whether it is new.
-    fn add(&mut self, name: Cow<'a, str>) -> bool {
-        if self.few.contains(&name) {
-            return false;
-        }
-        if self.few.len() == FEW {
-            return self.many.insert(name);
-        }
-        self.few.push(name);
-        true
-    }
-}
-
-struct Object;
-
-impl<'de> DeserializeSeed<'de> for Object {
-    type Value = RawFields<'de>;
-    fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Object {
-    type Value = RawFields<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let (mut names, mut request) = (Names::default(), RawFields::default());
-        while let Some(Name(name)) = map.next_key()? {
-            let repeated = match name.as_ref() {
-                "groupid" => request.groupid.replace(map.next_value()?).is_some(),
-                "sessiontype" => request.sessiontype.replace(map.next_value()?).is_some(),
-                "smsPhone" => request.sms_phone.replace(map.next_value()?).is_some(),
-                "authorization" => request.authorization.replace(map.next_value()?).is_some(),
-                "gssnid" => request.gssnid.replace(map.next_value()?).is_some(),
-                "sessionParams" => request.session_params.replace(map.next_value_seed(ParamsSeed)?).is_some(),
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                    !names.add(name)
-                }
-            };
-            if repeated {
-                return Err(de::Error::custom("a field is repeated"));
+impl<'de> Members<'de> for RequestMembers<'de> {
+    fn add<A: MapAccess<'de>>(&mut self, name: Cow<'de, str>, map: &mut A) -> Result<bool, A::Error> {
+        let fields = &mut self.fields;
+        Ok(match name.as_ref() {
+            "groupid" => fields.groupid.replace(map.next_value()?).is_none(),
+            "sessiontype" => fields.sessiontype.replace(map.next_value()?).is_none(),
+            "smsPhone" => fields.sms_phone.replace(map.next_value()?).is_none(),
+            "authorization" => fields.authorization.replace(map.next_value()?).is_none(),
+            "gssnid" => fields.gssnid.replace(map.next_value()?).is_none(),
+            "sessionParams" => fields.session_params.replace(map.next_value_seed(ParamsSeed)?).is_none(),
+            _ => {
+                map.next_value::<IgnoredAny>()?;
+                self.unknown.add(name)
             }
-        }
-        Ok(request)
+        })
     }
 }
 
@@ -136,46 +100,22 @@ struct ParamsSeed;
 impl<'de> DeserializeSeed<'de> for ParamsSeed {
     type Value = Params<'de>;
 
-    fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         let raw: &'de RawValue = Deserialize::deserialize(deserializer)?;
         match raw.get().as_bytes().first() {
             Some(b'{') => {
-                let mut reader = serde_json::Deserializer::from_str(raw.get());
-                let names =
-                    de::Deserializer::deserialize_map(&mut reader, ParamsObject).map_err(|error| {
-                        let repeated = error.to_string().contains("repeated");
-                        de::Error::custom(if repeated {
-                            "a field of sessionParams is repeated"
-                        } else {
-                            "a name in sessionParams is no text"
-                        })
-                    })?;
-                Ok(Params::Object(names))
+                let members: RawMembers<'_> = read_object(raw.get()).map_err(|error| {
+                    D::Error::custom(if error.is_data() {
+                        "a field of sessionParams is repeated"
+                    } else {
+                        "a name in sessionParams is no text"
+                    })
+                })?;
+                Ok(Params::Object(members.into_vec()))
             }
             Some(b'n') => Ok(Params::Null),
-            _ => Ok(Params::Other),
+            _ => Ok(Params::NotAnObject),
         }
-    }
-}
-
-struct ParamsObject;
-
-impl<'de> Visitor<'de> for ParamsObject {
-    type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let (mut names, mut values) = (Names::default(), Vec::new());
-        while let Some(Name(name)) = map.next_key()? {
-            if !names.add(name.clone()) {
-                return Err(de::Error::custom("a field is repeated"));
-            }
-            values.push((name, map.next_value()?));
-        }
-        Ok(values)
     }
 }
 
@@ -184,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_is_taken_and_unknown_fields_are_passed_over() {
+    fn an_object_is_read_and_unknown_fields_are_ignored() {
         let request = parse(r#" {"groupid": 72, "sms\u0050hone": "1", "x": {"deep": [1e999]}, "sessionParams": {"a": 1e999}} "#).unwrap();
         assert_eq!(request.groupid.unwrap().get(), "72");
         assert_eq!(request.sms_phone.unwrap().get(), "\"1\"");
@@ -192,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_or_repeats_a_field_is_malformed() {
+    fn a_body_that_is_no_object_or_repeats_a_field_is_malformed() {
         for known in ["groupid", "sessiontype", "smsPhone", "authorization", "gssnid", "sessionParams"] {
             let fault = parse(&format!(r#"{{"{known}":null,"x":1,"{known}":null}}"#)).unwrap_err();
             assert!(fault.starts_with("a field is repeated"), "{known}: {fault}");

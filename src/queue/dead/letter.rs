@@ -1,12 +1,14 @@
-//! One dead letter: why it is dead, what it was, and what of it is published again. Pure.
+//! One dead letter: why it was set aside, the original message, and its replay. Pure.
 
 use crate::{
     config::ReplyToAllow,
     group_id::GroupId,
-    invite::{Envelope, Request},
+    invite::{Envelope, Request, request::LARGEST_BODY},
+    masked::debug_shows,
+    phone,
     queue::{
-        Names,
-        delivery::{self, FIRST_AT, ROUTING, SESSION, TICKET},
+        QueueNames,
+        delivery::{self, FIRST_AT, GROUP, ROUTING, SESSION, TICKET},
         reply_to::{DIRECT_REPLY_TO, may_reply_to},
         wire::is_unreadable,
     },
@@ -17,14 +19,14 @@ use lapin::{
 };
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
-use time::OffsetDateTime;
+use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 /// Hex digits of an id.
-pub const ID_DIGITS: usize = 12;
+pub(crate) const ID_DIGITS: usize = 12;
 
-/// The headers that a worker sets when it sets a message aside.
-const OURS: [&str; 9] = [
+/// The headers that a worker adds when it sets a message aside.
+const WORKER_HEADERS: [&str; 10] = [
     "x-kind",
     "x-reason",
     "x-code",
@@ -34,40 +36,50 @@ const OURS: [&str; 9] = [
     "x-queue",
     "x-publish-id",
     "x-message-id",
+    GROUP,
 ];
-/// The headers that the broker adds, and counts up with each look.
-const BROKERS: [&str; 3] = ["x-death", "x-delivery-count", "x-acquired-count"];
-const BROKERS_BEGIN: [&str; 2] = ["x-first-death-", "x-last-death-"];
+/// The headers that the broker adds, and counts up with each delivery.
+const BROKER_HEADERS: [&str; 3] = ["x-death", "x-delivery-count", "x-acquired-count"];
+const BROKER_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
 
-/// Whether a header was added by a worker of ours, as it set the message aside, or by the broker.
-pub fn is_added(header: &str) -> bool {
-    OURS.contains(&header) || is_brokers(header)
+/// Whether a header was added by the broker, or by the worker that set the message aside.
+pub(crate) fn is_added(header: &str) -> bool {
+    WORKER_HEADERS.contains(&header) || is_added_by_broker(header)
 }
 
-fn is_brokers(header: &str) -> bool {
-    BROKERS.contains(&header) || BROKERS_BEGIN.iter().any(|begin| header.starts_with(begin))
+fn is_added_by_broker(header: &str) -> bool {
+    BROKER_HEADERS.contains(&header) || BROKER_PREFIXES.iter().any(|prefix| header.starts_with(prefix))
 }
 
-/// What was set aside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, clap::ValueEnum)]
+/// The kind of a message that was set aside.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    serde::Serialize,
+    clap::ValueEnum,
+    strum::EnumString,
+    strum::IntoStaticStr,
+)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+#[strum(serialize_all = "lowercase")]
+pub(crate) enum LetterKind {
     Request,
     Reply,
 }
 
-impl Kind {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Request => "request",
-            Self::Reply => "reply",
-        }
+impl LetterKind {
+    pub(crate) fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 
-/// A message to publish in the place of a dead letter.
+/// The message that is published instead of a dead letter.
 #[derive(Clone, PartialEq)]
-pub struct Replay {
+pub(crate) struct Replay {
     pub queue: String,
     pub body: Vec<u8>,
     pub properties: BasicProperties,
@@ -79,14 +91,14 @@ impl std::fmt::Debug for Replay {
     }
 }
 
-/// A message of the dead-letter queue, whoever put it there.
+/// A message of the dead-letter queue, from a worker or from another publisher.
 #[derive(Clone)]
-pub struct Letter {
-    /// The same for each look: the first hex digits of a SHA-256.
+pub(crate) struct Letter {
+    /// The first hex digits of a SHA-256, the same each time the letter is read.
     pub id: String,
     pub body: Vec<u8>,
     pub properties: BasicProperties,
-    /// Whether its properties could be decoded; without, it has none here, and no worker of ours put it there.
+    /// Whether its properties could be decoded. If not, it has none here, and no worker published it.
     pub is_decoded: bool,
 }
 
@@ -97,7 +109,7 @@ impl std::fmt::Debug for Letter {
 }
 
 impl Letter {
-    pub fn new(properties: BasicProperties, body: Vec<u8>) -> Self {
+    pub(crate) fn new(properties: BasicProperties, body: Vec<u8>) -> Self {
         let is_decoded = !is_unreadable(&properties);
         let properties = if is_decoded { properties } else { BasicProperties::default() };
         let mut letter = Self { id: String::new(), body, properties, is_decoded };
@@ -107,16 +119,19 @@ impl Letter {
         letter
     }
 
-    /// Its publisher's uuid. Without one, of all that stays the same while the message lies in the queue.
+    /// The hash of its publisher's uuid; without one, of all that stays the same while the message is in the queue.
     fn identity(&self) -> Sha256 {
+        self.publish_id().map_or_else(|| self.content(), |id| Sha256::new().chain_update(id))
+    }
+
+    /// The hash of all that stays the same while the message is in the queue.
+    fn content(&self) -> Sha256 {
         let mut hash = Sha256::new();
-        if let Some(id) = self.publish_id() {
-            hash.update(id);
-            return hash;
-        }
         hash.update(self.body.len().to_be_bytes());
         hash.update(&self.body);
-        for (name, value) in self.headers().filter(|(name, _)| !is_brokers(name) && !ROUTING.contains(name)) {
+        for (name, value) in
+            self.headers().filter(|(name, _)| !is_added_by_broker(name) && !ROUTING.contains(name))
+        {
             hash.update(format!("{name:?}: {value:?}\n"));
         }
         hash.update(format!("{:?}", without_headers(&self.properties)));
@@ -124,23 +139,23 @@ impl Letter {
         hash
     }
 
-    /// Equal for copies of one publish, which a lost connection or a killed command leaves behind. `None` where equal
-    /// messages may have been published apart.
-    pub fn copy_of(&self) -> Option<[u8; 32]> {
-        self.publish_id()?;
-        Some(self.digest())
+    /// Equal for copies of one publish, which a lost connection or a killed command leaves behind. `None` if equal messages
+    /// may be separate publishes.
+    pub(crate) fn copy_of(&self) -> Option<[u8; 32]> {
+        let id = Sha256::digest(self.publish_id()?);
+        Some(Sha256::new().chain_update(id).chain_update(&self.body).finalize().into())
     }
 
-    /// Tells messages apart whose ids are equal by chance.
-    pub fn digest(&self) -> [u8; 32] {
-        self.identity().chain_update(&self.body).finalize().into()
+    /// Distinguishes messages whose ids are equal, by chance or because a sender chose them so.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        self.content().finalize().into()
     }
 
     fn publish_id(&self) -> Option<String> {
         self.text("x-publish-id").filter(|id| !id.is_empty())
     }
 
-    pub fn headers(&self) -> impl Iterator<Item = (&str, &AMQPValue)> {
+    pub(crate) fn headers(&self) -> impl Iterator<Item = (&str, &AMQPValue)> {
         let table = self.properties.headers().as_ref();
         table.into_iter().flat_map(FieldTable::inner).map(|(name, value)| (name.as_str(), value))
     }
@@ -149,8 +164,8 @@ impl Letter {
         self.properties.headers().as_ref()?.inner().get(name)
     }
 
-    /// A header that is text.
-    pub fn text(&self, name: &str) -> Option<String> {
+    /// A header's value, if it is text.
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
         match self.header(name)? {
             AMQPValue::LongString(text) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
             AMQPValue::ShortString(text) => Some(text.as_str().to_owned()),
@@ -158,8 +173,8 @@ impl Letter {
         }
     }
 
-    /// A header that is a number.
-    pub fn number(&self, name: &str) -> Option<i64> {
+    /// A header's value, if it is a number.
+    pub(crate) fn number(&self, name: &str) -> Option<i64> {
         match *self.header(name)? {
             AMQPValue::ShortShortInt(number) => Some(number.into()),
             AMQPValue::ShortShortUInt(number) => Some(number.into()),
@@ -173,20 +188,62 @@ impl Letter {
         }
     }
 
-    /// `None` for what no worker of ours put there.
-    pub fn kind(&self) -> Option<Kind> {
-        let named = self.text("x-kind")?;
-        [Kind::Request, Kind::Reply].into_iter().find(|kind| kind.as_str() == named)
+    /// `None` for a message that no worker set aside.
+    pub(crate) fn kind(&self) -> Option<LetterKind> {
+        self.text("x-kind")?.parse().ok()
+    }
+
+    /// The group that the request names; nobody has checked it. A reply that a worker of the release before has set aside
+    /// names one only if it is of a sent text.
+    pub(crate) fn group(&self) -> Option<GroupId> {
+        let written = self.text(GROUP).and_then(|group| GroupId::new(group.parse().ok()?));
+        written.or_else(|| row_key(&self.request()).0)
+    }
+
+    /// The number that the body names, if it is one; masked. A body that is no request for its size is not parsed: its values
+    /// take many times its bytes.
+    pub(crate) fn masked_phone(&self) -> Option<String> {
+        if self.body.len() > LARGEST_BODY {
+            return None;
+        }
+        let body: PhoneField = serde_json::from_slice(&self.body).ok()?;
+        let text = body.phone.as_str().map_or_else(|| body.phone.to_string(), str::to_owned);
+        let number = phone::parse_either_form(&text, "US").ok()?;
+        Some(format!("{number:?}"))
+    }
+
+    /// The session that a retry copy names.
+    pub(crate) fn session(&self) -> Option<Uuid> {
+        Uuid::parse_str(&self.text(SESSION)?).ok()
+    }
+
+    /// When it was set aside.
+    pub(crate) fn last_at(&self) -> Option<OffsetDateTime> {
+        OffsetDateTime::parse(&self.text("x-last-at")?, &Rfc3339).ok()?.checked_to_offset(UtcOffset::UTC)
+    }
+
+    /// Whether it is of this session, or names one of these ids as its message or correlation id, and no other group.
+    pub(crate) fn is_of(&self, session: Option<Uuid>, group: Option<GroupId>, ids: &[&str]) -> bool {
+        let continues = self.text(SESSION).and_then(|id| Uuid::try_parse(&id).ok());
+        if let (Some(continues), Some(session)) = (continues, session) {
+            return continues == session;
+        }
+        let correlation_id = self.properties.correlation_id().clone();
+        let is_named =
+            [self.message_id(), correlation_id].into_iter().flatten().any(|id| ids.contains(&id.as_str()))
+                || continues.is_some_and(|id| ids.contains(&id.to_string().as_str()))
+                || ids.contains(&self.id.as_str());
+        is_named && (group.is_none() || self.group().is_none_or(|named| Some(named) == group))
     }
 
     /// Deliveries before this one, by the broker's count.
-    pub fn deliveries(&self) -> i64 {
+    pub(crate) fn deliveries(&self) -> i64 {
         self.number("x-delivery-count").unwrap_or_default()
     }
 
-    /// The message id as its sender set it. A worker that sends no x-publish-id has put a uuid of its own there, and
-    /// the sender's, or an empty text for none, into x-message-id; else that header may be the sender's.
-    pub fn message_id(&self) -> Option<ShortString> {
+    /// The message id as its sender set it. An older worker, which sends no x-publish-id, has replaced it by a uuid, and has
+    /// put the sender's, or an empty text for none, into x-message-id. Otherwise that header may be the sender's.
+    pub(crate) fn message_id(&self) -> Option<ShortString> {
         let property = self.properties.message_id().clone();
         match self.text("x-message-id").filter(|_| self.publish_id().is_none()) {
             Some(id) if id.is_empty() => None,
@@ -195,9 +252,9 @@ impl Letter {
         }
     }
 
-    /// What a fresh copy for the dead-letter queue has, whose deliveries the broker counts anew: all that made it what
-    /// it is, and nothing that could let it expire, be refused or go elsewhere as well.
-    pub fn properties_of_a_copy(&self) -> BasicProperties {
+    /// The properties of a fresh copy for the dead-letter queue, whose deliveries the broker counts from zero: all but those
+    /// that would let it expire, be refused or be routed to other queues as well.
+    pub(crate) fn properties_of_a_copy(&self) -> BasicProperties {
         let headers = self
             .headers()
             .filter(|(name, _)| !is_counter(name) && !ROUTING.contains(name))
@@ -208,41 +265,43 @@ impl Letter {
     /// The properties as they were before the message was set aside.
     fn restored(&self) -> BasicProperties {
         let mut properties = without_headers(&self.properties);
-        // There is no way to unset it.
+        // lapin has no way to unset it.
         if properties.message_id().is_some() && self.message_id().is_none() {
             properties = without_message_id(&properties);
         } else if let Some(id) = self.message_id() {
             properties = properties.with_message_id(id);
         }
-        let copy = self.is_of_a_session();
-        let was_there = |name: &str| !is_added(name) || (copy && name == FIRST_AT);
-        let headers =
-            self.headers().filter(|(name, _)| was_there(name) && !ROUTING.contains(name)).collect::<Vec<_>>();
+        let is_retry_copy = self.is_retry_copy();
+        let is_original = |name: &str| !is_added(name) || (is_retry_copy && name == FIRST_AT);
+        let headers = self
+            .headers()
+            .filter(|(name, _)| is_original(name) && !ROUTING.contains(name))
+            .collect::<Vec<_>>();
         with_headers(properties, headers)
     }
 
-    /// The request as the worker had it.
-    pub fn request(&self) -> Envelope {
+    /// The request as the worker received it.
+    pub(crate) fn request(&self) -> Envelope {
         delivery::read(&self.restored(), self.body.clone())
     }
 
-    /// Whether it is a copy from a retry queue: without a credential, for a row that is there.
-    pub fn is_of_a_session(&self) -> bool {
+    /// Whether it is a retry copy, which has no credential, but the ticket of a row.
+    pub(crate) fn is_retry_copy(&self) -> bool {
         [SESSION, TICKET].iter().all(|name| self.text(name).is_some_and(|id| Uuid::parse_str(&id).is_ok()))
     }
 
-    /// The request once more, as of now. A copy from a retry queue goes as it is.
-    pub fn as_request(&self, names: &Names) -> Replay {
+    /// The request once more, with the time of now. A retry copy is published as it is.
+    pub(crate) fn as_request(&self, names: &QueueNames) -> Replay {
         let mut properties = self.restored();
-        if !self.is_of_a_session() {
+        if !self.is_retry_copy() {
             properties = properties.with_timestamp(now());
         }
         Replay { queue: names.requests.clone(), body: self.body.clone(), properties }
     }
 
-    /// A copy without the credential, for the row of a request that was authenticated.
-    pub fn as_session(&self, names: &Names, session: Uuid, ticket: Uuid) -> Replay {
-        let was = self.restored();
+    /// A retry copy, without the credential, for the row of a request that was authenticated.
+    pub(crate) fn as_retry_copy(&self, names: &QueueNames, session: Uuid, ticket: Uuid) -> Replay {
+        let original = self.restored();
         let mut headers = FieldTable::default();
         let mut insert = |name: &str, value: String| {
             headers.insert(name.into(), AMQPValue::LongString(value.into()));
@@ -260,24 +319,24 @@ impl Letter {
             .with_delivery_mode(2)
             .with_timestamp(now())
             .with_headers(headers);
-        if let Some(queue) = was.reply_to() {
+        if let Some(queue) = original.reply_to() {
             properties = properties.with_reply_to(queue.clone());
         }
-        if let Some(id) = was.correlation_id() {
+        if let Some(id) = original.correlation_id() {
             properties = properties.with_correlation_id(id.clone());
         }
-        if let Some(id) = was.message_id() {
+        if let Some(id) = original.message_id() {
             properties = properties.with_message_id(id.clone());
         }
         Replay { queue: names.requests.clone(), body: b"{}".to_vec(), properties }
     }
 
-    /// The reply, for the queue that it was meant for; or why there is no such. Anybody may have published the letter, so
-    /// its queue has to be one that a request's `reply_to` may name.
-    pub fn as_reply(&self, names: &Names, allow: &ReplyToAllow) -> Result<Replay, String> {
+    /// The reply, for its original queue; or why it cannot go there. Any user of the broker may have published the letter, so
+    /// the queue must be one that a request's `reply_to` may name.
+    pub(crate) fn as_reply(&self, names: &QueueNames, allow: &ReplyToAllow) -> Result<Replay, String> {
         let queue = self.text("x-queue").filter(|queue| ShortString::try_new(queue.as_str()).is_ok());
         match queue.filter(|queue| !queue.is_empty()) {
-            None => Err("its x-queue does not say where it belongs".to_owned()),
+            None => Err("its x-queue names no queue".to_owned()),
             Some(queue) if queue.starts_with(DIRECT_REPLY_TO) => {
                 Err("it is a direct reply, which only its requester's open connection could take".to_owned())
             }
@@ -292,8 +351,17 @@ impl Letter {
     }
 }
 
-/// How to find the row of a request: the group and the message id that it names.
-pub fn named(envelope: &Envelope) -> (Option<GroupId>, Option<&str>) {
+/// The field of a request and of a reply that has the number.
+#[derive(serde::Deserialize)]
+struct PhoneField {
+    #[serde(rename = "smsPhone")]
+    phone: serde_json::Value,
+}
+
+debug_shows!(PhoneField {});
+
+/// The group and the message id of a request, by which its row is found.
+pub(crate) fn row_key(envelope: &Envelope) -> (Option<GroupId>, Option<&str>) {
     let group = Request::parse(envelope).ok().and_then(|request| request.groupid.ok());
     (group, envelope.idempotency_key().ok().flatten())
 }
@@ -318,25 +386,24 @@ fn with_headers(properties: BasicProperties, headers: Vec<(&str, &AMQPValue)>) -
     properties.with_headers(table)
 }
 
-/// What is kept of the properties, beside headers: not the expiration, and not a user id, which the broker would hold
-/// against ours.
+/// A copy of the properties without headers, expiration and user id. The broker would refuse a user id that is not ours.
 fn without_headers(properties: &BasicProperties) -> BasicProperties {
-    let kept = without_message_id(properties);
+    let copy = without_message_id(properties);
     match properties.message_id().clone() {
-        Some(id) => kept.with_message_id(id),
-        None => kept,
+        Some(id) => copy.with_message_id(id),
+        None => copy,
     }
 }
 
 fn without_message_id(properties: &BasicProperties) -> BasicProperties {
-    let mut kept = BasicProperties::default().with_delivery_mode(2);
-    macro_rules! keep {
-        ($($get:ident => $with:ident),+) => { $(if let Some(value) = properties.$get().clone() { kept = kept.$with(value); })+ };
+    let mut copy = BasicProperties::default().with_delivery_mode(2);
+    macro_rules! copy {
+        ($($get:ident => $with:ident),+) => { $(if let Some(value) = properties.$get().clone() { copy = copy.$with(value); })+ };
     }
-    keep!(content_type => with_content_type, content_encoding => with_content_encoding, priority => with_priority,
+    copy!(content_type => with_content_type, content_encoding => with_content_encoding, priority => with_priority,
           correlation_id => with_correlation_id, reply_to => with_reply_to, timestamp => with_timestamp,
           kind => with_type, app_id => with_app_id);
-    kept
+    copy
 }
 
 #[cfg(test)]
@@ -358,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_the_same_for_each_look_and_copy() {
+    fn an_id_is_the_same_each_time_a_letter_or_its_copy_is_read() {
         let named = letter(with(&[("x-publish-id", "a")]));
         assert_eq!(named.id.len(), ID_DIGITS);
         assert_eq!(named.id, Letter::new(with(&[("x-publish-id", "a"), ("other", "x")]), b"?".to_vec()).id);
@@ -374,10 +441,15 @@ mod tests {
         assert_ne!(seen.id, letter(with(&[("a", "c")])).id);
         assert_ne!(seen.id, letter(with(&[("a", "b")]).with_message_id("m".into())).id);
         assert_eq!((seen.copy_of(), named.copy_of().is_some()), (None, true));
+        // Another message under the same id is not the same letter.
+        let other = letter(with(&[("x-publish-id", "a"), ("group", "73")]));
+        assert!(named.id == other.id && named.digest() != other.digest());
+        let split = |id: &str, body: &str| Letter::new(with(&[("x-publish-id", id)]), body.into()).copy_of();
+        assert_ne!(split("a", "b{}"), split("ab", "{}"));
     }
 
     #[test]
-    fn the_senders_message_id_is_found_wherever_it_was_kept() {
+    fn the_senders_message_id_is_found_in_the_property_or_the_header() {
         let id = |headers: &[(&str, &str)], property: Option<&str>| {
             let properties = with(headers);
             let given = property.map(|id| properties.clone().with_message_id(id.into()));
@@ -388,7 +460,7 @@ mod tests {
         assert_eq!(id(&[("x-message-id", "m"), ("x-publish-id", "u")], Some("m")).as_deref(), Some("m"));
         assert_eq!(id(&[("x-message-id", ""), ("x-publish-id", "u")], None), None);
         assert_eq!(id(&[("x-message-id", "theirs"), ("x-publish-id", "u")], Some("m")).as_deref(), Some("m"));
-        // Set aside by a worker that puts its own id into the property.
+        // Set aside by an older worker, which puts its own id into the property.
         assert_eq!(id(&[("x-message-id", "m")], Some("u")).as_deref(), Some("m"));
         assert_eq!(id(&[("x-message-id", "")], Some("u")), None);
         assert_eq!(id(&[("x-message-id", &"m".repeat(300))], Some("u")).as_deref(), Some("u"), "too long");
@@ -402,19 +474,19 @@ mod tests {
             .with_timestamp(5)
             .with_content_type("application/json".into());
         let body = br#"{"smsPhone": "1"}"#.to_vec();
-        let was = delivery::read(&original, body.clone());
+        let request = delivery::read(&original, body.clone());
         let mut headers = original.headers().clone().unwrap();
-        for name in OURS {
+        for name in WORKER_HEADERS {
             headers.insert(name.into(), AMQPValue::LongString("x".into()));
         }
         headers.insert("x-message-id".into(), AMQPValue::LongString("".into()));
         headers.insert("x-last-death-queue".into(), AMQPValue::LongString("q".into()));
         headers.insert("x-delivery-count".into(), AMQPValue::LongLongInt(3));
         let dead = Letter::new(original.with_headers(headers), body);
-        assert_eq!(dead.request().sha256(), was.sha256());
-        assert_eq!(named(&dead.request()).0.map(GroupId::get), Some(72));
+        assert_eq!(dead.request().sha256(), request.sha256());
+        assert_eq!(row_key(&dead.request()).0.map(GroupId::get), Some(72));
 
-        let names = Names::new("p");
+        let names = QueueNames::new("p");
         let again = dead.as_request(&names);
         assert_eq!((again.queue.as_str(), &again.body), ("p.requests", &dead.body));
         assert!(again.properties.timestamp().unwrap() > 1_000_000_000);
@@ -422,31 +494,31 @@ mod tests {
             again.properties.headers().as_ref().unwrap().inner().keys().map(ShortString::as_str).collect();
         assert_eq!(kept, ["Authorization", "groupid", "traceparent"]);
 
-        let copy = dead.as_session(&names, Uuid::from_u128(1), Uuid::from_u128(2));
+        let copy = dead.as_retry_copy(&names, Uuid::from_u128(1), Uuid::from_u128(2));
         assert_eq!(copy.body, b"{}");
         let copy = Letter::new(copy.properties, copy.body);
-        assert!(copy.is_of_a_session() && copy.text("Authorization").is_none());
+        assert!(copy.is_retry_copy() && copy.text("Authorization").is_none());
         assert_eq!(copy.text("traceparent").as_deref(), Some(TRACE));
         assert_eq!(copy.properties.reply_to().as_ref().map(ShortString::as_str), Some("r"));
         assert_eq!(copy.properties.correlation_id().as_ref().map(ShortString::as_str), Some("c"));
     }
 
     #[test]
-    fn a_copy_from_a_retry_queue_goes_as_it_is() {
+    fn a_retry_copy_is_replayed_as_it_is() {
         let id = Uuid::from_u128(7).to_string();
         let copy = letter(
             with(&[("x-kind", "request"), ("x-session-id", &id), ("x-ticket", &id)]).with_timestamp(5),
         );
-        let again = copy.as_request(&Names::new("p"));
+        let again = copy.as_request(&QueueNames::new("p"));
         assert_eq!(again.properties.timestamp(), &Some(5));
-        assert!(Letter::new(again.properties, again.body).is_of_a_session());
-        assert!(!letter(with(&[("x-session-id", &id)])).is_of_a_session());
-        assert!(!letter(with(&[("x-session-id", &id), ("x-ticket", "guess")])).is_of_a_session());
+        assert!(Letter::new(again.properties, again.body).is_retry_copy());
+        assert!(!letter(with(&[("x-session-id", &id)])).is_retry_copy());
+        assert!(!letter(with(&[("x-session-id", &id), ("x-ticket", "guess")])).is_retry_copy());
     }
 
     #[test]
-    fn a_reply_goes_to_its_queue_and_to_none_of_the_workers_own() {
-        let names = Names::new("p");
+    fn a_reply_is_replayed_to_its_queue_but_not_to_the_workers_own() {
+        let names = QueueNames::new("p");
         let within = |allow: &str, queue: &str| {
             let allow = ReplyToAllow::parse(allow).unwrap();
             letter(with(&[("x-kind", "reply"), ("x-queue", queue)])).as_reply(&names, &allow)
@@ -462,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_decoded_has_an_id_and_nothing_else() {
+    fn a_letter_that_cannot_be_decoded_has_an_id_and_a_body_only() {
         let marked = || BasicProperties::default().with_cluster_id(crate::queue::wire::mark().into());
         let letter = Letter::new(marked(), b"{}".to_vec());
         assert!(

@@ -1,14 +1,14 @@
-//! What amq-protocol's parser takes, decided without its recursion. Where the two differ, a test finds it.
+//! Whether amq-protocol's parser accepts some bytes, decided without its recursion. Tests compare the two.
 
 use std::str::from_utf8;
 
-/// Arrays and tables in a header within one another, at most.
-pub const MAX_DEPTH: usize = 64;
+/// How deep arrays and tables in a header may be nested.
+pub(super) const MAX_DEPTH: usize = 64;
 
-/// Bytes that are read from the front.
-struct Bytes<'a>(&'a [u8]);
+/// Reads bytes from the front. Each method returns `None` if there are too few.
+struct ByteReader<'a>(&'a [u8]);
 
-impl<'a> Bytes<'a> {
+impl<'a> ByteReader<'a> {
     fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
@@ -31,14 +31,14 @@ impl<'a> Bytes<'a> {
     }
 }
 
-/// Whether the library can parse a content header's properties, and they end with these bytes.
-pub fn properties(bytes: &[u8]) -> bool {
-    let mut bytes = Bytes(bytes);
+/// Whether lapin can parse these bytes as a content header's properties, with none left.
+pub(super) fn properties(bytes: &[u8]) -> bool {
+    let mut bytes = ByteReader(bytes);
     walk_properties(&mut bytes).is_some() && bytes.0.is_empty()
 }
 
-/// In the order of their flags, from the highest bit on (AMQP 0-9-1, section 1.8.1).
-fn walk_properties(bytes: &mut Bytes<'_>) -> Option<()> {
+/// Reads the properties in the order of their flags, from the highest bit on (AMQP 0-9-1, section 1.8.1).
+fn walk_properties(bytes: &mut ByteReader<'_>) -> Option<()> {
     let flags = u16::from_be_bytes(bytes.number()?);
     for property in 0..14 {
         if flags & (1 << (15 - property)) == 0 {
@@ -60,31 +60,33 @@ fn walk_properties(bytes: &mut Bytes<'_>) -> Option<()> {
     Some(())
 }
 
-/// An array or a table that is being read: how many bytes follow its end, and whether its values have names.
+/// An array or a table that is being read.
 #[derive(Clone, Copy)]
-struct Open {
-    rest: usize,
-    named: bool,
+struct Container {
+    /// How many bytes follow its end.
+    after: usize,
+    /// Whether it is a table, whose values have names.
+    is_table: bool,
 }
 
-/// The bytes of the table at the front, its length before it included; `None` for one that is too deep, or that the
-/// library cannot parse.
-pub fn table(all: &[u8]) -> Option<usize> {
-    let mut bytes = Bytes(all);
+/// The length of the table at the front in bytes, with its length field. `None` if it is nested too deep, or if lapin cannot
+/// parse it.
+pub(super) fn table(all: &[u8]) -> Option<usize> {
+    let mut bytes = ByteReader(all);
     let length = bytes.length()?;
     let after = bytes.0.len().checked_sub(length)?;
-    let mut inner = Open { rest: after, named: true };
-    // The stack that the library's recursion would take from its thread. A flat table needs none.
-    let mut outer: Vec<Open> = Vec::new();
+    let mut inner = Container { after, is_table: true };
+    // Instead of the thread's stack, which the parser's recursion would use. A flat table allocates nothing.
+    let mut outer: Vec<Container> = Vec::new();
     loop {
-        if bytes.0.len() == inner.rest {
+        if bytes.0.len() == inner.after {
             match outer.pop() {
-                Some(open) => inner = open,
+                Some(container) => inner = container,
                 None => return Some(all.len() - after),
             }
             continue;
         }
-        if inner.named {
+        if inner.is_table {
             bytes.short_string()?;
         }
         let [kind] = bytes.number()?;
@@ -94,9 +96,9 @@ pub fn table(all: &[u8]) -> Option<usize> {
                     return None;
                 }
                 let length = bytes.length()?;
-                let rest = bytes.0.len().checked_sub(length).filter(|rest| *rest >= inner.rest)?;
+                let after = bytes.0.len().checked_sub(length).filter(|after| *after >= inner.after)?;
                 outer.push(inner);
-                inner = Open { rest, named: kind == b'F' };
+                inner = Container { after, is_table: kind == b'F' };
             }
             b'S' | b'x' => {
                 let length = bytes.length()?;
@@ -104,14 +106,14 @@ pub fn table(all: &[u8]) -> Option<usize> {
             }
             kind => drop(bytes.take(size_of(kind)?)?),
         }
-        // Nothing reaches beyond what it is in.
-        if bytes.0.len() < inner.rest {
+        // A value must end within its container.
+        if bytes.0.len() < inner.after {
             return None;
         }
     }
 }
 
-/// Bytes of a value of a fixed size, by its type.
+/// The bytes of a value, for a type of fixed size.
 fn size_of(kind: u8) -> Option<usize> {
     Some(match kind {
         b'V' => 0,
@@ -124,10 +126,10 @@ fn size_of(kind: u8) -> Option<usize> {
     })
 }
 
-/// Makes short strings UTF-8 without changing their length: those that stand so many bytes after one another.
-pub fn clean(mut bytes: &mut [u8], after: &[usize]) {
-    for &skipped in after {
-        let Some((_, rest)) = bytes.split_at_mut_checked(skipped) else { return };
+/// Makes short strings valid UTF-8, without changing their length. `gaps` has the number of bytes before each of them.
+pub(super) fn clean(mut bytes: &mut [u8], gaps: &[usize]) {
+    for &gap in gaps {
+        let Some((_, rest)) = bytes.split_at_mut_checked(gap) else { return };
         let Some((length, rest)) = rest.split_first_mut() else { return };
         let Some((text, rest)) = rest.split_at_mut_checked((*length).into()) else { return };
         if from_utf8(text).is_err() {

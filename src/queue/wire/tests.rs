@@ -1,4 +1,4 @@
-//! What comes from a broker, fed in pieces of any size.
+//! Bytes as from a broker, in pieces of any size.
 
 use super::{readable::MAX_DEPTH, *};
 use lapin::protocol::basic::parse_properties;
@@ -19,7 +19,7 @@ fn body() -> Vec<u8> {
     frame(3, b"\x02\xce\xce{}")
 }
 
-/// Headers with one that holds so many arrays or tables within one another.
+/// Headers with arrays or tables that are nested so deep.
 fn nested(kind: u8, levels: usize) -> Vec<u8> {
     let name: &[u8] = if kind == b'F' { b"\x01n" } else { b"" };
     let mut table = vec![1, b'h'];
@@ -38,7 +38,7 @@ fn replaced() -> Vec<u8> {
 }
 
 #[test]
-fn what_the_library_cannot_parse_is_replaced_and_all_else_passes() {
+fn properties_that_lapin_cannot_parse_are_replaced_and_all_else_passes() {
     let good = header(&nested(b'A', MAX_DEPTH));
     let table = header(&nested(b'F', MAX_DEPTH));
     let too_large = header(&[&[0x04, 0, 0][..], &vec![0; LIMIT as usize]].concat());
@@ -70,9 +70,10 @@ fn what_the_library_cannot_parse_is_replaced_and_all_else_passes() {
 }
 
 #[test]
-fn the_mark_is_read_as_one() {
+fn the_mark_is_recognized() {
     let marked = replaced();
-    let (rest, properties) = parse_properties(&marked[HEAD + BEFORE_PROPERTIES..marked.len() - 1]).unwrap();
+    let (rest, properties) =
+        parse_properties(&marked[FRAME_HEAD + BEFORE_PROPERTIES..marked.len() - 1]).unwrap();
     assert!(rest.is_empty() && is_unreadable(&properties));
     assert!(!is_unreadable(&BasicProperties::default()));
     assert!(!is_unreadable(&BasicProperties::default().with_cluster_id("guess".into())));
@@ -91,30 +92,30 @@ fn short_strings_of_methods_keep_their_length() {
 }
 
 #[test]
-fn a_broker_says_its_version_and_its_limit_counts() {
-    let (server, properties) = (Server::default(), b"\x07versionS\0\0\0\x063.10.8");
+fn the_brokers_version_and_its_frame_limit_are_read() {
+    let (version, properties) = (BrokerVersion::default(), b"\x07versionS\0\0\0\x063.10.8");
     let length = u32::try_from(properties.len()).unwrap().to_be_bytes();
     let start = frame(1, &[b"\0\x0a\0\x0a\0\x09", &length[..], properties, b"\0\0\0\0\0\0\0\0"].concat());
     let tune = frame(1, b"\0\x0a\0\x1e\0\0\0\0\x10\0\0\0");
-    let mut screen = Screen::new(LIMIT, server.clone());
+    let mut screen = Screen::new(LIMIT, version.clone());
     for bytes in [start, tune] {
         screen.room()[..bytes.len()].copy_from_slice(&bytes);
-        screen.came(bytes.len()).unwrap();
+        screen.received(bytes.len()).unwrap();
         screen.take(&mut [0; 1_000]);
     }
-    assert_eq!((server.version(), screen.largest), (Some("3.10.8"), 4_096));
+    assert_eq!((version.get(), screen.frame_max), (Some("3.10.8"), 4_096));
 }
 
 #[test]
-fn what_is_no_frame_is_an_error() {
+fn bytes_that_are_not_a_frame_are_an_error() {
     for broken in [&b"\x07\0\0\0\0\0\0\xce"[..], b"\x02\0\x01\0\0\0\x02xx\xce", b"\x01\0\0\0\0\0\0\xce"] {
         assert!(screened(broken, 100).is_err(), "{broken:?}");
     }
-    // Of a method that is larger than any, nothing is kept.
+    // A method that is larger than a frame may be is not buffered.
     assert!(screened(b"\x01\0\0\x7f\0\0\0", 100).is_err());
 }
 
-/// A value of any type, in a table when it has a name.
+/// A value of any type.
 fn value(depth: u32) -> BoxedStrategy<Vec<u8>> {
     let fixed = prop_oneof![
         Just((b'V', 0)),
@@ -153,9 +154,9 @@ fn long((kind, bytes): (u8, Vec<u8>)) -> Vec<u8> {
 }
 
 proptest! {
-    /// With some bytes changed, at some places.
+    /// Properties with some bytes changed.
     #[test]
-    fn the_verdict_is_the_librarys(
+    fn the_check_agrees_with_lapins_parser(
         flags in any::<u8>(),
         values in prop::collection::vec(value(3), 0..5),
         rest in prop::collection::vec(any::<u8>(), 0..12),

@@ -1,4 +1,4 @@
-//! The broker, as an upstream system sees it: publishing requests, and taking replies.
+//! The broker, as an upstream system sees it: it publishes requests and takes replies.
 
 use super::{DEADLINE, Message, Reply, block_on, until, until_within};
 use futures::StreamExt;
@@ -18,11 +18,11 @@ use std::{
 };
 use test_support::services;
 
-/// The queues in which nothing may be left when a test ends.
+/// Queues that have to be empty when a test ends.
 const EMPTY_AT_THE_END: [&str; 8] =
     ["requests", "retry.1s", "retry.5s", "retry.30s", "retry.120s", "dropped", "dead", "unreadable"];
 
-/// Queues that begin with a prefix of their own; deleted with this.
+/// Queues under a prefix of their own. They are deleted when this is dropped.
 pub struct Broker {
     pub prefix: String,
     pub channel: Channel,
@@ -32,18 +32,18 @@ pub struct Broker {
     connection: Connection,
 }
 
-/// Where the tests' queues are made.
+/// The URL of the broker on which the tests declare their queues.
 pub fn server() -> String {
     services::url("AMQP_URL")
 }
 
-/// `rabbitmqctl` for that broker. `./dev test` names the one of a broker that is not the system's own.
+/// `rabbitmqctl` for that broker. `./dev test` sets RABBITMQCTL when it starts a broker of its own.
 pub fn command() -> Command {
     Command::new(std::env::var("RABBITMQCTL").unwrap_or_else(|_| "rabbitmqctl".to_owned()))
 }
 
-/// A connection of a test's own.
-#[expect(clippy::disallowed_methods, reason = "the tests stand outside, as another system does")]
+/// A connection of the test's own.
+#[expect(clippy::disallowed_methods, reason = "a test connects as another system does")]
 pub async fn connect() -> Connection {
     let properties = ConnectionProperties::default().with_connection_name("session-invite tests".into());
     Connection::connect(&server(), properties).await.expect("RabbitMQ is reached")
@@ -70,7 +70,7 @@ impl Broker {
         format!("{}.{suffix}", self.prefix)
     }
 
-    /// Publishes a request just so, and waits for the broker's confirm.
+    /// Publishes a request unchanged, and waits for the broker's confirm.
     pub async fn publish(&self, message: Message) {
         self.publish_to(&self.queue("requests"), message).await;
     }
@@ -80,10 +80,10 @@ impl Broker {
         let confirm = self.channel.basic_publish("".into(), queue.into(), options, &body, properties).await;
         let confirmed = confirm.expect("the broker takes a message").await.expect("the broker confirms");
         assert!(confirmed.is_ack(), "{queue} takes the message");
-        assert!(confirmed.take_message().is_none(), "{queue} is there");
+        assert!(confirmed.take_message().is_none(), "{queue} exists");
     }
 
-    /// Publishes a request that asks for its reply here.
+    /// Publishes a request whose `reply_to` is the upstream system's queue.
     pub async fn request(&self, message: Message) {
         let here = self.reply_queue.clone();
         self.publish(message.reply_to(&here)).await;
@@ -94,7 +94,7 @@ impl Broker {
         self.reply_within(DEADLINE, correlation).await
     }
 
-    /// The same for a reply that takes its time.
+    /// The same, with a deadline of its own.
     pub async fn reply_within(&self, deadline: Duration, correlation: &str) -> Reply {
         until_within(deadline, &format!("the reply to {correlation}"), || async {
             let mut replies = self.replies.lock().expect("no reader panics");
@@ -104,10 +104,15 @@ impl Broker {
         .await
     }
 
-    /// Waits until no request or copy waits in a queue.
-    pub async fn quiet(&self) {
+    /// Waits until no message waits in the worker's queues.
+    pub async fn until_queues_are_empty(&self) {
+        self.until_queues_are_empty_but(&[]).await;
+    }
+
+    /// The same, without these queues.
+    pub async fn until_queues_are_empty_but(&self, without: &[&str]) {
         until("the queues are empty", || async {
-            for suffix in EMPTY_AT_THE_END {
+            for suffix in EMPTY_AT_THE_END.iter().filter(|suffix| !without.contains(suffix)) {
                 if self.depth(&self.queue(suffix)).await.is_some_and(|count| count > 0) {
                     return None;
                 }
@@ -117,8 +122,8 @@ impl Broker {
         .await;
     }
 
-    /// The replies that came here and were not taken.
-    pub fn left(&self) -> Vec<Reply> {
+    /// The replies that came and that the test has not taken.
+    pub fn replies_left(&self) -> Vec<Reply> {
         self.replies.lock().expect("no reader panics").clone()
     }
 
@@ -127,14 +132,14 @@ impl Broker {
         let queue = self.queue(suffix);
         let taken = BasicGetOptions { no_ack: true };
         until(&format!("a message in {queue}"), || async {
-            let got = self.channel.basic_get(queue.as_str().into(), taken).await.expect("the queue is there");
+            let got = self.channel.basic_get(queue.as_str().into(), taken).await.expect("the queue exists");
             got.map(|got| Reply { bytes: got.delivery.data, properties: got.delivery.properties })
         })
         .await
     }
 
-    /// The same of a queue that is being declared again: one that is not up yet ends the connection that asks it, so this
-    /// has its own.
+    /// The same for a queue that is being declared again. The broker closes the connection that reads from a queue which is
+    /// not up yet, so this uses its own connections.
     pub async fn take_declared_again(&self, suffix: &str) -> Reply {
         let queue = self.queue(suffix);
         let begun = Instant::now();
@@ -157,30 +162,36 @@ impl Broker {
         }
     }
 
-    /// Takes the next message as a client that dies with it: it comes again, marked as redelivered.
+    /// Takes the next message as a client that dies before its ack. The broker delivers it again, marked as redelivered.
     pub async fn deliver_and_die(&self, suffix: &str) {
         let connection = connect().await;
         let channel = connection.create_channel().await.expect("a channel");
         let queue = self.queue(suffix);
         let unacknowledged = BasicGetOptions::default();
-        let got = channel.basic_get(queue.as_str().into(), unacknowledged).await.expect("the queue is there");
+        let got = channel.basic_get(queue.as_str().into(), unacknowledged).await.expect("the queue exists");
         assert!(got.is_some(), "a message waits in {queue}");
         connection.close(200, "died".into()).await.expect("the connection closes");
     }
 
-    /// Takes the next message, and gives it back: one more delivery of it counts.
+    /// Publishes a request that the broker delivers to the worker as redelivered.
+    pub async fn request_redelivered(&self, message: Message) {
+        self.request(message).await;
+        self.deliver_and_die("requests").await;
+    }
+
+    /// Takes the next message and rejects it with requeue. The broker counts one more delivery.
     pub async fn deliver_and_return(&self, suffix: &str) {
         let queue = self.queue(suffix);
         until(&format!("a message in {queue}"), || async {
             let taken = BasicGetOptions::default();
-            let got = self.channel.basic_get(queue.as_str().into(), taken).await.expect("the queue is there");
+            let got = self.channel.basic_get(queue.as_str().into(), taken).await.expect("the queue exists");
             let requeue = BasicRejectOptions { requeue: true };
-            Some(got?.delivery.acker.reject(requeue).await.expect("a message can be given back"))
+            Some(got?.delivery.acker.reject(requeue).await.expect("a message can be requeued"))
         })
         .await;
     }
 
-    /// An exchange that brings all to one of the worker's queues; it goes with that queue.
+    /// A fanout exchange to one of the worker's queues. The broker deletes it with that queue.
     pub async fn fanout_to(&self, suffix: &str) -> String {
         let (exchange, queue) = (self.queue("fanout"), self.queue(suffix));
         let options = ExchangeDeclareOptions { auto_delete: true, ..ExchangeDeclareOptions::default() };
@@ -193,26 +204,34 @@ impl Broker {
         exchange
     }
 
-    /// Throws away what is in one of the worker's queues, unread.
+    /// Purges one of the worker's queues.
     pub async fn purge(&self, suffix: &str) {
         let queue = self.queue(suffix);
         let purged = self.channel.queue_purge(queue.as_str().into(), QueuePurgeOptions::default()).await;
-        purged.expect("the queue is there");
+        purged.expect("the queue exists");
     }
 
-    /// Deletes one of the worker's queues under it.
+    /// Deletes one of the worker's queues while the worker runs.
     pub async fn delete(&self, suffix: &str) {
         let queue = self.queue(suffix);
         let deleted = self.channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await;
-        deleted.expect("the queue is there");
+        deleted.expect("the queue exists");
     }
 
-    /// How many messages wait in a queue that is there.
+    /// Deletes the exchange of events while the worker runs, and its bindings with it.
+    pub async fn delete_events(&self) {
+        let events = self.queue("events");
+        let deleted =
+            self.channel.exchange_delete(events.as_str().into(), ExchangeDeleteOptions::default()).await;
+        deleted.expect("the exchange exists");
+    }
+
+    /// How many messages wait in a queue; `None` if it does not exist.
     pub async fn depth(&self, queue: &str) -> Option<u32> {
         depth(&self.connection, queue).await
     }
 
-    /// What is left where nothing may be left, once the worker has had a moment to acknowledge.
+    /// Queues that are not empty, after the worker has had two seconds to acknowledge.
     pub fn leftovers(&self) -> Vec<String> {
         block_on(async {
             let connection = connect().await;
@@ -233,14 +252,14 @@ impl Broker {
     }
 }
 
-/// Messages of a queue, acknowledged or not yet delivered; `None` for one that is not there.
+/// Messages that wait in a queue; `None` if it does not exist.
 async fn depth(connection: &Connection, queue: &str) -> Option<u32> {
-    // A channel of its own: asking for a queue that is not there closes it.
+    // A channel of its own: a passive declare of a queue that does not exist closes the channel.
     let channel = connection.create_channel().await.expect("a channel");
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    let asked = channel.queue_declare(queue.into(), passive, FieldTable::default()).await.ok()?;
+    let declared = channel.queue_declare(queue.into(), passive, FieldTable::default()).await.ok()?;
     let _ = channel.close(200, "done".into()).await;
-    Some(asked.message_count())
+    Some(declared.message_count())
 }
 
 async fn collect(channel: &Channel, queue: &str, into: Arc<Mutex<Vec<Reply>>>) {
@@ -260,7 +279,7 @@ impl Drop for Broker {
         block_on(async {
             let connection = connect().await;
             let channel = connection.create_channel().await.expect("a channel");
-            for suffix in EMPTY_AT_THE_END.into_iter().chain(["replies"]) {
+            for suffix in EMPTY_AT_THE_END.into_iter().chain(["replies", "marker"]) {
                 let queue = self.queue(suffix);
                 let _ = channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await;
             }

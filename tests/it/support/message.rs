@@ -4,7 +4,9 @@ use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable},
 };
+use serde::Deserialize;
 use serde_json::Value;
+use uuid::Uuid;
 
 /// A message to publish.
 #[derive(Clone)]
@@ -91,24 +93,67 @@ impl Reply {
         }
     }
 
-    /// The reply of an invite whose text was accepted.
+    /// The properties' `message_id`.
+    pub fn message_id(&self) -> Option<String> {
+        self.properties.message_id().as_ref().map(ToString::to_string)
+    }
+
+    /// The reply to an invite whose text the provider accepted.
     #[track_caller]
-    pub fn sent(&self) -> Value {
-        let reply = self.json();
-        assert_eq!(reply["status"], "sent", "{reply}");
-        reply
+    pub fn sent(&self) -> SentReply {
+        SentReply::read(&self.json())
     }
 
     /// The `error` of a reply with this status, code and HTTP status.
     #[track_caller]
-    pub fn refused(&self, status: &str, code: &str, http: u16) -> Value {
+    pub fn refused(&self, status: &str, code: &str, http: u16) -> ErrorObject {
         let reply = self.json();
-        let error = &reply["error"];
+        let error: ErrorObject =
+            serde_json::from_value(reply["error"].clone()).unwrap_or_else(|error| panic!("{error}: {reply}"));
         assert_eq!(
-            (reply["status"].as_str(), error["code"].as_str(), error["status"].as_u64()),
-            (Some(status), Some(code), Some(u64::from(http))),
+            (reply["status"].as_str(), error.code.as_str(), error.status),
+            (Some(status), code, http),
             "{reply}"
         );
-        error.clone()
+        error
     }
+}
+
+/// The reply to a sent invite (contract, section 7). The gateway's answer has the same fields.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SentReply {
+    pub status: String,
+    pub session_key: String,
+    pub invitation_text: String,
+    pub session_id: Uuid,
+    pub groupid: u64,
+    pub sms_phone: String,
+    pub expires_at: String,
+    pub provider_message_id: String,
+}
+
+impl SentReply {
+    #[track_caller]
+    pub fn read(reply: &Value) -> Self {
+        let sent = Self::deserialize(reply).unwrap_or_else(|error| panic!("{error}: {reply}"));
+        assert_eq!(sent.status, "sent", "{reply}");
+        sent
+    }
+}
+
+/// The `error` of a reply that is a refusal.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ErrorObject {
+    pub code: String,
+    pub message: String,
+    /// The HTTP status.
+    pub status: u16,
+    pub retryable: bool,
+    /// Empty when no field is at fault.
+    #[serde(default)]
+    pub field: String,
+    pub provider_code: Option<i64>,
+    pub retry_after_seconds: Option<u64>,
 }

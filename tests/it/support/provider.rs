@@ -1,5 +1,6 @@
 //! The sandbox, in this process, on a thread and a port of its own.
 
+use super::until;
 use serde_json::{Value, json};
 use sms_sandbox::{Account, Settings, serve};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -24,7 +25,7 @@ impl Provider {
         let account = Account { sid: ACCOUNT.to_owned(), auth_token: auth_token.clone().into() };
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
-        // Its own thread: a test that blocks on a child process does not hold the provider up.
+        // Its own thread, so that a test that waits for a child process does not block the provider.
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime for the sandbox").block_on(async {
@@ -37,7 +38,7 @@ impl Provider {
         Self { url, auth_token, client, _serving: stop.drop_guard() }
     }
 
-    /// What it accepted, oldest first.
+    /// The texts that it accepted, oldest first.
     pub async fn texts(&self) -> Vec<Value> {
         match self.get("/sandbox/messages").await {
             Value::Array(texts) => texts,
@@ -45,19 +46,25 @@ impl Provider {
         }
     }
 
-    /// The one text that it accepted.
+    /// The only text that it accepted.
     pub async fn text(&self) -> Value {
         let mut texts = self.texts().await;
         assert_eq!(texts.len(), 1, "one text is expected: {texts:#?}");
         texts.remove(0)
     }
 
-    /// The requests to create a message, whatever became of them.
+    /// How many requests to create a message came, accepted or not.
     pub async fn posts(&self) -> u64 {
         self.get("/sandbox/stats").await["posts"].as_u64().expect("a count")
     }
 
-    /// Takes a text of somebody else's.
+    /// Waits until so many texts were posted: the provider has them, and may not have answered yet.
+    pub async fn until_posts(&self, count: u64) {
+        until(&format!("{count} texts are posted"), || async { (self.posts().await >= count).then_some(()) })
+            .await;
+    }
+
+    /// Accepts a text of another system.
     pub async fn take(&self, to: &str, body: &str) {
         let form = [("To", to), ("From", "+15005550006"), ("Body", body)];
         let url = format!("{}/2010-04-01/Accounts/{ACCOUNT}/Messages.json", self.url);
@@ -65,7 +72,7 @@ impl Provider {
         assert!(request.send().await.expect("the sandbox answers").status().is_success());
     }
 
-    /// What meets the next creates: names of faults, or `ok`.
+    /// Plans the answers to the next texts: names of faults, or `ok`.
     pub async fn next(&self, turns: &[&str]) {
         self.set(json!({ "next": turns })).await;
     }

@@ -1,6 +1,7 @@
-//! A worker process.
+//! A running worker or gateway.
 
 use super::{DEADLINE, command::program, until};
+use serde_json::Value;
 use std::{
     io::{BufRead, BufReader},
     process::{Child, Command, ExitStatus, Stdio},
@@ -22,7 +23,7 @@ impl Log {
     }
 }
 
-/// Killed when it is dropped.
+/// A process of the program that runs until it is stopped: a worker or a gateway. It is killed when this is dropped.
 pub struct Worker {
     child: Child,
     log: Log,
@@ -30,19 +31,19 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts one, whose log goes to `all` as well.
+    /// Starts a worker, whose log goes to `all` as well.
     pub fn spawn(environment: &[(String, String)], all: &Log) -> Self {
         Self::spawn_as("worker", environment, all)
     }
 
-    /// Another command that goes on until it is stopped.
+    /// Starts another command that runs until it is stopped.
     pub fn spawn_as(command: &str, environment: &[(String, String)], all: &Log) -> Self {
         let mut program = program(environment);
         program.arg(command);
         Self::run(program, all)
     }
 
-    /// The same with so many open files at most.
+    /// The same, with a limit of open files.
     pub fn spawn_with_files(command: &str, files: u32, environment: &[(String, String)], all: &Log) -> Self {
         let whole = program(environment);
         let mut limited = Command::new("sh");
@@ -69,68 +70,88 @@ impl Worker {
         self.log.lines().join("\n")
     }
 
-    /// Waits until its log says so.
-    pub async fn says(&self, what: &str) {
-        let said = || async { self.log().contains(what).then_some(()) };
-        until(&format!("the worker says {what:?}"), said).await;
+    /// Waits until its log has this text.
+    pub async fn logs(&self, text: &str) {
+        let logged = || async { self.log().contains(text).then_some(()) };
+        until(&format!("the log has {text:?}"), logged).await;
     }
 
-    /// Where it answers `/readyz`.
+    /// The address of `/readyz`.
     pub async fn address(&self) -> String {
-        let listening = |line: String| Some(line.split_once("addr=")?.1.trim().to_owned());
+        let listening = |line: String| address_in(&line);
         until("the worker listens", || async { self.log.lines().into_iter().find_map(listening) }).await
     }
 
-    /// The answer to a `GET` of it.
-    pub async fn ask(&self, path: &str) -> reqwest::Response {
+    /// The answer to a `GET`.
+    pub async fn fetch(&self, path: &str) -> reqwest::Response {
         let url = format!("http://{}{path}", self.address().await);
         let client = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
         client.get(url).send().await.expect("the worker answers")
     }
 
-    /// The status of a `GET` of it.
-    pub async fn get(&self, path: &str) -> u16 {
-        self.ask(path).await.status().as_u16()
+    /// The status of the answer to a `GET`.
+    pub async fn status(&self, path: &str) -> u16 {
+        self.fetch(path).await.status().as_u16()
     }
 
-    /// Waits until it consumes and reaches the database.
+    pub async fn metrics(&self) -> String {
+        self.fetch("/metrics").await.text().await.expect("the metrics are text")
+    }
+
+    /// The status and the body of `/readyz`.
+    pub async fn readiness(&self) -> (u16, Value) {
+        let answer = self.fetch("/readyz").await;
+        let status = answer.status().as_u16();
+        let body = answer.text().await.expect("the body is text");
+        (status, serde_json::from_str(&body).expect("the body is JSON"))
+    }
+
+    /// Waits until `/readyz` answers 200.
     pub async fn ready(&mut self) {
         let begun = Instant::now();
         let client = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+        let mut last = "none".to_owned();
         loop {
-            if let Some(status) = self.child.try_wait().expect("a child can be asked") {
+            if let Some(status) = self.child.try_wait().expect("a child has a status") {
                 panic!("the worker ended with {status}:\n{}", self.log());
             }
-            let address =
-                self.log.lines().into_iter().find_map(|l| Some(l.split_once("addr=")?.1.to_owned()));
+            let address = self.log.lines().into_iter().find_map(|line| address_in(&line));
             if let Some(address) = address {
-                let asked = client.get(format!("http://{}/readyz", address.trim())).send().await;
-                if asked.is_ok_and(|answer| answer.status().is_success()) {
-                    return;
-                }
+                let answer = client.get(format!("http://{}/readyz", address.trim())).send().await;
+                last = match answer {
+                    Ok(answer) if answer.status().is_success() => return,
+                    Ok(answer) => answer.text().await.unwrap_or_else(|error| error.to_string()),
+                    Err(error) => error.to_string(),
+                };
             }
-            assert!(begun.elapsed() < DEADLINE, "the worker is not ready:\n{}", self.log());
+            let log = self.log();
+            assert!(begun.elapsed() < DEADLINE, "the worker is not ready; /readyz: {last}\nits log:\n{log}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// Waits until it has no invite in hand.
+    /// Waits until it processes no invite.
     pub async fn idle(&self) {
-        until("nothing is in hand", || async {
-            let metrics = self.ask("/metrics").await.text().await.expect("text");
+        until("no invite is in flight", || async {
+            let metrics = self.metrics().await;
             metrics.lines().any(|line| line == "session_invite_invites_in_flight 0").then_some(())
         })
         .await;
     }
 
-    /// Whether it stands still, by a signal.
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether a signal has stopped it.
     pub fn is_stopped(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("a process");
         stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
     }
 
     pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("a child can be asked").is_none()
+        self.child.try_wait().expect("a child has a status").is_none()
     }
 
     /// `TERM`, `INT`, `STOP` or `CONT`.
@@ -139,17 +160,17 @@ impl Worker {
         assert!(sent.expect("a shell starts").success(), "the worker takes SIG{name}");
     }
 
-    /// As the kernel does when memory runs out.
+    /// SIGKILL, as the kernel sends it when memory runs out.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
     /// Waits for its end.
-    pub fn ended(&mut self) -> ExitStatus {
+    pub fn wait(&mut self) -> ExitStatus {
         let begun = Instant::now();
         loop {
-            if let Some(status) = self.child.try_wait().expect("a child can be asked") {
+            if let Some(status) = self.child.try_wait().expect("a child has a status") {
                 if let Some(reader) = self.reader.take() {
                     reader.join().expect("the log's reader does not panic");
                 }
@@ -160,11 +181,18 @@ impl Worker {
         }
     }
 
-    /// Asks it to stop, and waits.
+    /// Sends SIGTERM, and waits for its end.
     pub fn stop(&mut self) -> ExitStatus {
         self.signal("TERM");
-        self.ended()
+        self.wait()
     }
+}
+
+/// The address that a line of the log names, in either format.
+fn address_in(line: &str) -> Option<String> {
+    let text = line.split_once("addr=").map(|(_, rest)| rest.trim());
+    let json = || line.split_once("\"addr\":\"").and_then(|(_, rest)| rest.split('"').next());
+    text.or_else(json).map(str::to_owned)
 }
 
 impl Drop for Worker {

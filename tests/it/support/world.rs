@@ -1,8 +1,8 @@
 //! Everything that one test has to itself: a database, queues, a provider, and a worker.
 
 use super::{
-    Broker, Message, Ran, Reply, broker, command,
-    database::Database,
+    Broker, CommandResult, Message, Reply, broker, command,
+    database::{self, Database},
     provider::{ACCOUNT, Provider},
     worker::{Log, Worker},
 };
@@ -10,42 +10,49 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use std::{
     sync::Mutex,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use test_support::credentials::{self, gkey};
 use uuid::Uuid;
 
 /// The group that every world begins with.
 pub const GROUP: u64 = 72;
-/// How long a worker with nothing in hand may take to stop.
+/// How long an idle worker may take to stop.
 const STOPS_WITHIN: Duration = Duration::from_secs(8);
 
-/// What differs from the defaults.
+/// What a world has other than the defaults.
 #[derive(Default)]
 pub struct Setup {
     environment: Vec<(String, String)>,
     group: Vec<String>,
+    database_server: Option<String>,
 }
 
 impl Setup {
-    /// A variable of the worker and of commands.
+    /// Makes the database on this server instead of that of `DATABASE_URL`.
+    pub fn database_on(mut self, server: &str) -> Self {
+        self.database_server = Some(server.to_owned());
+        self
+    }
+
+    /// Sets a variable for the worker and for commands.
     pub fn set(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// One try only, so that what the provider does not take fails at once.
+    /// One try only, so that a text that the provider does not take fails at once.
     pub fn one_try(self) -> Self {
         self.set("SMS_MAX_ATTEMPTS", "1")
     }
 
-    /// What may have gone out is looked for, and never sent again.
+    /// A text that may have been sent is looked for, and never sent again.
     pub fn never_sends_again(self) -> Self {
         self.set("SMS_WHEN_UNSURE", "fail")
     }
 
-    /// A provider that is given up soon, and whose list settles soon.
-    pub fn hurried(self) -> Self {
+    /// A short time-out for the provider, and a list that settles soon.
+    pub fn short_waits(self) -> Self {
         self.set("SMS_TIMEOUT", "1s").set("SMS_SETTLE", "1s")
     }
 
@@ -64,15 +71,15 @@ impl Setup {
         world
     }
 
-    /// Everything but the group and the worker; the schema and the queues are not there yet either.
+    /// A world without group and worker. The schema and the queues do not exist yet either.
     pub async fn without_worker(self) -> World {
         World::without_worker(self).await
     }
 }
 
-/// One test's world. At its end it looks whether all is as it should be, and takes everything away.
+/// One test's world. Its drop checks for faults, and removes everything.
 pub struct World {
-    // Dropped in this order: first those who work, then what they work on.
+    // Dropped in this order: the worker before what it works on.
     worker: Option<Worker>,
     pub broker: Broker,
     pub database: Database,
@@ -93,7 +100,8 @@ impl World {
     async fn without_worker(setup: Setup) -> Self {
         let name = format!("session_invite_test_{}", Uuid::new_v4().simple());
         let provider = Provider::start();
-        let (database, broker) = tokio::join!(Database::create(&name), Broker::connect(&name));
+        let server = setup.database_server.clone().unwrap_or_else(database::server);
+        let (database, broker) = tokio::join!(Database::create(&server, &name), Broker::connect(&name));
         let secrets_key = BASE64_STANDARD.encode(rand::random::<[u8; 32]>());
         let (api_key, jwt_secret) = (secret(), secret());
         let own = [
@@ -125,27 +133,22 @@ impl World {
         }
     }
 
-    /// The world's environment, with changes; an empty value counts as unset.
+    /// The world's environment, with changes. An empty value counts as unset.
     pub fn environment(&self, changes: &[(&str, &str)]) -> Vec<(String, String)> {
         let changes = changes.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
         self.environment.iter().cloned().chain(changes).collect()
     }
 
-    /// A worker in an environment with changes, perhaps not ready yet.
+    /// Starts a worker in an environment with changes, without waiting until it is ready.
     pub fn spawn(&self, changes: &[(&str, &str)]) -> Worker {
         Worker::spawn(&self.environment(changes), &self.log)
     }
 
-    /// One more worker, ready.
+    /// Starts one more worker, and waits until it is ready.
     pub async fn start_worker(&self) -> Worker {
         let mut worker = self.spawn(&[]);
         worker.ready().await;
         worker
-    }
-
-    /// The answer of that worker to a `GET`.
-    pub async fn get(&self, path: &str) -> reqwest::Response {
-        self.worker.as_ref().expect("the world has a worker").ask(path).await
     }
 
     /// The worker that the world began with.
@@ -153,9 +156,14 @@ impl World {
         self.worker.as_mut().expect("the worker was not taken")
     }
 
-    /// The same, as it is.
+    /// The same, without the right to change it.
     pub fn running(&self) -> &Worker {
         self.worker.as_ref().expect("the worker was not taken")
+    }
+
+    /// Takes a worker over from the test: the world ends it.
+    pub fn keep_worker(&mut self, worker: Worker) {
+        self.worker = Some(worker);
     }
 
     /// Hands the worker over to the test, which ends it.
@@ -163,8 +171,37 @@ impl World {
         self.worker.take().expect("the worker was not taken")
     }
 
+    /// Stops the worker that the world began with, which has to succeed.
+    pub fn stop_worker(&mut self) {
+        assert!(self.take_worker().stop().success());
+    }
+
+    /// Stops that worker, and starts another in an environment with changes.
+    pub async fn replace_worker(&mut self, changes: &[(&str, &str)]) -> Worker {
+        self.stop_worker();
+        let mut worker = self.spawn(changes);
+        worker.ready().await;
+        worker
+    }
+
+    /// Imports opt-outs from standard input.
+    pub fn import_optouts(&self, text: &str, args: &[&str]) -> CommandResult {
+        self.run_with_input(&[&["optouts", "import", "-"], args].concat(), text)
+    }
+
+    /// Runs a command in the world's environment, with this text on standard input.
+    pub fn run_with_input(&self, args: &[&str], text: &str) -> CommandResult {
+        command::run_with_input(&self.environment, args, text)
+    }
+
+    /// The world's own SECRETS_KEY.
+    pub fn secrets_key(&self) -> String {
+        let own = self.environment.iter().find(|(name, _)| name == "SECRETS_KEY");
+        own.expect("the world has a key").1.clone()
+    }
+
     /// Runs a command in the world's environment.
-    pub fn run(&self, args: &[&str]) -> Ran {
+    pub fn run(&self, args: &[&str]) -> CommandResult {
         command::run(&self.environment, args)
     }
 
@@ -175,7 +212,7 @@ impl World {
         if group == GROUP {
             args.extend(["--api-key", &self.api_key, "--jwt-secret", &self.jwt_secret]);
         }
-        // Tests text one number often; those of the limits say theirs.
+        // Most tests text one number often. The tests of the limits set their own.
         if !options.iter().any(|option| option == "--per-number") {
             args.extend(["--per-number", "0"]);
         }
@@ -183,7 +220,7 @@ impl World {
         self.run(&args).ok();
     }
 
-    /// A good login key of the world's group.
+    /// A valid login key of the world's group.
     pub fn credential(&self) -> String {
         gkey(GROUP, "12345", &self.api_key)
     }
@@ -199,7 +236,7 @@ impl World {
         })
     }
 
-    /// That request, with fields changed; null takes one away.
+    /// That request, with fields changed. Null removes a field.
     pub fn request_with(&self, changes: Value) -> Value {
         let mut request = self.request();
         let Value::Object(changes) = changes else { panic!("changes are an object") };
@@ -213,31 +250,45 @@ impl World {
         request
     }
 
-    /// Publishes a request under a correlation id of its own, and waits for its reply.
-    pub async fn invite(&self, body: &Value) -> Reply {
-        self.ask(Message::json(body)).await
+    /// That request, to a number of its own for each `n` below 10,000.
+    pub fn request_to_number(&self, n: usize) -> Value {
+        self.request_with(json!({"smsPhone": format!("201-555-{n:04}")}))
     }
 
-    /// Publishes a message as it is, but for a correlation id and the queue for the reply, and waits for that.
-    pub async fn ask(&self, message: Message) -> Reply {
+    /// Publishes a request under a correlation id of its own, and waits for its reply.
+    pub async fn invite(&self, body: &Value) -> Reply {
+        self.call(Message::json(body)).await
+    }
+
+    /// The same, and by its timestamp it was published after any loss of rows: a promoted standby that was asynchronous may
+    /// have lost some, so that older requests are looked for first.
+    pub async fn invite_after_a_loss(&self, body: &Value) -> Reply {
+        let passed = "select coalesce((select max(noticed_at) < now() - interval '3 seconds' from database_rewinds), false)";
+        self.database.until_true("a loss was noticed three seconds ago", passed).await;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+        self.call(Message::json(body).timestamp(now + 4)).await
+    }
+
+    /// Adds a correlation id and the reply queue to a message, publishes it, and waits for its reply.
+    pub async fn call(&self, message: Message) -> Reply {
         let correlation = Uuid::new_v4().to_string();
         self.keep_secret(&message);
         self.broker.request(message.correlation(&correlation)).await;
         self.broker.reply(&correlation).await
     }
 
-    /// Publishes a message as it is.
+    /// Publishes a message unchanged.
     pub async fn publish(&self, message: Message) {
         self.keep_secret(&message);
         self.broker.publish(message).await;
     }
 
-    /// A line of this kind may be in the log as an error; it has to be.
+    /// An error with this text has to be in the log. Any other error fails the test.
     pub fn expect_error(&self, part: &str) {
         self.expected.lock().expect("no test panics here").push(part.to_owned());
     }
 
-    /// What must not be in any log.
+    /// A text that no log may contain.
     pub fn is_secret(&self, text: &str) {
         self.secrets.lock().expect("no test panics here").push(text.to_owned());
     }
@@ -252,7 +303,7 @@ impl World {
         }
     }
 
-    /// What a healthy worker does not do. Reads the whole log, so the worker has to be gone.
+    /// The faults of this world. Reads the whole log, so it ends the worker first.
     fn faults(&mut self) -> Vec<String> {
         let mut faults = Vec::new();
         if let Some(worker) = &mut self.worker {
@@ -260,13 +311,13 @@ impl World {
                 let begun = Instant::now();
                 let status = worker.stop();
                 if !status.success() {
-                    faults.push(format!("the worker ended with {status} when it was asked to stop"));
+                    faults.push(format!("the worker ended with {status} after SIGTERM"));
                 }
                 if begun.elapsed() > STOPS_WITHIN {
                     faults.push(format!("the idle worker took {:?} to stop", begun.elapsed()));
                 }
             } else {
-                faults.push("the worker is gone".to_owned());
+                faults.push("the worker has ended".to_owned());
             }
         }
         let mut private = self.database.private();
@@ -279,12 +330,12 @@ impl World {
                 faults.push(format!("an error in the log: {line}"));
             }
             if private.iter().any(|secret| line.contains(secret.as_str())) {
-                faults.push(format!("the log tells what it must not: {line}"));
+                faults.push(format!("the log has a secret or personal data: {line}"));
             }
         }
         for part in expected {
             if !lines.iter().any(|line| line.contains(&part)) {
-                faults.push(format!("no error in the log says {part:?}"));
+                faults.push(format!("no error in the log has {part:?}"));
             }
         }
         faults.extend(self.broker.leftovers());
@@ -308,7 +359,7 @@ impl Drop for World {
     }
 }
 
-/// Random enough to be found in a log if it is there.
+/// A random text that can be searched for in a log.
 fn secret() -> String {
     format!("{}{}", Uuid::new_v4().simple(), credentials::now())
 }

@@ -1,16 +1,16 @@
-//! What goes wrong on purpose.
+//! Faults on purpose.
 
 use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::{DEADLINE, MESSAGES, Sandbox, answer, until};
+use super::{DEADLINE, MESSAGES, TestSandbox, answer, until};
 use crate::Settings;
 
 #[tokio::test]
-async fn faults_that_answer_do_so_and_accept_as_they_say() {
-    let sandbox = Sandbox::start(Settings::default()).await;
+async fn each_fault_with_an_answer_has_its_status_and_accepts_the_message_or_not() {
+    let sandbox = TestSandbox::start(Settings::default()).await;
     for (fault, status, code, accepts) in [
         ("throttle", 429, json!(20429), 0),
         ("daily_limit", 429, json!(63038), 0),
@@ -30,7 +30,7 @@ async fn faults_that_answer_do_so_and_accept_as_they_say() {
         let text = response.text().await.unwrap();
         let body: Value = serde_json::from_str(&text).unwrap_or_default();
         assert_eq!(body["code"], code, "{fault}");
-        assert!(!text.contains("SM"), "{fault} tells no sid: {text}");
+        assert!(!text.contains("SM"), "{fault} has a sid in its answer: {text}");
         let stats = sandbox.get("/sandbox/stats").await;
         assert_eq!(stats["accepted"].as_u64().unwrap() - before, accepts, "{fault}");
         assert_eq!(stats["faults"][fault], 1, "{fault}");
@@ -38,30 +38,29 @@ async fn faults_that_answer_do_so_and_accept_as_they_say() {
 }
 
 #[tokio::test]
-async fn cut_lines_give_no_byte_of_an_answer() {
-    let sandbox = Sandbox::start(Settings::default()).await;
+async fn a_cut_connection_carries_no_byte_of_an_answer() {
+    let sandbox = TestSandbox::start(Settings::default()).await;
     sandbox.put_faults(json!({"next": ["cut", "cut_before"]})).await;
     let host = sandbox.base.strip_prefix("http://").unwrap();
     for accepted in [1, 1] {
-        let mut line = tokio::net::TcpStream::connect(host).await.unwrap();
+        let mut stream = tokio::net::TcpStream::connect(host).await.unwrap();
         let form = "To=%2B15551234567&From=%2B15005550006&Body=hi";
         let request = format!(
             "POST {MESSAGES} HTTP/1.1\r\nHost: sandbox\r\nAuthorization: Basic QUMxOng=\r\n\
              Content-Length: {}\r\n\r\n{form}",
             form.len()
         );
-        line.write_all(request.as_bytes()).await.unwrap();
-        let mut got = Vec::new();
-        let end = timeout(DEADLINE, line.read_to_end(&mut got)).await.unwrap();
-        assert!(end.is_err() || got.is_empty(), "{}", String::from_utf8_lossy(&got));
-        assert!(got.is_empty());
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = timeout(DEADLINE, stream.read_to_end(&mut answer)).await.unwrap();
+        assert!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
         assert_eq!(sandbox.get("/sandbox/stats").await["accepted"], accepted);
     }
 }
 
 #[tokio::test]
-async fn a_hanging_text_is_accepted_and_lets_go_when_the_client_leaves() {
-    let sandbox = Sandbox::start(Settings::default()).await;
+async fn a_hanging_request_is_accepted_and_ends_when_the_client_disconnects() {
+    let sandbox = TestSandbox::start(Settings::default()).await;
     sandbox.put_faults(json!({"next": ["hang"]})).await;
     let client = Client::builder().no_proxy().build().unwrap();
     let form = [("To", "+15551234567"), ("From", "+15005550006"), ("Body", "hi")];
@@ -76,8 +75,8 @@ async fn a_hanging_text_is_accepted_and_lets_go_when_the_client_leaves() {
 }
 
 #[tokio::test]
-async fn an_error_code_answers_every_text_until_it_is_taken_back() {
-    let sandbox = Sandbox::start(Settings::default()).await;
+async fn an_error_code_answers_every_text_until_it_is_removed() {
+    let sandbox = TestSandbox::start(Settings::default()).await;
     let (_, faults) = sandbox.put_faults(json!({"error_code": 20003, "error_status": 401})).await;
     assert_eq!(faults["error_code"], 20003);
     let (status, error) = answer(sandbox.text("+15551234567", "hi")).await;
@@ -88,8 +87,8 @@ async fn an_error_code_answers_every_text_until_it_is_taken_back() {
 }
 
 #[tokio::test]
-async fn a_wrong_fault_is_refused_by_name_and_changes_nothing() {
-    let sandbox = Sandbox::start(Settings::default()).await;
+async fn an_invalid_setting_is_named_and_changes_nothing() {
+    let sandbox = TestSandbox::start(Settings::default()).await;
     let before = sandbox.get("/sandbox/faults").await;
     for (changes, field) in [
         (json!({"latency_ms": 5, "trottle": 1}), json!("trottle")),
@@ -104,8 +103,8 @@ async fn a_wrong_fault_is_refused_by_name_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_lagging_list_shows_a_text_later() {
-    let sandbox = Sandbox::start(Settings::default()).await;
+async fn a_lagging_list_shows_a_text_after_the_lag() {
+    let sandbox = TestSandbox::start(Settings::default()).await;
     sandbox.put_faults(json!({"list_lag_ms": 3_600_000})).await;
     sandbox.accept("+15551234567", "hi").await;
     assert_eq!(sandbox.get(MESSAGES).await["messages"], json!([]));

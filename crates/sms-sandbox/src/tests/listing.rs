@@ -3,12 +3,12 @@
 use reqwest::Method;
 use serde_json::json;
 
-use super::{MESSAGES, Sandbox, answer, bodies};
+use super::{MESSAGES, TestSandbox, answer, bodies};
 use crate::Settings;
 
 #[tokio::test]
-async fn the_list_is_newest_first_and_leads_from_page_to_page() {
-    let sandbox = Sandbox::start(Settings::default()).await;
+async fn the_list_is_newest_first_and_links_its_pages() {
+    let sandbox = TestSandbox::start(Settings::default()).await;
     for body in ["a", "b", "c", "d", "e"] {
         sandbox.accept("+15551234567", body).await;
         sandbox.accept("+15557654321", "other").await;
@@ -18,7 +18,7 @@ async fn the_list_is_newest_first_and_leads_from_page_to_page() {
     while let Some(next) = path {
         let page = sandbox.get(&next).await;
         seen.push(bodies(&page["messages"]).concat());
-        // A text that comes in between moves nothing.
+        // A text that arrives in between does not move the pages.
         sandbox.accept("+15551234567", "late").await;
         path = page["next_page_uri"].as_str().map(str::to_owned);
     }
@@ -31,7 +31,7 @@ async fn the_list_is_newest_first_and_leads_from_page_to_page() {
 
 #[tokio::test]
 async fn the_list_is_filtered_by_day_and_sender() {
-    let sandbox = Sandbox::start(Settings::default()).await;
+    let sandbox = TestSandbox::start(Settings::default()).await;
     sandbox.accept("+15551234567", "today").await;
     let messages = sandbox.get("/sandbox/messages").await;
     let today = &messages[0]["received"].as_str().unwrap()[..10];

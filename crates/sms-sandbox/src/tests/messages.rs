@@ -1,14 +1,14 @@
-//! Creating a message: its shape, its errors, and who may.
+//! Creating a message: its JSON, its errors, and the authentication.
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{MESSAGES, Sandbox, answer};
+use super::{MESSAGES, TestSandbox, answer};
 use crate::{Account, Settings};
 
 #[tokio::test]
-async fn a_created_message_is_shaped_as_twilio_shapes_it() {
-    let sandbox = Sandbox::start(Settings::default()).await;
+async fn a_created_message_has_twilios_members() {
+    let sandbox = TestSandbox::start(Settings::default()).await;
     let message = sandbox.accept("+15551234567", &"x".repeat(161)).await;
     let sid = message["sid"].as_str().unwrap();
     assert_eq!((&sid[..2], sid.len()), ("SM", 34));
@@ -37,8 +37,8 @@ async fn a_created_message_is_shaped_as_twilio_shapes_it() {
 }
 
 #[tokio::test]
-async fn a_messaging_service_sends_without_a_number_of_its_own() {
-    let sandbox = Sandbox::start(Settings::default()).await;
+async fn a_messaging_service_sends_without_a_number() {
+    let sandbox = TestSandbox::start(Settings::default()).await;
     let form = [("To", "+15551234567"), ("MessagingServiceSid", "MG1"), ("Body", "hi")];
     let (_, message) = answer(sandbox.create(&form)).await;
     assert_eq!((&message["status"], &message["from"]), (&json!("accepted"), &Value::Null));
@@ -46,8 +46,8 @@ async fn a_messaging_service_sends_without_a_number_of_its_own() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_form_is_said_by_code() {
-    let sandbox = Sandbox::start(Settings::default()).await;
+async fn each_fault_of_a_form_has_its_error_code() {
+    let sandbox = TestSandbox::start(Settings::default()).await;
     let long = "é".repeat(1601);
     let good = [("To", "+15551234567"), ("From", "+15005550006"), ("Body", "hi")];
     for (field, value, code) in [
@@ -80,9 +80,9 @@ async fn what_is_wrong_with_a_form_is_said_by_code() {
 }
 
 #[tokio::test]
-async fn only_the_account_gets_in() {
+async fn only_the_configured_account_is_authorized() {
     let account = Account { sid: "AC1".into(), auth_token: "right".into() };
-    let sandbox = Sandbox::start(Settings { account: Some(account), ..Settings::default() }).await;
+    let sandbox = TestSandbox::start(Settings { account: Some(account), ..Settings::default() }).await;
     let list = |path: &str| sandbox.client.get(format!("{}{path}", sandbox.base));
     let other = "/2010-04-01/Accounts/AC2/Messages.json";
     for (request, expected) in [
@@ -100,8 +100,8 @@ async fn only_the_account_gets_in() {
 }
 
 #[tokio::test]
-async fn any_account_gets_in_by_default_and_sees_its_own_messages() {
-    let sandbox = Sandbox::start(Settings::default()).await;
+async fn by_default_any_account_is_authorized_and_sees_its_own_messages() {
+    let sandbox = TestSandbox::start(Settings::default()).await;
     let message = sandbox.accept("+15551234567", "mine").await;
     let other = MESSAGES.replace("AC1", "AC2");
     assert_eq!(sandbox.get(&other).await["messages"], json!([]));
@@ -113,8 +113,8 @@ async fn any_account_gets_in_by_default_and_sees_its_own_messages() {
 }
 
 #[tokio::test]
-async fn unknown_paths_and_large_bodies_get_errors_of_the_same_shape() {
-    let sandbox = Sandbox::start(Settings::default()).await;
+async fn unknown_paths_and_large_bodies_get_errors_of_the_same_format() {
+    let sandbox = TestSandbox::start(Settings::default()).await;
     let (status, error) = answer(sandbox.request(Method::GET, "/2010-04-01/Nothing.json")).await;
     assert_eq!((status, &error["code"]), (404, &json!(20404)));
     let (status, error) = answer(sandbox.request(Method::DELETE, MESSAGES)).await;

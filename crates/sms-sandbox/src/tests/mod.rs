@@ -1,9 +1,9 @@
-//! The sandbox by its front door: real HTTP on a port of its own.
+//! The sandbox through its front door: real HTTP on a port of its own.
 
-mod around;
 mod faults;
 mod listing;
 mod messages;
+mod surroundings;
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use super::{Settings, serve};
 const MESSAGES: &str = "/2010-04-01/Accounts/AC1/Messages.json";
 const DEADLINE: Duration = Duration::from_secs(10);
 
-struct Sandbox {
+struct TestSandbox {
     base: String,
     client: Client,
     stop: CancellationToken,
@@ -26,7 +26,7 @@ struct Sandbox {
     _guard: DropGuard,
 }
 
-impl Sandbox {
+impl TestSandbox {
     async fn start(settings: Settings) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -79,12 +79,12 @@ fn bodies(messages: &Value) -> Vec<&str> {
     messages.as_array().unwrap().iter().map(|message| message["body"].as_str().unwrap()).collect()
 }
 
-/// Asks until the answer is as wanted.
-async fn until<F: Future<Output = Value>>(ask: impl Fn() -> F, wanted: impl Fn(&Value) -> bool) -> Value {
+/// Repeats the request until its answer fulfils the condition.
+async fn until<F: Future<Output = Value>>(request: impl Fn() -> F, holds: impl Fn(&Value) -> bool) -> Value {
     let deadline = Instant::now() + DEADLINE;
     loop {
-        let answer = ask().await;
-        if wanted(&answer) {
+        let answer = request().await;
+        if holds(&answer) {
             return answer;
         }
         assert!(Instant::now() < deadline, "still {answer}");

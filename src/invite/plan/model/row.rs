@@ -1,4 +1,4 @@
-//! The invite's row: its columns that decide, their values, and what a reply makes of them.
+//! The invite's row: the columns that decide, their values, and the reply for them.
 
 use super::clock::Time;
 use crate::{
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 /// The columns that decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Row {
+pub(super) struct ModelRow {
     pub status: Status,
     pub text_state: TextState,
     pub fence: u8,
@@ -27,13 +27,13 @@ pub struct Row {
     pub lease_until: Option<Time>,
     pub expires_at: Time,
     pub deadline_at: Option<Time>,
-    pub error: Option<Why>,
+    pub error: Option<ModelCode>,
     pub sid: bool,
 }
 
-impl Row {
+impl ModelRow {
     /// `statements::find`.
-    pub fn standing(&self, now: Time) -> SessionRow {
+    pub(super) fn session_row(&self, now: Time) -> SessionRow {
         // extract(epoch from … - now())
         let until = |at: Time| f64::from(at - now);
         SessionRow {
@@ -55,12 +55,13 @@ impl Row {
             provider_message_id: self.sid.then(|| "SM1".to_owned()),
             created_at: OffsetDateTime::UNIX_EPOCH,
             expires_at: Some(OffsetDateTime::UNIX_EPOCH),
+            look_since: None,
             error: self.error.map(|why| Json(why.refusal())),
             request_sha256: None,
             same_params: true,
             blanked: false,
             content_hash: None,
-            asked_params: None,
+            request_params: None,
             read_at: OffsetDateTime::UNIX_EPOCH,
             age: 0.0,
             // coalesce(lease_until - now(), 0)
@@ -74,9 +75,9 @@ impl Row {
     }
 }
 
-/// The codes of refusals that come up here.
+/// The refusals that occur in the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Why {
+pub(super) enum ModelCode {
     Rejected,
     Unavailable,
     Expired,
@@ -84,8 +85,8 @@ pub enum Why {
     Unknown,
 }
 
-impl Why {
-    pub fn of(refusal: &Refusal) -> Self {
+impl ModelCode {
+    pub(super) fn of(refusal: &Refusal) -> Self {
         match refusal.code {
             Code::ProviderRejected => Self::Rejected,
             Code::ProviderUnavailable => Self::Unavailable,
@@ -96,7 +97,7 @@ impl Why {
         }
     }
 
-    pub fn refusal(self) -> Refusal {
+    pub(super) fn refusal(self) -> Refusal {
         let code = match self {
             Self::Rejected => Code::ProviderRejected,
             Self::Unavailable => Code::ProviderUnavailable,
@@ -108,23 +109,23 @@ impl Why {
     }
 }
 
-/// What a reply says.
+/// A reply, without its details.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Told {
+pub(super) enum ModelReply {
     Sent,
-    Refused(Why),
+    Refused(ModelCode),
 }
 
-impl Told {
-    pub fn of(outcome: &Outcome) -> Self {
+impl ModelReply {
+    pub(super) fn of(outcome: &Outcome) -> Self {
         match outcome {
             Outcome::Sent(_) => Self::Sent,
-            Outcome::Refused(refusal) => Self::Refused(Why::of(refusal)),
+            Outcome::Refused(refusal) => Self::Refused(ModelCode::of(refusal)),
         }
     }
 
-    /// Whether it says that surely nobody was texted.
-    pub fn denies_a_text(self) -> bool {
-        !matches!(self, Self::Sent | Self::Refused(Why::Unknown))
+    /// Whether it claims that surely no text was sent.
+    pub(super) fn denies_text(self) -> bool {
+        !matches!(self, Self::Sent | Self::Refused(ModelCode::Unknown))
     }
 }

@@ -1,34 +1,41 @@
-//! What can happen next: a worker's next effect, in the order of `process.rs` and `pursue.rs`; a fault; the provider; time.
+//! What can happen next: a worker's effect, in the order of `process.rs` and `pursue.rs`; a fault; an answer of the provider;
+//! a step of time.
 
 use super::{
-    super::{JITTER, Step, Switch, after_try_jittered, next_step},
+    super::{GroupSwitch, JITTER, NextStep, after_try_jittered, next_step},
     clock::{MARGIN, TIMEOUT, Time},
-    row::{Row, Told, Why},
+    row::{ModelCode, ModelReply, ModelRow},
     sql,
-    world::{Broken, Config, Entry, Held, HeldClaim, MESSAGES, Next, Seen, State, Worker, Wrong},
+    world::{
+        BrokenPromise, Effect, MESSAGES, ModelClaim, ModelConfig, ModelDelivery, ModelEntry, ModelState,
+        ModelWorker, RemovedGuard, RowSnapshot,
+    },
 };
 use crate::{
     refusal::{Code, Refusal},
     sessions::{ClaimResult, SessionRow, Status, too_late},
-    sms::{Answer, Later},
+    sms::{RetryReason, TryResult},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
+pub(super) enum Transition {
     Start,
-    /// An idle worker gets the message: as it was published, or again.
-    Takes(Held),
-    Does(Next),
-    /// Its request is answered so; `took` says whether there is a text now.
-    Answered {
+    /// An idle worker gets the message: for the first time, or again.
+    Deliver(ModelDelivery),
+    /// A worker carries out its next effect.
+    Run(Effect),
+    /// The provider answers a worker's request. With `took` there is a text now.
+    Answer {
         took: bool,
-        by: Word,
+        by: ProviderAnswer,
     },
-    Dies(Next),
-    /// Stands still before that; its message goes to another.
-    Stops(Next),
-    GoesOn(Next),
-    /// The request of a worker that died is taken, or is not.
+    /// A worker dies before this effect.
+    Crash(Effect),
+    /// A worker stops before this effect, and another gets its message.
+    Stop(Effect),
+    /// A stopped worker continues.
+    Resume(Effect),
+    /// The provider decides about the request of a worker that died.
     Orphan {
         took: bool,
     },
@@ -38,267 +45,290 @@ pub enum Event {
     Tick,
 }
 
-impl Event {
-    pub fn is_fault(self) -> bool {
-        matches!(self, Self::Dies(_) | Self::Stops(_) | Self::SwitchOff)
+impl Transition {
+    pub(super) fn is_fault(self) -> bool {
+        matches!(self, Self::Crash(_) | Self::Stop(_) | Self::SwitchOff)
     }
 }
 
-/// The provider's word.
+/// How the provider answers a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Word {
+pub(super) enum ProviderAnswer {
     Accepted,
     Later,
     Refused,
-    /// None that arrives.
+    /// No answer arrives.
     Silence,
 }
 
-impl Word {
-    fn answer(self) -> Answer {
+impl ProviderAnswer {
+    fn answer(self) -> TryResult {
         match self {
-            Self::Accepted => Answer::Accepted { sid: "SM1".to_owned() },
-            Self::Later => Answer::Later { retry_after: None, why: Later::Throttled },
-            Self::Refused => Answer::Refused(Refusal::new(Code::ProviderRejected, "")),
-            Self::Silence => Answer::PerhapsSent { why: String::new() },
+            Self::Accepted => TryResult::Accepted { sid: "SM1".to_owned() },
+            Self::Later => TryResult::Later { status: None, retry_after: None, why: RetryReason::Throttled },
+            Self::Refused => TryResult::Refused(Refusal::new(Code::ProviderRejected, "")),
+            Self::Silence => TryResult::PerhapsSent { why: String::new() },
         }
     }
 }
 
-/// Every state that can follow.
-pub fn follow(state: &State, config: &Config, each: &mut impl FnMut(Event, State)) {
+/// Calls `each` with every state that can follow.
+pub(super) fn follow(
+    state: &ModelState,
+    config: &ModelConfig,
+    each: &mut impl FnMut(Transition, ModelState),
+) {
     for (i, worker) in state.workers.iter().enumerate() {
-        if worker.next == Next::Nothing {
-            // Two idle workers are as good as one.
-            if i == 0 || state.workers[0].next != Next::Nothing {
-                takes(state, i, each);
+        if worker.next == Effect::Nothing {
+            // A second idle worker adds nothing.
+            if i == 0 || state.workers[0].next != Effect::Nothing {
+                deliver(state, i, each);
             }
             continue;
         }
-        if let Next::Answer { claim, .. } = worker.next {
-            answered(state, i, claim, config, each);
+        if let Effect::Answer { claim, .. } = worker.next {
+            answer(state, i, claim, config, each);
         } else if !worker.stopped {
-            does(state, i, config, each);
+            run(state, i, config, each);
         }
         if worker.stopped {
             let mut after = *state;
             after.workers[i].stopped = false;
-            each(Event::GoesOn(worker.next), after);
+            each(Transition::Resume(worker.next), after);
         }
         faults(state, i, each);
     }
     if let Some(row) = state.row {
-        let mut after = State { row: Some(row), ..*state };
+        let mut after = ModelState { row: Some(row), ..*state };
         if after.row.as_mut().is_some_and(|row| sql::sweep(row, state.now)) {
-            each(Event::Sweep, after);
+            each(Transition::Sweep, after);
         }
     }
     if state.orphan.is_some() {
-        let mut after = State { orphan: None, ..*state };
-        each(Event::Orphan { took: false }, after);
+        let mut after = ModelState { orphan: None, ..*state };
+        each(Transition::Orphan { took: false }, after);
         after.accept();
-        each(Event::Orphan { took: true }, after);
+        each(Transition::Orphan { took: true }, after);
     }
     if config.switches_off && !state.switched_off {
-        each(Event::SwitchOff, State { switched_off: true, ..*state });
+        each(Transition::SwitchOff, ModelState { switched_off: true, ..*state });
     }
     if may_pass(state, config) {
-        each(Event::Tick, State { now: state.now + 1, ..*state });
+        each(Transition::Tick, ModelState { now: state.now + 1, ..*state });
     }
 }
 
-fn takes(state: &State, i: usize, each: &mut impl FnMut(Event, State)) {
-    let mut taken = |held, next, after: State| {
+fn deliver(state: &ModelState, i: usize, each: &mut impl FnMut(Transition, ModelState)) {
+    let mut taken = |held, next, after: ModelState| {
         let mut after = after;
-        after.workers[i] = Worker { next, held, stopped: false };
-        each(Event::Takes(held), after);
+        after.workers[i] = ModelWorker { next, held, stopped: false };
+        each(Transition::Deliver(held), after);
     };
     if state.published {
-        // What was never delivered before is not looked for.
-        taken(Held::First, Next::Open, State { published: false, ..*state });
+        // A first delivery does not look for a row.
+        taken(ModelDelivery::First, Effect::Open, ModelState { published: false, ..*state });
     }
     if state.again > 0 {
-        taken(Held::Again, Next::Read, State { again: state.again - 1, ..*state });
+        taken(ModelDelivery::Again, Effect::Read, ModelState { again: state.again - 1, ..*state });
     }
 }
 
-/// One effect of a worker that is in order.
-fn does(state: &State, i: usize, config: &Config, each: &mut impl FnMut(Event, State)) {
-    let doing = state.workers[i].next;
-    let mut then = |after: State, next: Next| {
+/// One effect of a worker that runs.
+fn run(state: &ModelState, i: usize, config: &ModelConfig, each: &mut impl FnMut(Transition, ModelState)) {
+    let effect = state.workers[i].next;
+    let mut then = |after: ModelState, next: Effect| {
         let mut after = after;
         after.workers[i].next = next;
-        each(Event::Does(doing), after);
+        each(Transition::Run(effect), after);
     };
     let (mut after, now) = (*state, state.now);
-    match doing {
-        Next::Nothing | Next::Answer { .. } => {}
-        Next::Open => opens(state, i, config, &mut then),
-        Next::Insert { write_by } => {
+    match effect {
+        Effect::Nothing | Effect::Answer { .. } => {}
+        Effect::Open => open(state, i, config, &mut then),
+        Effect::Insert { write_by } => {
             if sql::insert(&mut after, config) {
                 let write_by = write_by - now;
-                let claim = HeldClaim { fence: 0, attempts: 1, unsettled: false, write_by, fresh: true };
-                then(after, Next::Write(claim));
+                let claim = ModelClaim { fence: 0, attempts: 1, unsettled: false, write_by, fresh: true };
+                then(after, Effect::Write(claim));
             } else {
                 repeat(&mut after, i, false, config);
-                then(after, Next::Read);
+                then(after, Effect::Read);
             }
         }
-        // `recall`, `resume` or `again`, and what the row asks for.
-        Next::Read | Next::ReadSwitchedOff => match state.row {
-            None => then(after, Next::Open),
+        // `recall`, `resume` or `reread`, then `next_step`.
+        Effect::Read | Effect::ReadSwitchedOff => match state.row {
+            None => then(after, Effect::Open),
             Some(row) => {
-                let switch = if doing == Next::Read { Switch::On } else { Switch::Off };
-                let next = decide(&mut after, &row.standing(now), switch, config);
+                let switch = if effect == Effect::Read { GroupSwitch::On } else { GroupSwitch::Off };
+                let next = decide(&mut after, &row.session_row(now), switch, config);
                 then(after, next);
             }
         },
-        Next::Look(seen) => {
+        Effect::Look(snapshot) => {
             if state.texts > 0 {
-                then(after, Next::Accept);
+                then(after, Effect::Accept);
             }
             if state.texts == 0 || now < state.accepted_at + config.lag {
-                then(after, Next::Missed(seen));
+                then(after, Effect::Missed(snapshot));
             }
         }
-        Next::BeginClaim(_) if state.switched_off => then(after, Next::ReadSwitchedOff),
-        Next::BeginClaim(seen) => then(after, Next::Claim { seen, write_by: now + MARGIN }),
-        Next::Claim { seen, write_by } => {
-            let next = sql::claim(&mut after, seen, write_by, config).map_or(Next::Read, Next::Write);
+        Effect::BeginClaim(_) if state.switched_off => then(after, Effect::ReadSwitchedOff),
+        Effect::BeginClaim(snapshot) => then(after, Effect::Claim { snapshot, write_by: now + MARGIN }),
+        Effect::Claim { snapshot, write_by } => {
+            let next = sql::claim(&mut after, snapshot, write_by, config).map_or(Effect::Read, Effect::Write);
             then(after, next);
         }
-        Next::Write(claim) => write(state, claim, config, &mut then),
-        // Published once more, then acknowledged.
-        Next::Copy => {
+        Effect::Write(claim) => write(state, claim, config, &mut then),
+        // Publishes a copy, then acknowledges.
+        Effect::Copy => {
             after.again += 1;
-            then(after, Next::Ack);
+            then(after, Effect::Ack);
         }
-        Next::Reply(told) => {
-            if after.told.is_some_and(|before| before != told) {
-                after.wrong = Some(Wrong::TwoRepliesDiffer);
+        Effect::Reply(reply) => {
+            if after.reply.is_some_and(|before| before != reply) {
+                after.broken_promise = Some(BrokenPromise::TwoRepliesDiffer);
             }
-            after.told = Some(told);
-            then(after, Next::Ack);
+            after.reply = Some(reply);
+            then(after, Effect::Ack);
         }
-        Next::Ack => {
-            after.workers[i] = Worker::IDLE;
-            then(after, Next::Nothing);
+        Effect::Ack => {
+            after.workers[i] = ModelWorker::IDLE;
+            then(after, Effect::Nothing);
         }
-        Next::Missed(_) | Next::Accept | Next::Close(_) | Next::Record(_) => {
+        Effect::Missed(_) | Effect::Accept | Effect::Close(_) | Effect::Record(_) => {
             let Some(row) = after.row.as_mut() else { unreachable!("a row is never deleted") };
-            let next = updates(row, doing, now, config);
+            let next = update(row, effect, now, config);
             then(after, next);
         }
     }
 }
 
 /// `process`, up to `Sessions::open`.
-fn opens(state: &State, i: usize, config: &Config, then: &mut impl FnMut(State, Next)) {
-    let refusals = [(state.switched_off, Why::SwitchedOff), (state.is_late(), Why::of(&too_late()))];
+fn open(state: &ModelState, i: usize, config: &ModelConfig, then: &mut impl FnMut(ModelState, Effect)) {
+    let refusals =
+        [(state.switched_off, ModelCode::SwitchedOff), (state.is_late(), ModelCode::of(&too_late()))];
     for (_, why) in refusals.into_iter().filter(|(applies, _)| *applies) {
-        // `refuse_new`, or what the id stands for.
+        // `refuse_new`, or the row that owns the id.
         let mut after = *state;
         let inserted = sql::insert_refused(&mut after, config, why);
-        let next = if inserted { Next::Reply(Told::Refused(why)) } else { Next::Read };
+        let next = if inserted { Effect::Reply(ModelReply::Refused(why)) } else { Effect::Read };
         repeat(&mut after, i, inserted, config);
         then(after, next);
     }
-    // In time; or so it was when that was looked at.
+    // In time, or it was when the worker checked.
     let write_by = if state.row.is_some() { 0 } else { state.now + MARGIN };
-    then(*state, Next::Insert { write_by });
+    then(*state, Effect::Insert { write_by });
 }
 
-/// A statement on the row that is there, and what its worker does after it.
-fn updates(row: &mut Row, doing: Next, now: Time, config: &Config) -> Next {
-    match doing {
-        Next::Missed(seen) => sql::missed(row, seen, now, config),
-        Next::Accept => sql::accepted(row),
-        Next::Close(entry) => {
+/// A statement on the existing row, and the worker's effect after it.
+fn update(row: &mut ModelRow, effect: Effect, now: Time, config: &ModelConfig) -> Effect {
+    match effect {
+        Effect::Missed(snapshot) => sql::missed(row, snapshot, now, config),
+        Effect::Accept => sql::accepted(row),
+        Effect::Close(entry) => {
             sql::record(row, entry, now, config);
         }
-        Next::Record(entry) => return recorded(sql::record(row, entry, now, config), entry),
-        _ => unreachable!("{doing:?}"),
+        Effect::Record(entry) => return recorded(sql::record(row, entry, now, config), entry),
+        _ => unreachable!("{effect:?}"),
     }
-    Next::Read
+    Effect::Read
 }
 
-/// `Sessions::repeat`, when a row stands for the id. A row that is younger than the delivery answers for it, as one does for
-/// a redelivery.
-fn repeat(state: &mut State, i: usize, inserted: bool, config: &Config) {
+/// `Sessions::repeat`, when a row owns the id. A row that is younger than the delivery answers it, as a row answers a
+/// redelivery.
+fn repeat(state: &mut ModelState, i: usize, inserted: bool, config: &ModelConfig) {
     let released = state.row.is_some_and(|row| matches!(row.status, Status::Rejected | Status::Failed));
-    let first = matches!(state.workers[i].held, Held::First | Held::TakenBack { first: true });
-    let anew = released && first && config.is(Broken::TakenBackIsPublishedAnew);
-    if !inserted && (anew || config.is(Broken::NoMessageId)) {
-        state.wrong = Some(Wrong::AnotherRowForOnePublish);
+    let first =
+        matches!(state.workers[i].held, ModelDelivery::First | ModelDelivery::Withdrawn { first: true });
+    let new_publish = released && first && config.lacks(RemovedGuard::WithdrawnCountsAsNewPublish);
+    if !inserted && (new_publish || config.lacks(RemovedGuard::NoMessageId)) {
+        state.broken_promise = Some(BrokenPromise::AnotherRowForOnePublish);
     }
 }
 
-/// `pursue`, up to the next effect.
-fn decide(state: &mut State, row: &SessionRow, switch: Switch, config: &Config) -> Next {
+/// `pursue`, up to its next effect.
+fn decide(state: &mut ModelState, row: &SessionRow, switch: GroupSwitch, config: &ModelConfig) -> Effect {
     let small = |n: i32| u8::try_from(n).unwrap_or(u8::MAX);
     let fence = u8::try_from(row.fence).unwrap_or(u8::MAX);
-    let nothing = Seen {
+    let empty = RowSnapshot {
         fence,
         attempts: 0,
         looks: 0,
         unsettled: false,
-        unsure_unless_looked: false,
+        may_have_been_taken: false,
         abandoned: 0,
         at: 0,
     };
     match next_step(row, &config.policy(), switch) {
-        Step::Answer => {
+        NextStep::Answer => {
             let Some(outcome) = row.outcome() else {
-                state.wrong = Some(Wrong::NoOutcomeToAnswer);
-                return Next::Nothing;
+                state.broken_promise = Some(BrokenPromise::NoOutcomeToAnswer);
+                return Effect::Nothing;
             };
-            Next::Reply(Told::of(&outcome))
+            Effect::Reply(ModelReply::of(&outcome))
         }
-        Step::InHand(_) | Step::Wait(_) => Next::Copy,
-        Step::Close(result) => Next::Close(sql::entry(fence, &result)),
-        Step::Look => Next::Look(Seen { looks: small(row.looks), at: state.now, ..nothing }),
-        Step::Send => Next::BeginClaim(Seen {
+        NextStep::TryUnderWay(_) | NextStep::Wait(_) => Effect::Copy,
+        NextStep::Close(result) => Effect::Close(sql::entry(fence, &result)),
+        NextStep::Look => Effect::Look(RowSnapshot { looks: small(row.looks), at: state.now, ..empty }),
+        NextStep::Send => Effect::BeginClaim(RowSnapshot {
             attempts: small(row.attempts),
             unsettled: row.unsettled,
-            unsure_unless_looked: row.unsure_unless_looked(),
+            may_have_been_taken: row.may_have_been_taken(),
             abandoned: small(row.abandoned + i32::from(row.is_abandoned())),
-            ..nothing
+            ..empty
         }),
-        Step::GiveUp => unreachable!("there are not that many crashes"),
+        NextStep::GiveUp => unreachable!("there are not that many crashes"),
     }
 }
 
 /// `hand_over`, up to the socket.
-fn write(state: &State, claim: HeldClaim, config: &Config, then: &mut impl FnMut(State, Next)) {
+fn write(
+    state: &ModelState,
+    claim: ModelClaim,
+    config: &ModelConfig,
+    then: &mut impl FnMut(ModelState, Effect),
+) {
     if claim.fresh && state.is_late() {
-        // Looked at once more, or before this worker stood still.
-        then(*state, Next::Record(sql::entry(claim.fence, &ClaimResult::Refused(too_late()))));
+        // Both ways are possible: the worker checks here, or did before it was stopped.
+        then(*state, Effect::Record(sql::entry(claim.fence, &ClaimResult::Refused(too_late()))));
     }
-    if state.now <= claim.write_by || config.is(Broken::NoCheckBeforeTheWrite) {
-        let claim = HeldClaim { write_by: 0, fresh: false, ..claim };
-        let after = State { posts: state.posts + 1, ..*state };
-        then(after, Next::Answer { claim, until: state.now + TIMEOUT });
+    if state.now <= claim.write_by || config.lacks(RemovedGuard::NoCheckBeforeTheWrite) {
+        let claim = ModelClaim { write_by: 0, fresh: false, ..claim };
+        let after = ModelState { posts: state.posts + 1, ..*state };
+        then(after, Effect::Answer { claim, until: state.now + TIMEOUT });
     } else {
-        then(*state, after(Answer::Withheld, state, claim, config, JITTER.start));
+        then(*state, after(TryResult::Withheld, state, claim, config, JITTER.start));
     }
 }
 
-fn after(answer: Answer, state: &State, claim: HeldClaim, config: &Config, jitter: f64) -> Next {
+fn after(
+    answer: TryResult,
+    state: &ModelState,
+    claim: ModelClaim,
+    config: &ModelConfig,
+    jitter: f64,
+) -> Effect {
     let until = |end: Option<Time>| end.map_or(config.ttl, |end| end.min(config.ttl)) - state.now;
     let claimed = claim.claim(until(state.deadline));
-    Next::Record(sql::entry(claim.fence, &after_try_jittered(answer, &claimed, &config.policy(), jitter)))
+    Effect::Record(sql::entry(claim.fence, &after_try_jittered(answer, &claimed, &config.policy(), jitter)))
 }
 
-/// What the provider makes of a request in hand.
-fn answered(state: &State, i: usize, claim: HeldClaim, config: &Config, each: &mut impl FnMut(Event, State)) {
-    let words = [
-        (true, Word::Accepted),
-        (true, Word::Silence),
-        (false, Word::Silence),
-        (false, Word::Later),
-        (false, Word::Refused),
+/// Every answer of the provider to a worker's request.
+fn answer(
+    state: &ModelState,
+    i: usize,
+    claim: ModelClaim,
+    config: &ModelConfig,
+    each: &mut impl FnMut(Transition, ModelState),
+) {
+    let answers = [
+        (true, ProviderAnswer::Accepted),
+        (true, ProviderAnswer::Silence),
+        (false, ProviderAnswer::Silence),
+        (false, ProviderAnswer::Later),
+        (false, ProviderAnswer::Refused),
     ];
-    for (took, by) in words {
+    for (took, by) in answers {
         let mut known = *state;
         if took {
             known.accept();
@@ -306,67 +336,67 @@ fn answered(state: &State, i: usize, claim: HeldClaim, config: &Config, each: &m
         let [least, most] =
             [JITTER.start, JITTER.end].map(|jitter| after(by.answer(), state, claim, config, jitter));
         known.workers[i].next = least;
-        each(Event::Answered { took, by }, known);
+        each(Transition::Answer { took, by }, known);
         if most != least {
             known.workers[i].next = most;
-            each(Event::Answered { took, by }, known);
+            each(Transition::Answer { took, by }, known);
         }
     }
 }
 
 /// `Sessions::record` and `hand_over`.
-fn recorded(took: bool, entry: Entry) -> Next {
+fn recorded(took: bool, entry: ModelEntry) -> Effect {
     match (took, entry.status, entry.why) {
-        (true, Status::Sending, _) => Next::Copy,
-        (true, _, Some(why)) => Next::Reply(Told::Refused(why)),
-        (true, _, None) => Next::Reply(Told::Sent),
-        (false, ..) if entry.sid => Next::Accept,
-        (false, ..) => Next::Read,
+        (true, Status::Sending, _) => Effect::Copy,
+        (true, _, Some(why)) => Effect::Reply(ModelReply::Refused(why)),
+        (true, _, None) => Effect::Reply(ModelReply::Sent),
+        (false, ..) if entry.sid => Effect::Accept,
+        (false, ..) => Effect::Read,
     }
 }
 
-fn faults(state: &State, i: usize, each: &mut impl FnMut(Event, State)) {
+fn faults(state: &ModelState, i: usize, each: &mut impl FnMut(Transition, ModelState)) {
     let worker = state.workers[i];
-    let given_back = State { again: state.again + u8::from(worker.holds()), ..*state };
+    let given_back = ModelState { again: state.again + u8::from(worker.holds()), ..*state };
     if state.messages() > MESSAGES {
         return;
     }
     if state.crashes_left > 0 {
-        let mut after = State { crashes_left: state.crashes_left - 1, ..given_back };
-        after.workers[i] = Worker::IDLE;
-        if let Next::Answer { until, .. } = worker.next {
+        let mut after = ModelState { crashes_left: state.crashes_left - 1, ..given_back };
+        after.workers[i] = ModelWorker::IDLE;
+        if let Effect::Answer { until, .. } = worker.next {
             if state.orphan.is_some() {
-                // One of the two is decided at once.
+                // The model has room for one orphan: one of the two is decided at once.
                 let mut took = after;
                 took.accept();
-                each(Event::Dies(worker.next), took);
+                each(Transition::Crash(worker.next), took);
             }
             after.orphan = Some(until);
         }
-        each(Event::Dies(worker.next), after);
+        each(Transition::Crash(worker.next), after);
     }
     if state.stops_left > 0 && !worker.stopped {
-        let mut after = State { stops_left: state.stops_left - 1, ..given_back };
+        let mut after = ModelState { stops_left: state.stops_left - 1, ..given_back };
         let held = match worker.held {
-            Held::First => Held::TakenBack { first: true },
-            Held::Again => Held::TakenBack { first: false },
+            ModelDelivery::First => ModelDelivery::Withdrawn { first: true },
+            ModelDelivery::Again => ModelDelivery::Withdrawn { first: false },
             other => other,
         };
-        after.workers[i] = Worker { held, stopped: true, ..worker };
+        after.workers[i] = ModelWorker { held, stopped: true, ..worker };
         if after.messages() <= MESSAGES {
-            each(Event::Stops(worker.next), after);
+            each(Transition::Stop(worker.next), after);
         }
     }
 }
 
-/// Time passes for who is stopped, idle or waiting for the provider.
-fn may_pass(state: &State, config: &Config) -> bool {
-    let waits = |worker: &Worker| match worker.next {
-        Next::Nothing => true,
-        Next::Answer { until, .. } => until > state.now,
+/// Time passes only while every worker is stopped, idle or waiting for the provider.
+fn may_pass(state: &ModelState, config: &ModelConfig) -> bool {
+    let waits = |worker: &ModelWorker| match worker.next {
+        Effect::Nothing => true,
+        Effect::Answer { until, .. } => until > state.now,
         _ => worker.stopped,
     };
-    // Before there is a row, time counts for the deadline, and for a worker that stands still.
+    // Before there is a row, time matters only for the deadline and for a stopped worker.
     let counts = match state.row {
         Some(_) => state.now < config.end(),
         None => state.now <= MARGIN.max(config.deadline.unwrap_or(0)),

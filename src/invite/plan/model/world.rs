@@ -1,9 +1,9 @@
-//! What there is in the model: the row, the messages of one invite, the workers, and the texts at the provider.
+//! The model's state: the row, the messages of one invite, the workers, and the texts at the provider.
 
 use super::{
     super::Policy,
     clock::{MARGIN, TIMEOUT, Time},
-    row::{Row, Told, Why},
+    row::{ModelCode, ModelReply, ModelRow},
 };
 use crate::{
     config::WhenUnsure,
@@ -11,48 +11,48 @@ use crate::{
 };
 use std::time::Duration;
 
-pub const MAX_ATTEMPTS: u8 = 2;
-/// Messages of the invite that may be there when a fault makes one more.
-pub const MESSAGES: u8 = 3;
+pub(super) const MAX_ATTEMPTS: u8 = 2;
+/// The most messages of the invite that may exist when a fault adds one more.
+pub(super) const MESSAGES: u8 = 3;
 
 /// One run's bounds and assumptions.
 #[derive(Debug, Clone, Copy)]
-pub struct Config {
+pub(super) struct ModelConfig {
     pub when_unsure: WhenUnsure,
     pub settle: Time,
-    /// How long the provider's list may lag: not longer than `settle`, by the assumption.
+    /// How long the provider's list may lag. The promise assumes that this is not longer than `settle`.
     pub lag: Time,
     pub ttl: Time,
-    /// After the publish, the invite is too old.
+    /// When the invite is too old, counted from its publish.
     pub deadline: Option<Time>,
     pub crashes: u8,
     pub stops: u8,
     /// Whether the operator may switch the group off, at any time.
     pub switches_off: bool,
-    pub broken: &'static [Broken],
+    pub removed: &'static [RemovedGuard],
 }
 
-/// A guard that is taken away, which the search has to notice.
+/// A guard that the model leaves out, so that the search has to find a broken promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Broken {
+pub(super) enum RemovedGuard {
     NoCheckBeforeTheWrite,
     RecordIgnoresTheFence,
     ClaimIgnoresTheFence,
     ClaimIgnoresTheGroup,
-    /// A look counts from when it was written down, and not from when it was made.
+    /// A look counts from its record, and not from when it was made.
     LookCountsWhenRecorded,
-    /// A delivery that was taken back before its row was there counts as a new publish.
-    TakenBackIsPublishedAnew,
-    /// The invite has none, so that nothing keeps a second row out.
+    /// A delivery that was withdrawn before it had a row counts as a new publish.
+    WithdrawnCountsAsNewPublish,
+    /// The invite has no message id, so that no constraint prevents a second row.
     NoMessageId,
 }
 
-impl Config {
-    pub fn is(&self, broken: Broken) -> bool {
-        self.broken.contains(&broken)
+impl ModelConfig {
+    pub(super) fn lacks(&self, guard: RemovedGuard) -> bool {
+        self.removed.contains(&guard)
     }
 
-    pub fn policy(&self) -> Policy {
+    pub(super) fn policy(&self) -> Policy {
         Policy {
             max_attempts: MAX_ATTEMPTS.into(),
             settle: Duration::from_secs(self.settle.unsigned_abs().into()),
@@ -60,37 +60,37 @@ impl Config {
         }
     }
 
-    /// From here on, time changes nothing: the session is over, and so is each try.
-    pub fn end(&self) -> Time {
+    /// From here on, time changes nothing: the session and every try are over.
+    pub(super) fn end(&self) -> Time {
         self.ttl + MARGIN + TIMEOUT
     }
 }
 
-/// What a worker keeps of a row that it has read.
+/// The values that a worker remembers from its last read of the row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Seen {
+pub(super) struct RowSnapshot {
     pub fence: u8,
     pub attempts: u8,
     pub looks: u8,
     pub unsettled: bool,
-    pub unsure_unless_looked: bool,
+    pub may_have_been_taken: bool,
     pub abandoned: u8,
     pub at: Time,
 }
 
 /// `sessions::Claim`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HeldClaim {
+pub(super) struct ModelClaim {
     pub fence: u8,
     pub attempts: u8,
     pub unsettled: bool,
     pub write_by: Time,
-    /// Of a row that was just inserted, whose age is looked at once more.
+    /// The row was just inserted. The worker checks the invite's age once more.
     pub fresh: bool,
 }
 
-impl HeldClaim {
-    pub fn claim(self, left: Time) -> Claim {
+impl ModelClaim {
+    pub(super) fn claim(self, left: Time) -> Claim {
         let left = Duration::from_secs(left.max(0).unsigned_abs().into());
         Claim::claimed(self.attempts.into(), self.unsettled, left)
     }
@@ -98,115 +98,116 @@ impl HeldClaim {
 
 /// `statements::LedgerEntry`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Entry {
+pub(super) struct ModelEntry {
     pub fence: u8,
     pub status: Status,
     pub text_state: TextState,
     pub sid: bool,
-    pub why: Option<Why>,
+    pub why: Option<ModelCode>,
     pub rest: Option<Time>,
 }
 
-/// Which effect of its message's way comes next.
+/// What a worker does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Next {
+pub(super) enum Effect {
     Nothing,
-    /// `Sessions::open` is to be called.
+    /// Before `Sessions::open`.
     Open,
     Insert {
         write_by: Time,
     },
     Read,
-    /// The same, for a worker that has seen that the group is off.
+    /// The same, after the worker found that the group is switched off.
     ReadSwitchedOff,
-    Look(Seen),
-    Missed(Seen),
+    Look(RowSnapshot),
+    Missed(RowSnapshot),
     /// `Sessions::accepted`.
     Accept,
-    /// `Sessions::may_send` is to be called, and then `Sessions::claim`.
-    BeginClaim(Seen),
+    /// `Sessions::may_send`. `Sessions::claim` follows.
+    BeginClaim(RowSnapshot),
     Claim {
-        seen: Seen,
+        snapshot: RowSnapshot,
         write_by: Time,
     },
-    Close(Entry),
-    Write(HeldClaim),
-    /// The provider has its request until then.
+    Close(ModelEntry),
+    Write(ModelClaim),
+    /// The provider answers the request, before `until`.
     Answer {
-        claim: HeldClaim,
+        claim: ModelClaim,
         until: Time,
     },
-    Record(Entry),
-    Reply(Told),
+    Record(ModelEntry),
+    Reply(ModelReply),
     Copy,
     Ack,
 }
 
-/// What a worker has of the invite's messages.
+/// Which of the invite's messages a worker holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Held {
+pub(super) enum ModelDelivery {
     Nothing,
-    /// As it was published, delivered for the first time.
+    /// The published message, delivered for the first time.
     First,
-    /// A redelivery, or a copy.
+    /// A redelivery, or a retry copy.
     Again,
-    /// Its line was lost: the broker has given it to another.
-    TakenBack {
+    /// Its connection was lost, and the broker delivers the message to another worker.
+    Withdrawn {
         first: bool,
     },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Worker {
-    pub next: Next,
-    pub held: Held,
+pub(super) struct ModelWorker {
+    pub next: Effect,
+    pub held: ModelDelivery,
     pub stopped: bool,
 }
 
-impl Worker {
-    pub const IDLE: Self = Self { next: Next::Nothing, held: Held::Nothing, stopped: false };
+impl ModelWorker {
+    pub(super) const IDLE: Self =
+        Self { next: Effect::Nothing, held: ModelDelivery::Nothing, stopped: false };
 
-    pub fn holds(&self) -> bool {
-        matches!(self.held, Held::First | Held::Again)
+    pub(super) fn holds(&self) -> bool {
+        matches!(self.held, ModelDelivery::First | ModelDelivery::Again)
     }
 }
 
-/// The whole of it.
+/// One state of the search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct State {
+pub(super) struct ModelState {
     pub now: Time,
     pub deadline: Option<Time>,
     /// The operator has switched the group off.
     pub switched_off: bool,
-    pub row: Option<Row>,
-    /// The message as it was published is in its queue.
+    pub row: Option<ModelRow>,
+    /// The published message is still in its queue.
     pub published: bool,
-    /// Redeliveries and copies that are in a queue.
+    /// Redeliveries and retry copies in a queue.
     pub again: u8,
-    pub workers: [Worker; 2],
+    pub workers: [ModelWorker; 2],
     pub crashes_left: u8,
     pub stops_left: u8,
     pub posts: u8,
     pub texts: u8,
-    /// When the provider accepted the first of them.
+    /// When the provider accepted the first text.
     pub accepted_at: Time,
-    /// A request whose worker died: the provider may yet take it, until then.
+    /// The request of a worker that died. The provider may still take it until this time.
     pub orphan: Option<Time>,
-    pub told: Option<Told>,
-    pub wrong: Option<Wrong>,
+    pub reply: Option<ModelReply>,
+    pub broken_promise: Option<BrokenPromise>,
 }
 
-/// What must not happen, seen when it does.
+/// What must never happen, noted when it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Wrong {
+pub(super) enum BrokenPromise {
     TwoRepliesDiffer,
     AnotherRowForOnePublish,
     NoOutcomeToAnswer,
     ClaimedWhileSwitchedOff,
 }
 
-impl State {
-    pub fn start(config: &Config) -> Self {
+impl ModelState {
+    pub(super) fn start(config: &ModelConfig) -> Self {
         Self {
             now: 0,
             deadline: config.deadline,
@@ -214,52 +215,52 @@ impl State {
             row: None,
             published: true,
             again: 0,
-            workers: [Worker::IDLE; 2],
+            workers: [ModelWorker::IDLE; 2],
             crashes_left: config.crashes,
             stops_left: config.stops,
             posts: 0,
             texts: 0,
             accepted_at: 0,
             orphan: None,
-            told: None,
-            wrong: None,
+            reply: None,
+            broken_promise: None,
         }
     }
 
-    pub fn messages(&self) -> u8 {
+    pub(super) fn messages(&self) -> u8 {
         let held: u8 = self.workers.iter().map(|worker| u8::from(worker.holds())).sum();
         u8::from(self.published) + self.again + held
     }
 
-    pub fn is_late(&self) -> bool {
+    pub(super) fn is_late(&self) -> bool {
         self.deadline.is_some_and(|deadline| self.now >= deadline)
     }
 
-    /// What the row answers, as `SessionRow::outcome` reads it.
-    pub fn outcome(&self) -> Option<Told> {
+    /// The reply for the row, as `SessionRow::outcome` reads it.
+    pub(super) fn outcome(&self) -> Option<ModelReply> {
         let row = self.row?;
-        let sent = || (row.status != Status::Sending).then_some(Told::Sent);
-        row.error.map(Told::Refused).or_else(sent)
+        let sent = || (row.status != Status::Sending).then_some(ModelReply::Sent);
+        row.error.map(ModelReply::Refused).or_else(sent)
     }
 
-    pub fn accept(&mut self) {
+    pub(super) fn accept(&mut self) {
         if self.texts == 0 {
             self.accepted_at = self.now;
         }
         self.texts += 1;
     }
 
-    /// One of all the states that can go on in the same ways.
-    pub fn canonical(mut self, config: &Config) -> Self {
-        // Two workers are as good as each other.
+    /// One representative of all states that continue in the same ways.
+    pub(super) fn canonical(mut self, config: &ModelConfig) -> Self {
+        // The order of the workers does not matter.
         self.workers.sort_unstable();
         if self.texts == 0 || self.accepted_at + config.lag <= self.now {
             self.accepted_at = -config.lag;
         }
-        // Once there is an outcome, no statement asks for more than these.
+        // Once there is an outcome, no statement reads other columns.
         let Some(row) = self.row.as_mut().filter(|row| row.status != Status::Sending) else { return self };
-        let &mut Row { status, attempts, error, sid, expires_at, .. } = row;
-        *row = Row {
+        let &mut ModelRow { status, attempts, error, sid, expires_at, .. } = row;
+        *row = ModelRow {
             status,
             attempts,
             error,
@@ -275,11 +276,11 @@ impl State {
             lease_until: None,
             deadline_at: None,
         };
-        // Nor does time change anything but for a text that may yet be written.
-        let may_write = |worker: &Worker| {
+        // Time matters only for a text that may still be written.
+        let may_write = |worker: &ModelWorker| {
             matches!(
                 worker.next,
-                Next::Insert { .. } | Next::Write(_) | Next::Answer { .. } | Next::Claim { .. }
+                Effect::Insert { .. } | Effect::Write(_) | Effect::Answer { .. } | Effect::Claim { .. }
             )
         };
         if self.orphan.is_none() && !self.workers.iter().any(may_write) {

@@ -1,0 +1,141 @@
+//! What is wrong now, each with what to do about it.
+
+use super::{
+    facts::Facts,
+    words::{number, span},
+};
+use crate::{gateway::SIGHTED, group_id::GroupId, invite::reply::to_the_second};
+use time::OffsetDateTime;
+
+/// The outbox is published within a second. Its first event is older than this only if something is wrong.
+const OUTBOX_STUCK_AFTER: f64 = 30.0;
+/// The queues whose messages mean a problem.
+const WATCHED: [&str; 3] = ["requests", "dead", "unreadable"];
+/// Paused groups that are listed one by one.
+const PAUSED_ONE_BY_ONE: usize = 10;
+
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OpenProblem {
+    pub(super) what: String,
+    pub(super) remedy: Option<String>,
+    /// The processes that say so.
+    pub(super) of: Vec<String>,
+    /// A page of the console where it can be repaired, and its name.
+    pub(super) page: Option<(String, &'static str)>,
+}
+
+impl OpenProblem {
+    fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { what: what.into(), remedy: Some(remedy.into()), of: Vec::new(), page: None }
+    }
+
+    fn on(self, page: impl Into<String>, name: &'static str) -> Self {
+        Self { page: Some((page.into(), name)), ..self }
+    }
+}
+
+/// Everything that is wrong: what processes say first, then queues and events, then the groups that are paused on purpose.
+pub(super) fn problems(facts: &Facts) -> Vec<OpenProblem> {
+    let mut all = of_processes(facts);
+    all.extend(of_queues(facts));
+    all.extend(of_outbox(facts));
+    all.extend(paused(&facts.paused));
+    all
+}
+
+/// What is not known, as it could not be read, with the cause.
+pub(super) fn not_known(facts: &Facts) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut note = |what: &str, why: &str| all.push(format!("Not known: {what}, as {why}."));
+    if let Err(why) = &facts.processes {
+        note("what workers and gateways report", &why.to_string());
+    }
+    if facts.depths.is_none() {
+        note("whether a queue is stuck", "the broker did not answer within 2 s");
+    } else if let Some(queue) = WATCHED.into_iter().find(|queue| facts.depth(queue).is_none()) {
+        let why = format!("there is no queue .{queue}, or this gateway may not see it");
+        note("whether all queues are well", &why);
+    }
+    if let Err(why) = &facts.outbox {
+        note("whether events are published", &why.to_string());
+    }
+    all
+}
+
+/// Each problem once, with all the processes that have it.
+fn of_processes(facts: &Facts) -> Vec<OpenProblem> {
+    let mut all: Vec<OpenProblem> = Vec::new();
+    let mut note = |of: String, text: &str| {
+        let (what, remedy) = match text.split_once("What to do: ") {
+            Some((what, remedy)) => (what.trim(), Some(remedy.to_owned())),
+            None => (text, None),
+        };
+        match all.iter_mut().find(|known| known.what == what) {
+            Some(known) if known.of.contains(&of) => {}
+            Some(known) => known.of.push(of),
+            None => all.push(OpenProblem { what: what.to_owned(), remedy, of: vec![of], page: None }),
+        }
+    };
+    for row in facts.processes.iter().flatten() {
+        if let Some((cause, remedy)) = row.silence() {
+            note(row.name(), &format!("{cause}. What to do: {remedy}"));
+        }
+        for problem in row.problems.iter().filter(|problem| !problem.starts_with(SIGHTED)) {
+            note(row.name(), problem);
+        }
+    }
+    for problem in &facts.own_problems {
+        note("this gateway".to_owned(), problem);
+    }
+    all
+}
+
+fn of_queues(facts: &Facts) -> Vec<OpenProblem> {
+    let mut all = Vec::new();
+    if let Some(requests) = facts.depth("requests")
+        && requests.consumers == 0
+    {
+        let what = format!("No worker takes invites; {} wait.", number(requests.messages));
+        all.push(OpenProblem::new(what, "start a worker, or look at the log of one that should run"));
+    }
+    for (queue, what, remedy) in [
+        ("dead", "Dead letters wait for a decision", "see why, then replay or drop them"),
+        (
+            "unreadable",
+            "Messages that the AMQP client cannot decode wait",
+            "session-invite doctor names the queue, and the command that shows who publishes them",
+        ),
+    ] {
+        if let Some(depth) = facts.depth(queue).filter(|depth| depth.messages > 0) {
+            let problem = OpenProblem::new(format!("{what}: {}.", number(depth.messages)), remedy);
+            all.push(if queue == "dead" { problem.on("/dead", "The dead letters") } else { problem });
+        }
+    }
+    all
+}
+
+fn of_outbox(facts: &Facts) -> Option<OpenProblem> {
+    let outbox = facts.outbox.as_ref().ok().filter(|outbox| outbox.oldest > OUTBOX_STUCK_AFTER)?;
+    let what = format!(
+        "Events are not published: {} wait, the first for {}.",
+        number(outbox.events),
+        span(outbox.oldest)
+    );
+    let remedy = "see whether a worker runs and may publish to the exchange of events: session-invite doctor";
+    Some(OpenProblem::new(what, remedy))
+}
+
+fn paused(groups: &[(GroupId, OffsetDateTime)]) -> Vec<OpenProblem> {
+    let one = |(group, since): &(GroupId, OffsetDateTime)| {
+        let what = format!("Group {group} is paused since {}: its texts wait.", to_the_second(*since));
+        let remedy = "see in the audit who paused it, and resume it once their cause is gone";
+        OpenProblem::new(what, remedy).on(format!("/groups/{group}"), "The group")
+    };
+    let mut all: Vec<_> = groups.iter().take(PAUSED_ONE_BY_ONE).map(one).collect();
+    if groups.len() > PAUSED_ONE_BY_ONE {
+        let what = format!("{} more groups are paused.", number(groups.len() - PAUSED_ONE_BY_ONE));
+        all.push(OpenProblem::new(what, "resume them once the cause is gone").on("/groups", "Groups"));
+    }
+    all
+}

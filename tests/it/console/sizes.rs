@@ -1,0 +1,128 @@
+//! Large tables: no page reads a whole one, and each says how far it has read.
+
+use super::{Browser, TOKEN, linked};
+use crate::support::{Answer, Gateway, Setup, World};
+
+/// A migrated database without a worker, which would publish the events and delete old rows.
+async fn console() -> (World, Gateway) {
+    let world = Setup::default().without_worker().await;
+    world.run(&["migrate"]).ok();
+    world.is_secret(TOKEN);
+    world.run(&["topology", "declare"]).ok();
+    let gateway = world.start_gateway(&[("CONSOLE_TOKEN", TOKEN)]).await;
+    (world, gateway)
+}
+
+/// So many sessions, a millisecond apart. The oldest one has the code `rare` and the correlation id `c-rare`.
+async fn fill(world: &World, sessions: u32) {
+    let insert = format!(
+        "insert into sessions (id, group_id, status, requested_by, correlation_id, error_code, created_at)
+         select (lpad(to_hex((extract(epoch from at) * 1000)::bigint), 12, '0') || '7' || substr(md5(n::text), 1, 3)
+                 || '8' || substr(md5(n::text), 1, 15))::uuid,
+                72, 'rejected', 'gkey:1', case when n = {sessions} then 'c-rare' end, case when n = {sessions} then 'rare' end, at
+           from (select n, now() - interval '1 ms' * n as at from generate_series(1, {sessions}) n) rows"
+    );
+    world.database.execute(&insert).await;
+    world.database.execute("analyze sessions").await;
+}
+
+/// Each row takes a while to read, as on a server that is slow: so the test needs no millions of rows.
+const SLOW: &str = "
+    create function is_read_slowly(id uuid) returns boolean language plpgsql as $$
+    begin
+        if get_byte(uuid_send(id), 15) < 16 then perform pg_sleep(0.001); end if;
+        return true;
+    end $$;
+    alter table sessions rename to all_sessions;
+    create view sessions as select * from all_sessions where is_read_slowly(id)";
+
+/// The way on from a page that has not read everything.
+fn further_back(page: &Answer) -> Option<String> {
+    let (before, _) = page.body.split_once(">Look further back<")?;
+    let (_, link) = before.rsplit_once("href=\"/console")?;
+    Some(format!("/console{}", link.trim_end_matches('"').replace("&amp;", "&")))
+}
+
+/// Follows the way on from page to page; returns the last page, and how many there were.
+async fn to_the_end(browser: &Browser<'_>, path: &str) -> (Answer, u32) {
+    let mut page = browser.open(path).await;
+    for pages in 1..200 {
+        assert!(page.status == 200 && !page.body.contains("Not found within"), "{}", page.body);
+        let Some(next) = further_back(&page) else { return (page, pages) };
+        page = browser.open(&next).await;
+    }
+    panic!("the search has no end: {}", page.body);
+}
+
+#[tokio::test]
+async fn a_search_that_finds_little_shows_how_far_it_has_read_and_goes_on_from_there() {
+    let (world, mut gateway) = console().await;
+    fill(&world, 6_000).await;
+    world.database.execute(SLOW).await;
+    let browser = Browser::logged_in(&gateway, "Ann").await;
+    for (search, is_found) in [
+        ("code=rare", true),
+        ("id=c-rare", true),
+        ("code=nothing&group=72", false),
+        ("id=nobody", false),
+        ("group=73&since=1h", false),
+    ] {
+        let first = browser.open(&format!("/console/sessions?{search}")).await;
+        assert!(first.body.contains("No session was found among those since"), "{search}: {}", first.body);
+        let (last, pages) = to_the_end(&browser, &format!("/console/sessions?{search}")).await;
+        assert!(pages > 1, "{search}");
+        assert_eq!(linked(&last.body, "sessions").len(), usize::from(is_found), "{search}: {}", last.body);
+        assert_eq!(last.body.contains("No session was found."), !is_found, "{search}: {}", last.body);
+    }
+    // What is found before the time is over is shown.
+    world.database.execute("update all_sessions set error_code = 'seldom' where id = (select id from all_sessions order by id desc offset 50 limit 1)").await;
+    let page = browser.open("/console/sessions?code=seldom").await;
+    assert_eq!(linked(&page.body, "sessions").len(), 1, "{}", page.body);
+    assert!(page.body.contains("No more were found among those since"), "{}", page.body);
+    assert!(gateway.process.stop().success());
+}
+
+#[tokio::test]
+async fn the_audit_is_looked_at_in_parts() {
+    let (world, mut gateway) = console().await;
+    let insert = "insert into audit_log (os_user, host, action, command, group_id)
+                  select 'root', 'host', case when n = 1 then 'secrets reseal' else 'groups set' end, 'groups set ' || n, 72
+                    from generate_series(1, 120000) n";
+    world.database.execute(insert).await;
+    let browser = Browser::logged_in(&gateway, "Ann").await;
+    let (found, pages) = to_the_end(&browser, "/console/audit?action=secrets").await;
+    assert!(pages == 3 && found.body.contains("<code>groups set 1</code>"), "{pages}: {}", found.body);
+    let (nothing, pages) = to_the_end(&browser, "/console/audit?action=dead&group=72").await;
+    assert!(pages == 3 && nothing.body.contains("No change was found."), "{pages}: {}", nothing.body);
+    // The migration has the first row.
+    let page = browser.open("/console/audit?before=30").await;
+    assert!(page.body.contains("<code>groups set 28</code>"), "{}", page.body);
+    assert_eq!(further_back(&page), None);
+    assert!(gateway.process.stop().success());
+}
+
+#[tokio::test]
+async fn a_story_says_when_the_outbox_is_too_long_to_be_looked_at() {
+    let (world, mut gateway) = console().await;
+    fill(&world, 1).await;
+    let add = |events: u32| {
+        format!(
+            "insert into events (session_id, group_id, event) select gen_random_uuid(), 72, 'sent' from generate_series(1, {events})"
+        )
+    };
+    world.database.execute(&add(1_000)).await;
+    world
+        .database
+        .execute("insert into events (session_id, group_id, event) select id, 72, 'sent' from sessions")
+        .await;
+    let browser = Browser::logged_in(&gateway, "Ann").await;
+    let id = world.database.value::<String>("select id::text from sessions").await;
+    let story = format!("/console/sessions/{id}");
+    let page = browser.open(&story).await;
+    assert!(page.body.contains("session.sent waits in the outbox"), "{}", page.body);
+    assert!(!page.body.contains("events wait to be published"), "{}", page.body);
+    world.database.execute(&add(25_000)).await;
+    let page = browser.open(&story).await;
+    assert!(page.body.contains("More than 20000 events wait to be published."), "{}", page.body);
+    assert!(gateway.process.stop().success());
+}

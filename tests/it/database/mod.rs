@@ -1,0 +1,6 @@
+//! The database: its faults, and its size.
+
+mod faults;
+mod growth;
+mod losses;
+mod nodes;
