@@ -177,7 +177,7 @@ async fn discard(
     format: Format,
     operator: &Operator,
 ) -> anyhow::Result<()> {
-    let mut record = LetterRecord::begin(operator, "dropped").await?;
+    let mut record = LetterRecord::begin(operator, "dropped", None).await?;
     let done = with(config, async |dead| {
         let mut source = which.open(dead).await?;
         while let Some(held) = source.next(dead).await? {

@@ -162,7 +162,7 @@ fn in_trouble(console: &Console, facts: &Facts, found: &[OutcomeCount]) -> Marku
             (trouble_table(console, found))
         }
         @if dead > 0 {
-            p { (number(dead)) " dead letters are not among these: " a href=(console.link("/dead")) { "their groups" } "." }
+            p { "Not among these, as dead letters: " (number(dead)) ". " a href=(console.link("/dead")) { "Their groups" } "." }
         }
     }
 }

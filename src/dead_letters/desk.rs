@@ -206,7 +206,8 @@ impl LetterDesk {
         let Some(operator) = found.first().and_then(|(_, first)| operator(&first.letter.id)) else {
             return Err(not_begun(dead, "the database is away".to_owned()).await);
         };
-        let mut record = match recorded(LetterRecord::begin(&operator, change.done())).await {
+        let group = found.first().and_then(|(_, first)| first.letter.group());
+        let mut record = match recorded(LetterRecord::begin(&operator, change.done(), group)).await {
             Ok(record) => record,
             Err(why) => return Err(not_begun(dead, why).await),
         };

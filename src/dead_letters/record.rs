@@ -1,7 +1,7 @@
 //! The record of what is done with letters. It cannot be in one transaction with the queue, so the audit has its beginning and
 //! its end.
 
-use crate::audit::Operator;
+use crate::{audit::Operator, group_id::GroupId};
 use serde_json::json;
 
 /// What is done with letters, which has begun. Its end is recorded also after an error, with the letters that it was done with.
@@ -10,14 +10,20 @@ pub(crate) struct LetterRecord<'o> {
     operator: &'o Operator,
     /// What is done, such as `replayed`.
     done: &'static str,
+    /// The group that the letters name, if it is known and one.
+    group: Option<GroupId>,
     ids: Vec<String>,
 }
 
 impl<'o> LetterRecord<'o> {
     /// Records the beginning.
-    pub(crate) async fn begin(operator: &'o Operator, done: &'static str) -> Result<Self, sqlx::Error> {
-        operator.record(None, None, Some(json!({"state": "begun"}))).await?;
-        Ok(Self { operator, done, ids: Vec::new() })
+    pub(crate) async fn begin(
+        operator: &'o Operator,
+        done: &'static str,
+        group: Option<GroupId>,
+    ) -> Result<Self, sqlx::Error> {
+        operator.record(group, None, Some(json!({"state": "begun"}))).await?;
+        Ok(Self { operator, done, group, ids: Vec::new() })
     }
 
     /// It was done with the letter of this id.
@@ -37,7 +43,7 @@ impl<'o> LetterRecord<'o> {
 
     async fn write(self, state: &str) -> Result<Vec<String>, sqlx::Error> {
         let after = json!({"state": state, self.done: self.ids});
-        self.operator.record(None, None, Some(after)).await?;
+        self.operator.record(self.group, None, Some(after)).await?;
         Ok(self.ids)
     }
 }

@@ -5,6 +5,7 @@
 //! limit (4.x has one of 20 for every quorum queue), it drops a message that was read too often. So a message near the limit
 //! is replaced by a fresh copy, whose count begins at zero ([`DeadLetters::keep`]).
 
+mod ahead;
 mod letter;
 
 pub(crate) use letter::{ID_DIGITS, Letter, LetterKind, Replay, is_added, row_key};
@@ -16,8 +17,10 @@ use super::{
     },
 };
 use crate::config::BrokerConfig;
+use ahead::Ahead;
 use lapin::{
     Acker, Channel, Connection,
+    message::Delivery,
     options::{
         BasicAckOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions,
         QueueDeclareOptions,
@@ -58,6 +61,12 @@ pub(crate) enum DeadLetterError {
     Broker(#[from] BrokerError),
 }
 
+impl FetchedLetter {
+    fn new(delivery: Delivery) -> Self {
+        Self { letter: Letter::new(delivery.properties, delivery.data), acker: delivery.acker }
+    }
+}
+
 impl From<lapin::Error> for DeadLetterError {
     fn from(error: lapin::Error) -> Self {
         Self::Broker(error.into())
@@ -95,7 +104,9 @@ pub(crate) struct DeadLetters {
     pub waiting: u32,
     /// Of those, read.
     pub read: u32,
-    /// Of those, returned at the end.
+    /// Letters that come next, fetched together.
+    ahead: Ahead,
+    /// Of all that were fetched, returned at the end.
     kept: u32,
     renewed: u32,
     /// Deliveries after which a message is replaced by a copy.
@@ -139,6 +150,7 @@ impl DeadLetters {
             most,
             waiting,
             read: 0,
+            ahead: Ahead::default(),
             kept: 0,
             renewed: 0,
             renew_at: RENEW_AT,
@@ -170,18 +182,28 @@ impl DeadLetters {
         if !self.has_more() && self.waiting > 0 {
             return Ok(None);
         }
+        let left = self.waiting.min(self.most).saturating_sub(self.read);
+        if self.ahead.is_due(left) {
+            self.ahead.fetch(&self.channel, &self.queue, left).await?;
+        }
+        let delivery = match self.ahead.next() {
+            Some(delivery) => delivery,
+            None => match self.get().await? {
+                // One that came after the opening returns at the end, as all that is not settled.
+                Some(delivery) if self.waiting > 0 => delivery,
+                _ => return Ok(None),
+            },
+        };
+        self.read += 1;
+        Ok(Some(FetchedLetter::new(delivery)))
+    }
+
+    /// One letter; `None` if the queue has no more, or others hold them. It costs a commit of a quorum queue.
+    async fn get(&self) -> Result<Option<Delivery>, DeadLetterError> {
         let queue = self.queue.as_str();
         let got = self.channel.basic_get(queue.into(), BasicGetOptions::default()).await;
         let got = got.map_err(|error| BrokerError::of(BrokerPermission::Read, queue, error))?;
-        let Some(got) = got else { return Ok(None) };
-        if self.waiting == 0 {
-            // It came after the opening, and returns at the end, as all that is not settled.
-            return Ok(None);
-        }
-        self.read += 1;
-        let delivery = got.delivery;
-        let letter = Letter::new(delivery.properties, delivery.data);
-        Ok(Some(FetchedLetter { letter, acker: delivery.acker }))
+        Ok(got.map(|message| message.delivery))
     }
 
     /// How many letters were replaced by copies, which are at the queue's end.
@@ -269,8 +291,12 @@ impl DeadLetters {
     /// A quorum queue without a delivery limit has returned messages at its end (RabbitMQ 3.10), unless they return because their
     /// connection ends. So if all were read, they are returned by `basic.nack`, in their order. If only the first were read, the
     /// end of the connection returns them to the front, in any order: otherwise each reading would turn the queue over.
-    pub(crate) async fn close(self) -> Result<(), DeadLetterError> {
-        let returns_all = self.read >= self.waiting;
+    pub(crate) async fn close(mut self) -> Result<(), DeadLetterError> {
+        let fetched = self.read + self.ahead.len();
+        while let Some(delivery) = self.ahead.next() {
+            self.keep(FetchedLetter::new(delivery)).await?;
+        }
+        let returns_all = fetched >= self.waiting;
         if self.kept > 0 && returns_all {
             // All deliveries that this channel has not acknowledged.
             let all = BasicNackOptions { multiple: true, requeue: true };
@@ -284,7 +310,7 @@ impl DeadLetters {
         if self.kept > 0 && !returns_all {
             let open = connect_to_some_node(&self.config, "dead letters").await?;
             let channel = open.connection.create_channel().await?;
-            let all = self.waiting.saturating_sub(self.read) + self.kept;
+            let all = self.waiting.saturating_sub(fetched) + self.kept;
             until_returned(&channel, &self.queue, all).await?;
             open.connection.close(200, "done".into()).await?;
         }

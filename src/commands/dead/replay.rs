@@ -51,7 +51,8 @@ pub(super) struct ReplayArgs {
 pub(super) async fn run(args: ReplayArgs, config: BrokerConfig, format: Format) -> anyhow::Result<()> {
     let allow = super::super::reply_to_allow(args.reply_to_allow.as_ref())?;
     let operator = super::super::operator(&args.database).await?;
-    let record = if args.dry_run { None } else { Some(LetterRecord::begin(&operator, "replayed").await?) };
+    let record =
+        if args.dry_run { None } else { Some(LetterRecord::begin(&operator, "replayed", None).await?) };
     let mut pace = tokio::time::interval(Duration::from_secs(1) / args.rate);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mode = if args.dry_run { ReplayMode::DryRun } else { ReplayMode::Publish };

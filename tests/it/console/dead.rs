@@ -75,7 +75,7 @@ async fn a_letter_is_shown_masked_replayed_once_and_the_audit_has_it() {
     let rows = world.run(&["audit", "list", "--json", "--action", "dead replay"]).json();
     for row in rows.as_array().expect("rows") {
         assert_eq!(row["command"], format!("console (token) 127.0.0.1: dead replay {id}"));
-        assert_eq!(row["actingAs"], "Zoë");
+        assert_eq!((&row["actingAs"], &row["groupid"]), (&json!("Zoë"), &json!(72)));
     }
     assert_eq!((&rows[0]["after"]["replayed"], &rows[1]["after"]["state"]), (&json!([id]), &json!("begun")));
     assert!(gateway.process.stop().success());

@@ -2,6 +2,7 @@
 
 use super::{Browser, TOKEN, linked};
 use crate::support::{Answer, Gateway, Setup, World};
+use std::time::{Duration, Instant};
 
 /// A migrated database without a worker, which would publish the events and delete old rows.
 async fn console() -> (World, Gateway) {
@@ -124,5 +125,74 @@ async fn a_story_says_when_the_outbox_is_too_long_to_be_looked_at() {
     world.database.execute(&add(25_000)).await;
     let page = browser.open(&story).await;
     assert!(page.body.contains("More than 20000 events wait to be published."), "{}", page.body);
+    assert!(gateway.process.stop().success());
+}
+
+/// What docs/GROWTH.md measures: sessions of 90 days, of 50 groups of which one has 80%; one number has a thousandth of them,
+/// and one in a thousand was rejected. Audit rows and steps are fewer.
+async fn fill_as_in_production(world: &World, sessions: u32) {
+    let insert = format!(
+        "insert into sessions (id, group_id, token, status, phone, requested_by, error_code, created_at)
+         select (lpad(to_hex((extract(epoch from at) * 1000)::bigint), 12, '0') || '7' || substr(md5(n::text), 1, 3)
+                 || '8' || substr(md5(n::text), 1, 15))::uuid,
+                case when n % 5 > 0 then 72 else 100 + n / 5 % 49 end,
+                case when n % 1000 > 0 then 't' || n end,
+                case when n % 1000 > 0 then 'expired' else 'rejected' end,
+                case when n % 1000 = 1 then '+14155550100' else '+1415' || 2000000 + n end,
+                'gkey:1', case when n % 1000 = 0 then 'sms_rejected' end, at
+           from (select n, now() - interval '90 days' * (n - 1) / {sessions} as at from generate_series(1, {sessions}) n) rows"
+    );
+    let (audit, steps) = (sessions / 17, sessions / 23);
+    for fill in [
+        insert.as_str(),
+        &format!(
+            "insert into audit_log (os_user, host, action, command, group_id)
+             select 'root', 'host', case when n % 1000 = 1 then 'secrets reseal' else 'groups set' end, 'groups set ' || n, 72
+               from generate_series(1, {audit}) n"
+        ),
+        &format!("insert into steps (session_id, kind) select id, 'looked' from sessions limit {steps}"),
+        "analyze",
+    ] {
+        world.database.execute(fill).await;
+    }
+}
+
+/// The table of docs/GROWTH.md, once with what is in memory now and once more:
+/// `CONSOLE_SESSIONS=5000000 cargo test --release --test it -- pages_are_answered_in_time --nocapture`
+#[tokio::test]
+async fn pages_are_answered_in_time_however_many_sessions_there_are() {
+    let sessions = std::env::var("CONSOLE_SESSIONS").map_or(20_000, |many| many.parse().expect("a number"));
+    let (world, mut gateway) = console().await;
+    fill_as_in_production(&world, sessions).await;
+    world.run(&["groups", "add", "72", "--api-key", &world.api_key]).ok();
+    let browser = Browser::logged_in(&gateway, "Ann").await;
+    let id = world.database.value::<String>("select id::text from sessions order by id desc limit 1").await;
+    let story = format!("/console/sessions/{id}");
+    for (page, path) in [
+        ("overview", "/console"),
+        ("groups", "/console/groups"),
+        ("one group", "/console/groups/72"),
+        ("sessions", "/console/sessions"),
+        ("sessions of a small group", "/console/sessions?group=101"),
+        ("a rare status", "/console/sessions?status=rejected"),
+        ("nothing is found", "/console/sessions?code=nothing"),
+        ("a number with many sessions", "/console/sessions?phone=%2B14155550100"),
+        ("a story", &story),
+        ("audit", "/console/audit"),
+        ("audit's last page", "/console/audit?before=40"),
+        ("a rare command", "/console/audit?action=secrets"),
+    ] {
+        let (mut times, mut is_whole) = (Vec::new(), false);
+        for _ in 0..3 {
+            let begun = Instant::now();
+            let answer = browser.open(path).await;
+            times.push(begun.elapsed());
+            assert_eq!(answer.status, 200, "{page}: {}", answer.body);
+            is_whole = !answer.body.contains("Not read: ");
+        }
+        println!("{page}: {times:?}");
+        assert!(is_whole, "{page}");
+        assert!(times.iter().min().expect("three") < &Duration::from_secs(1), "{page}: {times:?}");
+    }
     assert!(gateway.process.stop().success());
 }

@@ -1,8 +1,8 @@
 //! The contract's section 12: `dead` lists, shows, replays and drops dead letters, and loses none.
 
-use crate::support::{CommandResult, Message, Reply, Setup, World, now, program, run, until};
+use crate::support::{CommandResult, Message, Reply, Setup, World, connect_broker, now, program, run, until};
 use lapin::{
-    options::QueueDeclareOptions,
+    options::{BasicGetOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
 use serde_json::{Value, json};
@@ -748,6 +748,53 @@ async fn listing_and_showing_often_loses_no_message() {
             assert_eq!(dead.header("x-attempts").as_deref(), Some("3"));
         }
     }
+}
+
+#[tokio::test]
+async fn more_letters_than_are_fetched_together_keep_their_order_and_some_may_be_held_by_others() {
+    const MANY: u32 = 620;
+    let world = World::start().await;
+    let requests = world.broker.queue("requests");
+    for n in 0..MANY {
+        let request = Message::json(&json!({"groupid": "72"})).id(&format!("order-{n}"));
+        world.put_dead(set_aside(request, "request", &requests, &n.to_string())).await;
+    }
+    let all: Vec<_> = (0..MANY).map(|n| id_of(&n.to_string())).collect();
+    let listed = || {
+        let limit = MANY.to_string();
+        let rows = world.dead(&["list", "--json", "--limit", &limit]).json();
+        let rows = rows.as_array().expect("rows").clone();
+        rows.iter().map(|row| row["id"].as_str().expect("an id").to_owned()).collect::<Vec<_>>()
+    };
+    let begun = Instant::now();
+    world.dead(&["summary"]).ok();
+    println!("a summary of {MANY} took {:?}", begun.elapsed());
+    assert_eq!(listed(), all);
+    // One that is far back is found and taken out.
+    world.dead(&["drop", &all[400], "--yes"]).ok();
+    let others: Vec<_> = all.iter().filter(|id| **id != all[400]).cloned().collect();
+    let mut found = listed();
+    found.sort_unstable();
+    let mut left = others.clone();
+    left.sort_unstable();
+    assert_eq!(found, left);
+
+    // What another client holds is not waited for, and is there again once it leaves.
+    let connection = connect_broker().await;
+    let channel = connection.create_channel().await.expect("a channel");
+    for _ in 0..100 {
+        let options = BasicGetOptions::default();
+        channel
+            .basic_get(world.broker.queue("dead").into(), options)
+            .await
+            .expect("a get")
+            .expect("a letter");
+    }
+    assert_eq!(listed().len(), others.len() - 100);
+    connection.close(200, "done".into()).await.expect("a close");
+    until("the letters are back", || async { (world.count_dead().await == MANY - 1).then_some(()) }).await;
+    assert_eq!(listed().len(), others.len());
+    world.broker.purge("dead").await;
 }
 
 #[tokio::test]
