@@ -126,20 +126,22 @@ struct Attribute<'a> {
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 enum AttributeJson<'a> {
-    StringValue(&'a str),
+    #[serde(rename = "stringValue")]
+    Text(&'a str),
     /// A 64-bit integer is a string in this encoding.
-    IntValue(#[serde(serialize_with = "as_text")] i64),
-    BoolValue(bool),
+    #[serde(rename = "intValue", serialize_with = "as_text")]
+    Number(i64),
+    #[serde(rename = "boolValue")]
+    Flag(bool),
 }
 
 fn attributes<'a>(all: &'a [(&'static str, AttributeValue)]) -> Vec<Attribute<'a>> {
     let attribute = |(key, value): &'a (&'static str, AttributeValue)| {
         let value = match value {
-            AttributeValue::Text(text) => AttributeJson::StringValue(text),
-            AttributeValue::Number(number) => AttributeJson::IntValue(*number),
-            AttributeValue::Flag(flag) => AttributeJson::BoolValue(*flag),
+            AttributeValue::Text(text) => AttributeJson::Text(text),
+            AttributeValue::Number(number) => AttributeJson::Number(*number),
+            AttributeValue::Flag(flag) => AttributeJson::Flag(*flag),
         };
         Attribute { key, value }
     };
