@@ -15,7 +15,7 @@ use crate::{
     db::StatementError,
     queue::{
         QueueNames,
-        dead::{DeadLetterError, DeadLetters, FetchedLetter, Letter},
+        dead::{DeadLetterError, DeadLetters, FetchedLetter, Letter, MAX_READ},
     },
 };
 use sqlx::PgPool;
@@ -33,10 +33,11 @@ use tokio::{
 const LISTED: u32 = 50;
 /// How long all operators are shown the same list.
 const SHOWN_FOR: Duration = Duration::from_secs(2);
-/// Letters among which one is looked for. Mostly it is among the first. Other operators wait meanwhile; the commands look further.
-const SEARCHED: u32 = 500;
-/// How long the letters of a list, or of an invite, are read, or one is looked for.
+/// How long the letters of a list, or of an invite, are read.
 const READ_WITHIN: Duration = Duration::from_millis(1_500);
+/// How long a letter is looked for. Mostly it is among the first. Where a command has read others before, those of the list
+/// return behind them. Other operators wait meanwhile; the commands look for longer.
+const SEARCH_WITHIN: Duration = Duration::from_secs(2);
 /// How long a person waits for others, or for the broker, before a page says so.
 const WAITS_FOR: Duration = Duration::from_secs(5);
 /// How long a change of one letter may take.
@@ -244,7 +245,7 @@ impl LetterDesk {
 
     /// Opens the queue to look for one letter.
     async fn open(&self) -> Result<DeadLetters, DeadLetterError> {
-        let mut dead = DeadLetters::open(self.config.clone(), SEARCHED).await?;
+        let mut dead = DeadLetters::open(self.config.clone(), MAX_READ).await?;
         dead.renew_late();
         Ok(dead)
     }
@@ -354,7 +355,7 @@ async fn take(
     dead: &mut DeadLetters,
     address: &LetterAddress,
 ) -> Result<Vec<(u32, FetchedLetter)>, DeskError> {
-    let ends = Instant::now() + READ_WITHIN;
+    let ends = Instant::now() + SEARCH_WITHIN;
     let mut found = Vec::new();
     while if found.is_empty() { Instant::now() < ends } else { dead.read < LISTED }
         && let Some(held) = dead.next().await?

@@ -1,6 +1,7 @@
 //! The contract's section 12: `dead` lists, shows, replays and drops dead letters, and loses none.
 
 use crate::support::{CommandResult, Message, Reply, Setup, World, connect_broker, now, program, run, until};
+use futures::future::join_all;
 use lapin::{
     options::{BasicGetOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::{
     collections::HashMap,
+    ops::Range,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -72,6 +74,24 @@ impl World {
 
     pub async fn put_dead(&self, message: Message) {
         self.broker.publish_to(&self.broker.queue("dead"), message).await;
+    }
+
+    /// Requests among the dead letters, whose publish ids are these numbers, in their order.
+    pub async fn put_many_dead(&self, numbers: Range<u32>) {
+        let requests = self.broker.queue("requests");
+        let letter = |n: u32| {
+            let request = Message::json(&json!({"groupid": "72"})).id(&format!("order-{n}"));
+            set_aside(request, "request", &requests, &n.to_string())
+        };
+        // The broker confirms those of one batch together.
+        let mut numbers = numbers;
+        loop {
+            let batch: Vec<_> = numbers.by_ref().take(500).collect();
+            if batch.is_empty() {
+                return;
+            }
+            join_all(batch.into_iter().map(|n| self.put_dead(letter(n)))).await;
+        }
     }
 
     fn dead(&self, args: &[&str]) -> CommandResult {
@@ -754,11 +774,7 @@ async fn listing_and_showing_often_loses_no_message() {
 async fn more_letters_than_are_fetched_together_keep_their_order_and_some_may_be_held_by_others() {
     const MANY: u32 = 620;
     let world = World::start().await;
-    let requests = world.broker.queue("requests");
-    for n in 0..MANY {
-        let request = Message::json(&json!({"groupid": "72"})).id(&format!("order-{n}"));
-        world.put_dead(set_aside(request, "request", &requests, &n.to_string())).await;
-    }
+    world.put_many_dead(0..MANY).await;
     let all: Vec<_> = (0..MANY).map(|n| id_of(&n.to_string())).collect();
     let listed = || {
         let limit = MANY.to_string();
