@@ -60,7 +60,7 @@ pub(super) async fn try_once(
     {
         Box::pin(remember_opt_out(ctx, settings, &claim)).await;
     }
-    let step = step_of(&answer, claim.attempts);
+    let step = step_of(&answer, claim.attempts, ctx.policy.max_attempts);
     let result = after_try(answer, &claim, &ctx.policy);
     let step = step.map(|step| with_next_try(step, &result));
     let (group, first_delivery) = (claim.group, claim.first_delivery);
@@ -101,7 +101,7 @@ fn note_sender(ctx: &Context, group: &Group, answer: &TryResult) {
 }
 
 /// The step of a try that was not accepted.
-fn step_of(answer: &TryResult, attempt: i32) -> Option<Step> {
+fn step_of(answer: &TryResult, attempt: i32, max_attempts: u32) -> Option<Step> {
     Some(match answer {
         TryResult::Accepted { .. } => return None,
         TryResult::Refused(refusal) => Step::TryRefused {
@@ -115,7 +115,8 @@ fn step_of(answer: &TryResult, attempt: i32) -> Option<Step> {
                 RetryReason::Throttled => (WaitCause::Throttled, None),
                 RetryReason::Account { provider_code } => (WaitCause::Account, *provider_code),
             };
-            Step::TryWaits { attempt, why, status: *status, provider_code, next_in: None }
+            let of = Some(max_attempts);
+            Step::TryWaits { attempt, of, why, status: *status, provider_code, next_in: None }
         }
         TryResult::PerhapsSent { why } => Step::try_unknown(attempt, why),
         TryResult::Withheld => Step::TryWithheld { attempt },
@@ -125,8 +126,8 @@ fn step_of(answer: &TryResult, attempt: i32) -> Option<Step> {
 /// The step, with the time until the next try.
 fn with_next_try(step: Step, result: &ClaimResult) -> Step {
     match (step, result) {
-        (Step::TryWaits { attempt, why, status, provider_code, .. }, ClaimResult::Waiting { after }) => {
-            Step::TryWaits { attempt, why, status, provider_code, next_in: Some(after.as_secs_f64()) }
+        (Step::TryWaits { attempt, of, why, status, provider_code, .. }, ClaimResult::Waiting { after }) => {
+            Step::TryWaits { attempt, of, why, status, provider_code, next_in: Some(after.as_secs_f64()) }
         }
         (step, _) => step,
     }

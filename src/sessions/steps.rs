@@ -21,6 +21,9 @@ pub(crate) enum Step {
     /// The provider surely did not take the text.
     TryWaits {
         attempt: i32,
+        /// How many tries there are at most; `None` in a row of an older worker.
+        #[serde(default)]
+        of: Option<u32>,
         why: WaitCause,
         /// The HTTP status of its answer.
         status: Option<u16>,
@@ -180,6 +183,7 @@ mod tests {
         for step in [
             Step::TryWaits {
                 attempt: 1,
+                of: Some(5),
                 why: WaitCause::Throttled,
                 status: Some(429),
                 provider_code: None,

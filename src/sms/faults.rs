@@ -305,7 +305,8 @@ impl ProviderFault {
                  (SMS_WHEN_UNSURE)."
             }
             Self::Throttled | Self::Account(_) | Self::NotConnected | Self::NoFiles => {
-                "Invites wait for their next try, and fail as provider_unavailable after SMS_MAX_ATTEMPTS tries."
+                "Invites wait for their next try, and fail as provider_unavailable after SMS_MAX_ATTEMPTS tries (5 unless it is \
+                 set: in about three minutes)."
             }
             Self::DailyLimit => {
                 "Each invite fails at once as provider_unavailable; its sender may send it again later."
@@ -372,7 +373,8 @@ fn account_remedy(code: ErrorCode) -> &'static str {
         }
         _ => {
             "check TWILIO_ACCOUNT_SID, and TWILIO_AUTH_TOKEN (or TWILIO_API_KEY and TWILIO_API_SECRET), against the \
-             provider's console; session-invite doctor tries them"
+             provider's console; session-invite doctor tries them. With the right ones, restart the workers one after the other: \
+             invites that wait go on, and those that have failed have to be sent again"
         }
     }
 }
@@ -477,7 +479,7 @@ impl Failures {
     fn text(&self, origin: &str) -> String {
         let Self { count, since, last_at, fault, last, .. } = self;
         format!(
-            "{}: since {}, {count} in a row, the last at {}: {last}. {} What to do: {}",
+            "{}: since {}, {count} requests in a row, the last at {}: {last}. {} What to do: {}",
             fault.cause(),
             to_the_second(*since),
             to_the_second(*last_at),
@@ -563,7 +565,7 @@ mod tests {
             let report = health.report();
             assert_eq!(report.state, state, "{status}");
             let [problem] = report.problems.as_slice() else { panic!("{report:?}") };
-            assert!(problem.contains("3 in a row") && problem.contains("What to do: "), "{problem}");
+            assert!(problem.contains("3 requests in a row") && problem.contains("What to do: "), "{problem}");
             assert_eq!(problem.contains(": 302, to https://y.example."), status == 302, "{problem}");
             answered(&health, 201, r#"{"sid":"SM1"}"#);
             assert_eq!(health.report(), ProviderReport::default(), "{status}");

@@ -69,18 +69,22 @@ pub(crate) fn undelivered(code: Option<&str>) -> String {
 /// What a step says.
 pub(crate) fn step(step: &Step) -> String {
     match step {
-        Step::TryWaits { attempt, why, status, provider_code, next_in } => {
+        Step::TryWaits { attempt, of, why, status, provider_code, next_in } => {
             let why = match why {
                 WaitCause::Unreachable => "could not be reached",
                 WaitCause::Throttled => "wants fewer requests",
                 WaitCause::Account => "refuses the operator's account",
             };
-            let next = next_in.map_or_else(
-                || "There is no time for a further try.".to_owned(),
-                |next| format!("The next try comes in {next:.1} s."),
-            );
+            let next = match (next_in, of) {
+                (Some(next), _) => format!("The next try comes in {next:.1} s."),
+                (None, Some(of)) if is_last(*attempt, *of) => {
+                    "It was the last one (SMS_MAX_ATTEMPTS).".to_owned()
+                }
+                (None, _) => "There is no time for a further try.".to_owned(),
+            };
             let answer = answer(*status, *provider_code);
-            format!("Try {attempt}: the provider {why}{answer}, so it surely has no text. {next}")
+            let try_of = try_of(*attempt, *of);
+            format!("{try_of}: the provider {why}{answer}, so it surely has no text. {next}")
         }
         Step::TryRefused { attempt, code, provider_code } => {
             let answer = answer(None, *provider_code);
@@ -136,6 +140,15 @@ pub(crate) fn step(step: &Step) -> String {
             format!("{by}: {}.", plain(code))
         }
     }
+}
+
+/// Such as `Try 4 of 5`.
+fn try_of(attempt: i32, of: Option<u32>) -> String {
+    of.map_or_else(|| format!("Try {attempt}"), |of| format!("Try {attempt} of {of}"))
+}
+
+fn is_last(attempt: i32, of: u32) -> bool {
+    u32::try_from(attempt).is_ok_and(|attempt| attempt >= of)
 }
 
 fn receipt(status: &str, code: Option<i32>, sid: &str, by: ReportSource) -> String {
@@ -226,13 +239,28 @@ fn under_way(session: &SessionDetails, sources: &Sources) -> String {
     let deadline =
         [known.and_then(|known| known.deadline_at), session.expires_at].into_iter().flatten().min();
     let deadline = deadline.map_or_else(String::new, |at| format!(" It is too old at {}.", time(at)));
+    let next_try = next_try(session, &sources.steps);
     let what = match session.text_state {
         Some(TextState::Waiting) if pause.is_some() || off.is_some() => "Next: no try for now.".to_owned(),
-        Some(TextState::Waiting) => format!("Next: a try at {lease}."),
+        Some(TextState::Waiting) => format!("Next: {next_try} at {lease}."),
         Some(TextState::Unknown) => {
             format!("Next: a look at the provider's list; a further try comes at {lease} at the earliest.")
         }
         _ => format!("Next: the result of a try, which is waited for until {lease}."),
     };
     what + &pause.unwrap_or_default() + &off.unwrap_or_default() + &deadline
+}
+
+/// The try that an invite waits for. After the last one it fails, however much time is left.
+fn next_try(session: &SessionDetails, steps: &[KeptStep]) -> String {
+    let tries = steps.iter().rev().find_map(|kept| match kept.read() {
+        Some(Step::TryWaits { of, .. }) => of,
+        _ => None,
+    });
+    let next = session.attempts + 1;
+    match tries {
+        Some(of) if is_last(next, of) => format!("try {next} of {of}, the last one (SMS_MAX_ATTEMPTS),"),
+        Some(of) => format!("try {next} of {of}"),
+        None => "a try".to_owned(),
+    }
 }

@@ -59,7 +59,7 @@ async fn a_session_is_found_by_any_id_of_it_and_its_page_has_the_story() {
     }
     let page = browser.open(&format!("/console/sessions/{id}")).await;
     for part in [
-        "Try 1: the provider wants fewer requests",
+        "Try 1 of 5: the provider wants fewer requests",
         "after 2 tries",
         "order-17",
         "gkey:12345",

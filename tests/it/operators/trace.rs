@@ -135,13 +135,29 @@ async fn throttled_tries_and_a_look_are_shown_in_order() {
     );
     let output = world.run(&["trace", "order-1"]).ok();
     for part in [
-        "Try 1: the provider wants fewer requests (HTTP 429",
+        "Try 1 of 5: the provider wants fewer requests (HTTP 429",
         "Try 2: the outcome is not known",
         &format!("found the text {}", sent.provider_message_id),
         "after 2 tries",
     ] {
         assert!(output.contains(part), "{part}: {output}");
     }
+}
+
+#[tokio::test]
+async fn the_last_try_is_announced_and_named_as_the_cause_of_the_end() {
+    let world = Setup::default().set("SMS_MAX_ATTEMPTS", "2").start().await;
+    world.provider.set(json!({"next": ["throttle", "throttle"], "retry_after": 4})).await;
+    world.broker.request(Message::json(&world.request()).id("order-1").correlation("1")).await;
+    world.database.until_true("the first try is over", "select count(*) = 1 from steps").await;
+    let waiting = world.run(&["trace", "order-1"]).ok();
+    for part in ["Try 1 of 2: the provider wants", "Next: try 2 of 2, the last one (SMS_MAX_ATTEMPTS), at "] {
+        assert!(waiting.contains(part), "{part}: {waiting}");
+    }
+    world.broker.reply("1").await.refused("failed", "provider_unavailable", 503);
+    let ended = world.run(&["trace", "order-1"]).ok();
+    assert!(ended.contains("Try 2 of 2: the provider wants fewer"), "{ended}");
+    assert!(ended.contains("It was the last one (SMS_MAX_ATTEMPTS)."), "{ended}");
 }
 
 #[tokio::test]
