@@ -114,7 +114,6 @@ pub mod internals {
     }
 
     /// The functions that the fuzzing targets call (docs/FUZZING.md).
-    #[cfg(fuzzing)]
     pub mod fuzzing {
         pub use crate::{gateway::fuzzing as gateway, queue::fuzzing as queue, sms::fuzzing as sms};
     }

@@ -1,7 +1,7 @@
 //! A provider's answer: two bytes for the status, a line with Retry-After, and the body, which is read as the answer to a create
 //! and as a page of the list.
 
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use libfuzzer_sys::fuzz_target;
 use session_invite::internals::{TryResult, fuzzing::sms};

@@ -1,7 +1,7 @@
 //! The stream from the broker, in which a sender controls headers, bodies and routing keys. The output is the same for pieces of
 //! any size, and the client library reads each message.
 
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use amq_protocol::frame::parse_frame;
 use libfuzzer_sys::fuzz_target;

@@ -1,7 +1,7 @@
 //! A web token: any text, or any header and claims, separated by a line break, which are then encoded. It is refused if another
 //! key signed it. With the right signature, another JSON reader finds the same claims.
 
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};

@@ -1,7 +1,7 @@
 //! A login key: any text is refused, because of its shape or its signature, and never shown. With the right signature it is
 //! valid exactly while its expiry is in the future, by a day at most.
 
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use libfuzzer_sys::fuzz_target;
 use session_invite::internals::{

@@ -1,7 +1,7 @@
 //! A website session id: any text is malformed, or has a key for the table. It is valid only with an unexpired, unrevoked row
 //! of its group.
 
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use libfuzzer_sys::fuzz_target;
 use session_invite::internals::{

@@ -1,6 +1,6 @@
 //! A request's path: any text matches one route or none, and any visitor's link gives a token or none.
 
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use libfuzzer_sys::fuzz_target;
 use session_invite::internals::{fuzzing::gateway::written_token, routes};

@@ -1,7 +1,7 @@
 //! A phone number: the first byte selects a region, the rest is any text. A number in E.164 is read unchanged, pasted characters
 //! change nothing, and a number is never shown.
 
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use libfuzzer_sys::fuzz_target;
 use session_invite::internals::{

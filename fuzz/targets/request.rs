@@ -1,6 +1,6 @@
 //! The body of an invite: any bytes give a request whose fields fit the contract, or a refusal.
 
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value};

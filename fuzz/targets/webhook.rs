@@ -1,6 +1,6 @@
 //! A webhook's form: any bytes give fields that the database can store, or a refusal.
 
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use libfuzzer_sys::fuzz_target;
 use session_invite::internals::{fuzzing::gateway, keyword};

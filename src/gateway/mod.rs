@@ -38,7 +38,6 @@ pub(crate) use server::{listen, start};
 pub(crate) use state::{Gateway, Services};
 
 /// The functions that the fuzzing targets call (docs/FUZZING.md).
-#[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing {
     pub use super::webhooks::form;

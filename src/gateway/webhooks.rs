@@ -194,7 +194,6 @@ pub(super) fn decoded(body: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 /// A form's fields, for a fuzzing target.
-#[cfg(fuzzing)]
 pub fn form(body: &[u8]) -> Result<Vec<(String, String)>, Refusal> {
     WebhookForm::read(decoded(body)).map(|form| form.0)
 }

@@ -49,7 +49,6 @@ pub(crate) use watch::ConsumerHealth;
 pub use wire::BrokerVersion;
 
 /// What the fuzzing targets call (docs/FUZZING.md).
-#[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing {
     use super::wire;

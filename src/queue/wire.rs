@@ -99,7 +99,6 @@ pub(super) async fn connect(
 
 /// For a fuzzing target: compares our check of properties with lapin's parser. Properties that may be nested too deep for
 /// lapin are not given to it.
-#[cfg(fuzzing)]
 pub fn properties(bytes: &[u8]) {
     let is_readable = readable::properties(bytes);
     let nested = bytes.iter().filter(|b| matches!(b, b'A' | b'F')).count();
@@ -119,7 +118,6 @@ pub fn properties(bytes: &[u8]) {
 
 /// The bytes that lapin reads when these bytes come in pieces of at most `piece`, from a broker whose largest frame is the
 /// default.
-#[cfg(any(test, fuzzing))]
 pub(super) fn screened(bytes: &[u8], piece: usize) -> io::Result<Vec<u8>> {
     let mut screen = Screen::new(128 * 1024, BrokerVersion::default());
     let (mut out, mut into) = (Vec::new(), vec![0; piece]);

@@ -197,7 +197,6 @@ fn read_page(body: &[u8]) -> Result<MessagePage, LookError> {
 }
 
 /// Reads a page, looks for a text in it, and follows it, for a fuzzing target. `list` is the first page's address.
-#[cfg(fuzzing)]
 pub(super) fn page(list: &Url, body: &[u8]) {
     let Some(to) = PhoneNumber::from_e164("+11110000000") else { return };
     let (key, token, text) = (SessionKey::example(6), Token::example(), SmsText::from("Join".to_owned()));

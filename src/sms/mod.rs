@@ -14,7 +14,6 @@ pub(crate) use client::{OutgoingText, ProviderPermit, Sms};
 pub(crate) use list::{AnyText, FoundTexts, ListedMessage, LookError, TextSearch};
 
 /// What the fuzzing targets call (docs/FUZZING.md).
-#[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing {
     use super::{TryResult, answer, list};
