@@ -12,20 +12,6 @@ const MUTATIONS: usize = 2_000;
 /// Bytes that formats give a meaning.
 const SPECIAL: &[u8] = b"\0\xff\x7f\"\\{}[]:,.&=%$+-09eE \n";
 
-/// Instead of libFuzzer's: the target is a function of its module.
-#[macro_export]
-macro_rules! fuzz_target {
-    (|$data:ident: &[u8]| $body:block) => {
-        pub(crate) fn run($data: &[u8]) $body
-    };
-    (|$text:ident: &str| $body:block) => {
-        pub(crate) fn run(data: &[u8]) {
-            let Ok($text) = std::str::from_utf8(data) else { return };
-            $body
-        }
-    };
-}
-
 macro_rules! targets {
     ($($target:ident = $file:literal),+ $(,)?) => {
         $(#[path = $file] mod $target;)+
@@ -51,6 +37,20 @@ targets! {
     webhook = "../fuzz/targets/webhook.rs",
 }
 
+/// Instead of libFuzzer's: the target is a function of its module. It stands below the modules, so that these need their import.
+#[macro_export]
+macro_rules! fuzz_target {
+    (|$data:ident: &[u8]| $body:block) => {
+        pub(crate) fn run($data: &[u8]) $body
+    };
+    (|$text:ident: &str| $body:block) => {
+        pub(crate) fn run(data: &[u8]) {
+            let Ok($text) = std::str::from_utf8(data) else { return };
+            $body
+        }
+    };
+}
+
 fn run_all(target: &str, run: fn(&[u8])) {
     let seeds = seeds(target);
     assert!(!seeds.is_empty(), "fuzz/seeds/{target} has seeds");
@@ -74,9 +74,10 @@ fn run_one(seed: &str, input: &[u8], run: fn(&[u8])) {
 
 fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
     let folder = Path::new("fuzz/seeds").join(target);
-    let files = fs::read_dir(folder).expect("the folder of a target").map(Result::unwrap);
-    let mut seeds: Vec<_> =
-        files.map(|file| (file.file_name().into_string().unwrap(), fs::read(file.path()).unwrap())).collect();
+    let files = fs::read_dir(folder).expect("the folder of a target").flatten();
+    let mut seeds: Vec<_> = files
+        .map(|file| (file.file_name().into_string().expect("UTF-8"), fs::read(file.path()).expect("a file")))
+        .collect();
     seeds.sort_unstable();
     seeds
 }
@@ -105,9 +106,9 @@ fn mutated(seed: &[u8], seeds: &[(String, Vec<u8>)], random: &mut SmallRng) -> V
 
 #[test]
 fn each_target_is_run() {
-    let files = fs::read_dir("fuzz/targets").expect("the targets").map(|file| file.unwrap().path());
+    let files = fs::read_dir("fuzz/targets").expect("the targets").map(|file| file.expect("an entry").path());
     let mut names: Vec<_> =
-        files.map(|file| file.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+        files.map(|file| file.file_stem().expect("a name").to_string_lossy().into_owned()).collect();
     names.sort_unstable();
     assert_eq!(names, TARGETS);
 }

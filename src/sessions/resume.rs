@@ -93,7 +93,9 @@ async fn mark_open(pool: &PgPool) -> Result<i64, sqlx::Error> {
         read as (
             select s.id, s.is_open from marker cross join until cross join lateral
                    (select id, status = 'sending'
-                           or (text_state in ('refused', 'unknown') and error_code in ('invite_expired', 'outcome_unknown'))
+                           or (text_state in ('refused', 'unknown') and error_code in ('invite_expired', 'outcome_unknown')
+                               and exists (select from steps k where k.session_id = sessions.id and k.kind = 'closed'
+                                                                 and k.detail->>'by' = 'sweep'))
                            as is_open
                       from sessions where id > marker.open_checked and id < until.id order by id limit $2) s
         ),
@@ -123,8 +125,10 @@ async fn take_due(pool: &PgPool) -> Result<Vec<OpenInvite>, sqlx::Error> {
         r#"
         with due as (
             select s.id, s.status = 'sending' and s.expires_at > now() and not twin.is_there as open,
-                   -- The sweep has closed it, so that its sender may have no reply.
+                   -- The sweep has closed it, so that its sender may have no reply. A worker that closes one answers it.
                    s.text_state in ('refused', 'unknown') and s.error_code in ('invite_expired', 'outcome_unknown')
+                       and exists (select from steps k where k.session_id = s.id and k.kind = 'closed'
+                                                         and k.detail->>'by' = 'sweep')
                        and not twin.is_there as closed,
                    case -- Nothing comes next for it but that it gets too old.
                         when g.paused_at is not null and (s.text_state = 'waiting' or (s.looks >= 2 and s.looked_at >= s.lease_until))

@@ -99,8 +99,8 @@ pub(crate) async fn step(pool: &PgPool) -> Result<i64, sqlx::Error> {
             insert into steps (session_id, kind, detail)
             select m.id, 'closed', jsonb_build_object('code', m.error_code, 'by', 'sweep', 'optedOut', false)
               from moved m
+             -- However many there are: by this one, `resume.rs` knows that no worker has answered it.
              where m.fate in ('not texted', 'unsure')
-               and (select count(*) from (select from steps k where k.session_id = m.id limit 200) kept) < 200
         )
         select count(*) as "count!",
                coalesce(array_agg(group_id) filter (where fate = 'not texted'), '{}') as "too_late!: Vec<GroupId>",

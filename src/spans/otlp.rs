@@ -22,7 +22,7 @@ pub(super) fn body(service: &str, spans: &[Span]) -> String {
         resource_spans: [ResourceSpans {
             resource: Resource { attributes: attributes(&resource) },
             scope_spans: [ScopeSpans {
-                scope: Scope { name: "session-invite", version },
+                scope: SpanScope { name: "session-invite", version },
                 spans: spans.iter().map(SpanJson::of).collect(),
             }],
         }],
@@ -51,12 +51,12 @@ struct Resource<'a> {
 
 #[derive(Serialize)]
 struct ScopeSpans<'a> {
-    scope: Scope<'a>,
+    scope: SpanScope<'a>,
     spans: Vec<SpanJson<'a>>,
 }
 
 #[derive(Serialize)]
-struct Scope<'a> {
+struct SpanScope<'a> {
     name: &'a str,
     version: &'a str,
 }
@@ -76,7 +76,7 @@ struct SpanJson<'a> {
     end_time_unix_nano: u128,
     attributes: Vec<Attribute<'a>>,
     links: Vec<SpanId>,
-    status: Status,
+    status: SpanStatus,
 }
 
 impl<'a> SpanJson<'a> {
@@ -95,7 +95,7 @@ impl<'a> SpanJson<'a> {
             end_time_unix_nano: nanos(span.begun + span.took),
             attributes: attributes(&span.attributes),
             links: span.links.iter().copied().map(SpanId::of).collect(),
-            status: Status { code: span.is_error.then_some(2) },
+            status: SpanStatus { code: span.is_error.then_some(2) },
         }
     }
 }
@@ -114,7 +114,7 @@ impl SpanId {
 }
 
 #[derive(Serialize)]
-struct Status {
+struct SpanStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<u8>,
 }

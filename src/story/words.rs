@@ -70,21 +70,7 @@ pub(crate) fn undelivered(code: Option<&str>) -> String {
 pub(crate) fn step(step: &Step) -> String {
     match step {
         Step::TryWaits { attempt, of, why, status, provider_code, next_in } => {
-            let why = match why {
-                WaitCause::Unreachable => "could not be reached",
-                WaitCause::Throttled => "wants fewer requests",
-                WaitCause::Account => "refuses the operator's account",
-            };
-            let next = match (next_in, of) {
-                (Some(next), _) => format!("The next try comes in {next:.1} s."),
-                (None, Some(of)) if is_last(*attempt, *of) => {
-                    "It was the last one (SMS_MAX_ATTEMPTS).".to_owned()
-                }
-                (None, _) => "There is no time for a further try.".to_owned(),
-            };
-            let answer = answer(*status, *provider_code);
-            let try_of = try_of(*attempt, *of);
-            format!("{try_of}: the provider {why}{answer}, so it surely has no text. {next}")
+            try_waits(*attempt, *of, *why, &answer(*status, *provider_code), *next_in)
         }
         Step::TryRefused { attempt, code, provider_code } => {
             let answer = answer(None, *provider_code);
@@ -140,6 +126,21 @@ pub(crate) fn step(step: &Step) -> String {
             format!("{by}: {}.", plain(code))
         }
     }
+}
+
+fn try_waits(attempt: i32, of: Option<u32>, why: WaitCause, answer: &str, next_in: Option<f64>) -> String {
+    let why = match why {
+        WaitCause::Unreachable => "could not be reached",
+        WaitCause::Throttled => "wants fewer requests",
+        WaitCause::Account => "refuses the operator's account",
+    };
+    let next = match (next_in, of) {
+        (Some(next), _) => format!("The next try comes in {next:.1} s."),
+        (None, Some(of)) if is_last(attempt, of) => "It was the last one (SMS_MAX_ATTEMPTS).".to_owned(),
+        (None, _) => "There is no time for a further try.".to_owned(),
+    };
+    let try_of = try_of(attempt, of);
+    format!("{try_of}: the provider {why}{answer}, so it surely has no text. {next}")
 }
 
 /// Such as `Try 4 of 5`.

@@ -163,6 +163,41 @@ async fn an_open_invite_goes_on_when_the_broker_has_lost_its_message() {
 }
 
 #[tokio::test]
+async fn an_invite_that_its_worker_has_ended_and_answered_is_not_taken_for_a_lost_one() {
+    let world = Setup::default().set("SMS_CONCURRENCY", "1").start().await;
+    world.provider.set(json!({"latency_ms": 2_000})).await;
+    world.broker.request(Message::json(&world.request()).id("a").correlation("a")).await;
+    world.database.until_texts_are(1, TextState::Begun).await;
+    // Its turn comes when it is too old.
+    let late =
+        Message::json(&world.request_with(json!({"smsPhone": "+12015550123"}))).id("b").correlation("b");
+    world.broker.request(late.expiration("1000")).await;
+    world.broker.reply("a").await.sent();
+    world.broker.reply("b").await.refused("failed", "invite_expired", 504);
+    let ended =
+        "select count(*) = 1 from sessions where error_code = 'invite_expired' and text_state = 'refused'";
+    world.database.until_true("it was begun, and not texted", ended).await;
+    // Three minutes pass.
+    let [id, earlier] = [180, 181]
+        .map(|ago| uuid::Builder::from_unix_timestamp_millis((now() - ago) * 1_000, &[7; 10]).into_uuid());
+    let passes = format!(
+        "update sessions set id = '{id}', updated_at = now() - interval '3 min' where message_id = 'b';
+         update database_marker set open_checked = '{earlier}'"
+    );
+    world.database.execute(&passes).await;
+    let checked = format!("select open_checked > '{id}' from database_marker");
+    world.database.until_true("the row is checked", &checked).await;
+    let left = "select resume_at is null from sessions where message_id = 'b'";
+    assert!(world.database.value::<bool>(left).await);
+    // Nor at a time that an older worker has set.
+    world.database.execute("update sessions set resume_at = now() where message_id = 'b'").await;
+    world.database.until_true("it is checked again", left).await;
+    world.running().idle().await;
+    assert_eq!(world.database.value::<i64>("select count(*) from steps where kind = 'resumed'").await, 0);
+    assert_eq!(world.broker.replies_left().len(), 0);
+}
+
+#[tokio::test]
 async fn an_open_invite_whose_message_waits_is_left_alone() {
     let world = World::start().await;
     world.provider.set(json!({"next": ["throttle"], "retry_after": 20})).await;
