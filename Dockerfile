@@ -7,6 +7,10 @@ ENV SQLX_OFFLINE=true
 COPY . .
 
 FROM sources AS builder
+# CI sets them, for a program that is optimized less and built sooner.
+ARG CARGO_PROFILE_RELEASE_LTO
+ARG CARGO_PROFILE_RELEASE_OPT_LEVEL
+ARG CARGO_PROFILE_RELEASE_CODEGEN_UNITS
 # The target directory is a cache, gone after this step, so the program is copied out within it. cargo goes by the files' times,
 # which say nothing about a cache that another checkout may have filled: `touch` makes it compile the project's own code each time.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \

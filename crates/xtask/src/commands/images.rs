@@ -16,6 +16,9 @@ use std::{
 };
 
 const IMAGE: &str = "session-invite";
+/// As in the compose files, so that both take one image. Those that are not set have no effect.
+const BUILD_ARGUMENTS: [&str; 3] =
+    ["CARGO_PROFILE_RELEASE_LTO", "CARGO_PROFILE_RELEASE_OPT_LEVEL", "CARGO_PROFILE_RELEASE_CODEGEN_UNITS"];
 /// What the program may add to the runtime image's base.
 const LIMIT_MIB: i64 = 60;
 const PROGRAM: &str = "usr/local/bin/session-invite";
@@ -25,7 +28,9 @@ pub(crate) fn run() -> Result<()> {
     compose::need_engine()?;
     let run = Run::begin()?;
     step("Build the image of the program", || {
-        docker(&["build", "--quiet", "--target", "runtime", "--tag", IMAGE, "."]).run()
+        let mut build = docker(&["build", "--quiet", "--target", "runtime", "--tag", IMAGE]);
+        BUILD_ARGUMENTS.iter().for_each(|name| _ = build.args(["--build-arg", name]));
+        build.arg(".").run()
     })?;
     let label = format!("It has the program, no shell and no root, in {LIMIT_MIB} MiB at most");
     step(&label, || check_image(&run))?;
