@@ -48,8 +48,8 @@ impl GroupVerb {
     const fn meaning(self) -> &'static str {
         match self {
             Self::Pause => {
-                "None of its texts goes out. Its invites are taken and wait, and none is lost; one that gets too old meanwhile \
-                 is answered invite_expired. Resuming ends the pause."
+                "None of its texts goes out, and no try is used up. Its invites are taken and wait. One that gets too old \
+                 meanwhile is answered invite_expired; all others go on when you resume the group."
             }
             Self::Resume => "Its invites that wait go on at once, the first within 5 s.",
             Self::Disable => {
@@ -95,7 +95,7 @@ pub(in crate::console) async fn confirm(
 fn affected(open: Result<i64, NotRead>) -> Markup {
     html! {
         @match open {
-            Ok(open) => p { "Invites of the group that are open now: " strong { (number(open)) } "." },
+            Ok(open) => p { "Invites of the group without an outcome now: " strong { (number(open)) } "." },
             Err(why) => (words::not_read(why)),
         }
     }

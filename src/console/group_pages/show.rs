@@ -130,7 +130,7 @@ fn facts(group: &StoredGroup, open: Result<i64, NotRead>) -> Markup {
         dl {
             dt { "Name" } dd { (text(group.options.name.as_deref().unwrap_or("none"), IN_FULL)) }
             dt { "State" } dd { (state(group.enabled, group.paused_at)) }
-            dt { "Open invites" } dd { @match open { Ok(open) => (number(open)), Err(_) => "not read" } }
+            dt { "Invites without an outcome" } dd { @match open { Ok(open) => (number(open)), Err(_) => "not read" } }
             dt { "Added" } dd { (moment(group.created_at)) }
             dt { "Changed" } dd { (moment(group.updated_at)) }
         }
