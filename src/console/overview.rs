@@ -169,7 +169,7 @@ fn in_trouble(console: &Console, facts: &Facts, found: &[OutcomeCount]) -> Marku
 
 fn trouble_table(console: &Console, found: &[OutcomeCount]) -> Markup {
     table(
-        "Invites of the last hour that failed, or that have waited for half a minute; the most frequent first",
+        "Invites of the last hour that were refused or failed, or have waited for half a minute; the most frequent first",
         &html! {
             (columns(&["Group", "Status", "Code", "Invites", "The last one"]))
             tbody {
