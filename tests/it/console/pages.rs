@@ -144,7 +144,11 @@ async fn a_group_is_paused_and_resumed_by_its_page_and_the_audit_has_both() {
 
     let path = "/console/groups/72/resume";
     let confirmation = browser.open(path).await;
-    assert!(confirmation.body.contains("without an outcome now: <strong>1</strong>"), "{}", confirmation.body);
+    assert!(
+        confirmation.body.contains("without an outcome now: <strong>1</strong>"),
+        "{}",
+        confirmation.body
+    );
     let resumed = browser.send_form(&confirmation, path).await;
     assert_eq!(resumed.header("location"), Some("/console/groups/72?done=resume&invites=1"));
     world.database.until_texts_are(1, TextState::Accepted).await;
