@@ -48,8 +48,8 @@ pub(crate) struct Finding {
     #[serde(rename = "verdict")]
     pub status: CheckStatus,
     pub found: String,
-    /// What the operator should do, if anything.
-    #[serde(rename = "mend", skip_serializing_if = "Option::is_none")]
+    /// What the operator should do; null in JSON if there is nothing to do.
+    #[serde(rename = "mend")]
     pub remedy: Option<String>,
 }
 

@@ -51,6 +51,11 @@ async fn without_a_fault_every_check_is_ok() {
         assert_eq!(verdict(&found, check), "ok", "{found:#?}");
     }
     assert_eq!((verdict(&found, "provider"), verdict(&found, "links")), ("ok", "ok"), "{found:#?}");
+    for finding in &found {
+        let names: Vec<_> = finding.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(names, ["check", "found", "mend", "verdict"], "the contract names them: {finding}");
+        assert_eq!(finding["mend"].is_null(), finding["verdict"] == "ok", "{finding}");
+    }
     let table = run(&world.environment(&[]), &["doctor"]).ok();
     assert!(table.trim_start().starts_with("CHECK") && table.contains("WHAT TO DO"), "{table}");
     assert!(gateway.process.stop().success());
