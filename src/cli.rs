@@ -99,19 +99,18 @@ fn is_secret_flag(arg: &str) -> bool {
 
 impl Cli {
     /// Prints the help, the version or completions, if the command line wants one of them. They need no setting, so they work
-    /// beside a `.env` that cannot be read. Returns whether one was printed.
-    pub fn answer_without_settings() -> bool {
+    /// beside a `.env` that cannot be read. `None` if it wants another thing.
+    pub(crate) fn answer_without_settings() -> Option<anyhow::Result<()>> {
         match Self::try_parse() {
             Ok(Self { command: Command::Completions(args), .. }) => {
-                completions::run(&args, Self::command());
-                true
+                Some(completions::run(&args, Self::command()))
             }
-            Ok(_) => false,
+            Ok(_) => None,
             Err(error) => match error.kind() {
                 ErrorKind::DisplayHelp
                 | ErrorKind::DisplayVersion
                 | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
-                _ => false,
+                _ => None,
             },
         }
     }

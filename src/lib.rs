@@ -24,6 +24,8 @@
 
 // Tests may spawn tasks directly.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+// They panic if their reader goes away. Use `output::print` and `output::note`.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 
 mod audit;
 mod backoff;

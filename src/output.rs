@@ -140,6 +140,18 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// Writes a line to standard error, for the person at the terminal. A work that is half done does not end because nobody reads
+/// it, as it would by `eprintln!`.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// The same without a line's end, for progress that is written over.
+pub(crate) fn note_in_place(text: &str) {
+    let mut error = io::stderr().lock();
+    let _ = write!(error, "{text}").and_then(|()| error.flush());
+}
+
 fn print_json<T: Serialize + ?Sized>(item: &T) -> anyhow::Result<()> {
     print(&seen_json(&serde_json::to_string_pretty(item)?))
 }

@@ -17,8 +17,8 @@ use tokio::runtime::{Builder, Runtime};
 ///
 /// Exit codes: 0 for success, 1 when the command failed, 2 for wrong usage or settings.
 pub fn main() -> ExitCode {
-    if Cli::answer_without_settings() {
-        return ExitCode::SUCCESS;
+    if let Some(answered) = Cli::answer_without_settings() {
+        return exit_code(answered, telemetry::is_json(None));
     }
     let mut file = match DotEnv::read() {
         Ok(file) => file,
@@ -42,6 +42,11 @@ pub fn main() -> ExitCode {
     let ended = runtime.block_on(run(cli, &file));
     // The runtime is not shut down: the AMQP client's threads would panic over cancelled tasks. The process ends anyway.
     std::mem::forget(runtime);
+    exit_code(ended, json)
+}
+
+/// The exit code of a command, whose error is written here.
+fn exit_code(ended: anyhow::Result<()>, json: bool) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -97,10 +102,7 @@ async fn run(cli: Cli, file: &DotEnv) -> anyhow::Result<()> {
         Command::Audit(args) => audit::run(args).await,
         Command::Doctor(args) => Box::pin(doctor::run(&args, &misspelt)).await,
         Command::SmsSandbox(args) => sms_sandbox::run(args).await,
-        Command::Completions(args) => {
-            completions::run(&args, Cli::command());
-            Ok(())
-        }
+        Command::Completions(args) => completions::run(&args, Cli::command()),
         Command::Topology(args) => topology::run(args).await,
         Command::Ready(args) => ready::run(&args).await,
         Command::Config(args) => config::run(&args, &Cli::command(), file),

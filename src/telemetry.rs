@@ -1,7 +1,7 @@
 //! Logs, to standard error.
 
 use crate::config::{Faults, LogArgs, log_filter};
-use std::fmt;
+use std::{fmt, io::Write as _};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tracing::Metadata;
 use tracing_subscriber::{filter::filter_fn, fmt::layer, layer::SubscriberExt, util::SubscriberInitExt};
@@ -18,8 +18,10 @@ pub(crate) fn is_json(args: Option<&LogArgs>) -> bool {
 
 /// Writes the last line of a process that cannot go on: for people, or as the log's other lines are written.
 pub(crate) fn fatal(json: bool, error: &dyn fmt::Display) {
+    // Not by `eprintln!`, which panics if nobody reads it.
+    let mut out = std::io::stderr().lock();
     if !json {
-        eprintln!("error: {error:#}");
+        let _ = writeln!(out, "error: {error:#}");
         return;
     }
     let timestamp = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
@@ -27,7 +29,7 @@ pub(crate) fn fatal(json: bool, error: &dyn fmt::Display) {
     let line = serde_json::json!({
         "timestamp": timestamp, "level": "ERROR", "message": message, "fatal": true, "target": "session_invite",
     });
-    eprintln!("{line}");
+    let _ = writeln!(out, "{line}");
 }
 
 /// Logs panics as JSON: the default hook writes lines of text.

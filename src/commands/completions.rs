@@ -1,5 +1,6 @@
 //! `session-invite completions`: for a shell to load.
 
+use crate::output::print;
 use clap_complete::Shell;
 
 const EXAMPLES: &str = "\
@@ -13,6 +14,8 @@ pub struct CompletionsArgs {
 }
 
 /// Prints the completions of `command`, the whole command line.
-pub(crate) fn run(args: &CompletionsArgs, mut command: clap::Command) {
-    clap_complete::generate(args.shell, &mut command, "session-invite", &mut std::io::stdout());
+pub(crate) fn run(args: &CompletionsArgs, mut command: clap::Command) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command, "session-invite", &mut script);
+    print(&String::from_utf8(script)?)
 }

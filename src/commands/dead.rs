@@ -160,7 +160,7 @@ async fn list(
         format.lines(DeadLetterRow::HEADER, DeadLetterRow::REASON, &entries, DeadLetterRow::cells)?;
         // Programs read this from standard error.
         if entries.len() < waiting {
-            eprintln!("{shown}");
+            output::note(&shown);
         }
         return Ok(());
     }

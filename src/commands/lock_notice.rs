@@ -1,6 +1,6 @@
 //! Tells an operator what a command waits for, while it waits for a lock of another process.
 
-use crate::{db, supervise::spawn_work};
+use crate::{db, output::note, supervise::spawn_work};
 use sqlx::PgPool;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub(super) fn start(pool: PgPool) {
             // The command itself reports a database that is away.
             let Ok(holders) = db::lock_holders(&pool).await else { continue };
             for holder in holders.iter().filter(|holder| !said.contains(*holder)) {
-                eprintln!("this command waits for a lock: {holder}");
+                note(&format!("this command waits for a lock: {holder}"));
             }
             said = holders;
         }

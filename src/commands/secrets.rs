@@ -4,7 +4,7 @@ use crate::{
     config::{DatabaseArgs, SecretsArgs},
     group::store::reseal::{self, SealTally},
     optouts,
-    output::Format,
+    output::{Format, note},
     seal::SealedBy,
 };
 use anyhow::bail;
@@ -62,7 +62,7 @@ pub(crate) async fn run(
     if !dry_run {
         let before = reseal::tally(&pool, &secrets).await?;
         let all = before.first + before.older + before.lost + before.lost_revoked;
-        sealed = reseal::reseal(&pool, &secrets, |done| eprintln!("{done} of {all}")).await?;
+        sealed = reseal::reseal(&pool, &secrets, |done| note(&format!("{done} of {all}"))).await?;
         sealed += u64::from(optouts::reseal(&pool, &secrets).await?);
         let after = (sealed > 0).then(|| json!({ "sealed": sealed }));
         operator.record(None, None, after).await?;

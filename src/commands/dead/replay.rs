@@ -4,13 +4,13 @@ use super::{report::ReplayReport, select::SelectionArgs, words::messages};
 use crate::{
     config::{BrokerConfig, DatabaseArgs},
     dead_letters::{LetterRecord, ReplayAction, ReplayMode, Replayer, with},
-    output::Format,
+    output::{Format, note_in_place},
     queue::{QueueNames, dead::DeadLetters},
     shutdown,
 };
 use anyhow::bail;
 use std::{
-    io::{IsTerminal, Write},
+    io::IsTerminal,
     time::{Duration, Instant},
 };
 use tokio::time::{Interval, MissedTickBehavior};
@@ -129,14 +129,13 @@ impl Progress {
     fn show(&mut self, done: usize, most: usize) {
         if self.terminal && self.shown.is_none_or(|at| at.elapsed() > Duration::from_millis(200)) {
             self.shown = Some(Instant::now());
-            eprint!("\r{done} of {most} ");
-            let _ = std::io::stderr().flush();
+            note_in_place(&format!("\r{done} of {most} "));
         }
     }
 
     fn clear(&mut self) {
         if self.shown.take().is_some() {
-            eprint!("\r\u{1b}[K");
+            note_in_place("\r\u{1b}[K");
         }
     }
 }

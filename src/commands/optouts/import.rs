@@ -1,6 +1,6 @@
 //! A file of numbers. It is read whole before anything is written.
 
-use crate::{config::from_number, pasted, phone::PhoneNumber};
+use crate::{config::from_number, output::note, pasted, phone::PhoneNumber};
 use anyhow::{Context as _, bail};
 use csv::{ReaderBuilder, StringRecord, Trim};
 use std::{fs, io, path::Path};
@@ -152,7 +152,7 @@ fn masked(cell: &str) -> String {
 /// Shows on standard error how far a long import is.
 pub(super) fn show_progress(done: usize, all: usize) {
     if all > PROGRESS_EVERY && (done.is_multiple_of(PROGRESS_EVERY) || done == all) {
-        eprintln!("{done} of {all}");
+        note(&format!("{done} of {all}"));
     }
 }
 

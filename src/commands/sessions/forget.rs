@@ -238,7 +238,7 @@ async fn settle(operator: &Operator, numbers: &[String], args: &ForgetArgs) -> a
             bail!("sessions are not over after {waited}; nothing was erased: {}", named(&unsettled));
         }
         if !is_shown && std::io::stderr().is_terminal() {
-            eprintln!("waiting for {} sessions: {}", unsettled.len(), named(&unsettled));
+            output::note(&format!("waiting for {} sessions: {}", unsettled.len(), named(&unsettled)));
             is_shown = true;
         }
         tokio::time::sleep(LOOK_EVERY).await;
