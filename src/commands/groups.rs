@@ -7,7 +7,10 @@ mod remove;
 mod tests;
 mod view;
 
-use super::secret_input::{Secret, SecretInput};
+use super::{
+    WrongUsage,
+    secret_input::{Secret, SecretInput},
+};
 use crate::{
     audit::Operator,
     config::{DatabaseArgs, Faults, SecretsArgs},
@@ -20,11 +23,10 @@ use crate::{
         template::Wording,
     },
     group_id::GroupId,
-    output::Format,
+    output::{Format, note},
     seal::SecretsKey,
     sessions,
 };
-use anyhow::ensure;
 use group_arg::GroupArg;
 pub(super) use group_arg::group_id;
 use option_args::OptionArgs;
@@ -219,13 +221,13 @@ async fn add(
     public_url: &str,
 ) -> anyhow::Result<()> {
     let GroupArg { group, format } = args.target;
-    ensure!(
-        !matches!((&args.api_key, &args.jwt_secret), (Some(SecretInput::Stdin), Some(SecretInput::Stdin))),
-        "only one of --api-key and --jwt-secret can come from standard input; put the other into a file (@FILE)"
-    );
+    if let (Some(SecretInput::Stdin), Some(SecretInput::Stdin)) = (&args.api_key, &args.jwt_secret) {
+        let what = "only one of --api-key and --jwt-secret can come from standard input; put the other into a file (@FILE)";
+        return Err(WrongUsage::new(what).into());
+    }
     let mut options = GroupOptions::default();
     args.options.apply(&mut options);
-    Wording::check(&options.template, options.link.as_deref(), public_url)?;
+    Wording::check(&options.template, options.link.as_deref(), public_url).map_err(WrongUsage::new)?;
     let api_key = Secret::read_or_make("--api-key", args.api_key.as_ref())?;
     let jwt_secret = Secret::read_or_make("--jwt-secret", args.jwt_secret.as_ref())?;
     warn_if_short(&jwt_secret);
@@ -237,6 +239,7 @@ async fn add(
 
 async fn set(args: SetGroupArgs, operator: &Operator, public_url: &str) -> anyhow::Result<()> {
     let GroupArg { group, format } = args.target;
+    args.options.check_wording(public_url)?;
     store::set(operator, group, |options| {
         args.options.apply(options);
         Wording::check(&options.template, options.link.as_deref(), public_url).map(drop)
@@ -308,9 +311,9 @@ fn print_made(
 
 fn warn_if_short(secret: &Secret) {
     if secret.secret().expose_secret().len() < JWT_SECRET_BYTES {
-        eprintln!(
+        note(&format!(
             "warning: a JWT secret under {JWT_SECRET_BYTES} bytes can be guessed; `openssl rand -base64 32` makes one"
-        );
+        ));
     }
 }
 

@@ -37,7 +37,7 @@ use crate::{
 };
 use metrics_exporter_prometheus::{BuildError, PrometheusHandle};
 use sqlx::PgPool;
-use std::time::Duration;
+use std::{fmt, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// An argument that only the command itself can read, such as a phone number, and that is wrong: exit code 2.
@@ -46,6 +46,10 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct WrongUsage(String);
 
 impl WrongUsage {
+    pub(crate) fn new(what: impl fmt::Display) -> Self {
+        Self(what.to_string())
+    }
+
     /// Names the argument.
     pub(crate) fn of(argument: &str, why: &str) -> Self {
         Self(format!("{argument}: {why}"))

@@ -1,9 +1,10 @@
 //! `session-invite reconcile`: holds the sessions against the provider's list of texts.
 
+use super::WrongUsage;
 use crate::{
     config::{DatabaseArgs, Faults, ProviderArgs, ProviderConfig},
     group::store,
-    output::Format,
+    output::{Format, note},
     reconcile::{Difference, FoundDifference, Report, Scope, reconcile},
     sms::Sms,
 };
@@ -97,7 +98,9 @@ pub struct ReconcileArgs {
 }
 
 pub(crate) async fn run(args: &ReconcileArgs) -> anyhow::Result<()> {
-    ensure!(args.until < args.since, "--until must be shorter than --since");
+    if args.until >= args.since {
+        return Err(WrongUsage::of("--until", "must be shorter than --since").into());
+    }
     let mut faults = Faults::default();
     let provider = args.provider.check(&mut faults);
     let provider = faults.finish(provider)?;
@@ -152,7 +155,7 @@ fn show(format: Format, report: &Report) -> anyhow::Result<()> {
         return format.object(report, |_| Vec::<(&str, String)>::new());
     }
     if std::io::stderr().is_terminal() {
-        eprintln!();
+        note("");
     }
     format.list(
         ["DIFFERENCE", "SESSION", "GROUP", "TEXT", "TO", "SESSION STATUS", "PROVIDER STATUS"],

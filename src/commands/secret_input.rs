@@ -1,7 +1,7 @@
 //! Secrets on the command line: given as they are, in a file, on standard input, or made here.
 
+use super::WrongUsage;
 use crate::pasted;
-use anyhow::{Context as _, bail, ensure};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
 use std::{convert::Infallible, fs, io, path::PathBuf, str::FromStr};
@@ -40,27 +40,31 @@ impl Secret {
     ///
     /// A file or standard input that cannot be read; an empty secret, or one with invisible characters or white space at its
     /// ends.
-    pub(super) fn read_or_make(flag: &str, input: Option<&SecretInput>) -> anyhow::Result<Self> {
+    pub(super) fn read_or_make(flag: &str, input: Option<&SecretInput>) -> Result<Self, WrongUsage> {
         let Some(input) = input else {
             return Ok(Self::Made(BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()).into()));
         };
+        let wrong = |why: String| WrongUsage::of(flag, &why);
         let secret = match input {
             SecretInput::Given(secret) => secret.clone(),
-            SecretInput::File(path) => without_newline(
-                &fs::read_to_string(path)
-                    .with_context(|| format!("{flag}: cannot read {}", path.display()))?,
-            ),
-            SecretInput::Stdin => without_newline(
-                &io::read_to_string(io::stdin())
-                    .with_context(|| format!("{flag}: cannot read standard input"))?,
-            ),
+            SecretInput::File(path) => {
+                let unreadable = |error| wrong(format!("cannot read {}: {error}", path.display()));
+                without_newline(&fs::read_to_string(path).map_err(unreadable)?)
+            }
+            SecretInput::Stdin => {
+                let unreadable = |error| wrong(format!("cannot read standard input: {error}"));
+                without_newline(&io::read_to_string(io::stdin()).map_err(unreadable)?)
+            }
         };
-        ensure!(
-            !secret.expose_secret().is_empty(),
-            "{flag}: the secret is empty; give one, or leave {flag} out to have one made"
-        );
+        if secret.expose_secret().is_empty() {
+            return Err(wrong(format!(
+                "the secret is empty; give one, or leave {flag} out to have one made"
+            )));
+        }
         if let Some(stray) = pasted::unseen(secret.expose_secret()) {
-            bail!("{flag}: the secret has {stray}, so no credential would ever match it; take it out");
+            return Err(wrong(format!(
+                "the secret has {stray}, so no credential would ever match it; take it out"
+            )));
         }
         Ok(Self::Given(secret))
     }

@@ -1,6 +1,6 @@
 //! `session-invite send`: publishes an invite as an upstream system would, and waits for its reply.
 
-use super::{groups::group_id, tokens::newest_api_key};
+use super::{addresses::user, groups::group_id, tokens::newest_api_key};
 use crate::masked::debug_shows;
 use crate::{
     config::{BrokerArgs, DatabaseArgs, SecretsArgs},
@@ -36,7 +36,7 @@ pub struct SendArgs {
     #[arg(long, value_parser = group_id)]
     group: GroupId,
     /// The sender's user
-    #[arg(long, default_value = "12345")]
+    #[arg(long, default_value = "12345", value_parser = user)]
     user: String,
     /// The number to text: with + and country code, or as dialled within the group's region
     #[arg(long)]

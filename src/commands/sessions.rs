@@ -90,7 +90,10 @@ enum SessionsCommand {
         filter: FilterArgs,
     },
     /// Show one session
-    Show { id: Uuid },
+    Show {
+        #[arg(value_parser = session_id)]
+        id: Uuid,
+    },
     /// Show the live session that has a key
     Lookup {
         #[arg(long, value_parser = group_id)]
@@ -163,6 +166,13 @@ impl FilterArgs {
             before: None,
         })
     }
+}
+
+fn session_id(text: &str) -> Result<Uuid, String> {
+    text.parse().map_err(|_| {
+        "a session's id is a UUID, such as 01936d5e-9f0a-7c3e-8a55-0c8f6f6d1c7b; `trace` takes other ids"
+            .to_owned()
+    })
 }
 
 /// The number in E.164, and the other form of a mobile number that has two: a request may have had either.

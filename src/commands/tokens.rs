@@ -1,7 +1,7 @@
 //! `session-invite tokens issue`: a credential, to try the system with or to hand to a partner. `session-invite tokens hash`:
 //! the hash by which the log shows one.
 
-use super::{addresses::user, groups::group_id};
+use super::{WrongUsage, addresses::user, groups::group_id};
 use crate::masked::debug_shows;
 use crate::{
     audit::Operator,
@@ -166,11 +166,11 @@ async fn issue(
             ("GJWT", bearer, token)
         }
         TokenKind::Gssnid { bearer, ttl } => {
-            store::show(pool, bearer.group).await?;
             let token = gssnid::mint(&bearer.user, now, Some(bearer.group));
             let parsed = GssnidToken::parse(&token).map_err(|_| {
-                anyhow::anyhow!("--user: a website session's person has no dots and no spaces")
+                WrongUsage::of("--user", "a website session's person has no dots and no spaces")
             })?;
+            store::show(pool, bearer.group).await?;
             website_sessions::insert(operator, parsed.sha256(), bearer.group, &bearer.user, ttl).await?;
             ("GSSNID", bearer, token)
         }

@@ -1,6 +1,6 @@
 //! The options of a group (`groups add` and `groups set`), and how each is written.
 
-use super::template::{DEFAULT_TEXT, JoinUrl};
+use super::template::{DEFAULT_TEXT, JoinUrl, Wording};
 use crate::{
     phone::{PhoneCheck, is_region},
     rate_limit::RateLimit,
@@ -127,6 +127,16 @@ pub(crate) fn sms_from(text: &str) -> Result<String, String> {
     } else {
         Err("write the number in E.164, such as +15550001111".to_owned())
     }
+}
+
+/// A text's template that is right with some link at least.
+pub(crate) fn template(text: &str) -> Result<String, String> {
+    Wording::check_text(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// A link's template that is right with some text at least.
+pub(crate) fn link(text: &str) -> Result<String, String> {
+    Wording::check_link(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// The template of an absolute http(s) URL.

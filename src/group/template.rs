@@ -76,6 +76,11 @@ pub enum TemplateError {
         "the text would hold neither the key nor the token: put {{link}}, {{key}} or {{token}} into --template"
     )]
     NoKeyOrToken,
+    #[error(
+        "the text would hold neither the key nor the token, as --template has only {{link}}, and --link has neither: put \
+         {{key}} or {{token}} into --link"
+    )]
+    LinkWithoutKeyOrToken,
     #[error("the text may grow to {0} characters, and {MAX_CHARS} is the most: shorten --template or --link")]
     TooLong(usize),
 }
@@ -132,13 +137,21 @@ impl Wording {
     /// Parses both, and checks that every text has the key or the token, and is short enough to be sent.
     pub fn check(text: &str, link: Option<&str>, public_url: &str) -> Result<Self, TemplateError> {
         let wording = Self::parse(text, link, public_url)?;
-        let identifies = wording.text.identifies_session()
-            || (wording.text.holds(Placeholder::Link) && wording.link.identifies_session());
-        if !identifies {
-            return Err(TemplateError::NoKeyOrToken);
+        wording.text.check_as_text(Some(&wording.link))?;
+        if !wording.text.identifies_session() && !wording.link.identifies_session() {
+            return Err(TemplateError::LinkWithoutKeyOrToken);
         }
-        let longest = with_longest(|values| wording.render(values).as_str().chars().count());
-        if longest > MAX_CHARS { Err(TemplateError::TooLong(longest)) } else { Ok(wording) }
+        Ok(wording)
+    }
+
+    /// Refuses a text template that is wrong with every link.
+    pub(crate) fn check_text(text: &str) -> Result<(), TemplateError> {
+        Template::parse(TemplateKind::Text, text)?.check_as_text(None)
+    }
+
+    /// Refuses a link template that is wrong with every text.
+    pub(crate) fn check_link(link: &str) -> Result<(), TemplateError> {
+        Template::parse(TemplateKind::Link, link)?.is_url(TemplateKind::Link)
     }
 
     /// The text for one session.
@@ -172,6 +185,17 @@ impl JoinUrl {
 }
 
 impl Template {
+    /// Whether texts with this link, or with the shortest, hold the key, the token or the link, and are short enough.
+    fn check_as_text(&self, link: Option<&Self>) -> Result<(), TemplateError> {
+        if !self.identifies_session() && !self.holds(Placeholder::Link) {
+            return Err(TemplateError::NoKeyOrToken);
+        }
+        let mut longest = String::new();
+        with_longest(|values| self.render(&mut longest, values, link));
+        let longest = longest.chars().count();
+        if longest > MAX_CHARS { Err(TemplateError::TooLong(longest)) } else { Ok(()) }
+    }
+
     fn is_url(&self, which: TemplateKind) -> Result<(), TemplateError> {
         let mut longest = String::new();
         with_longest(|values| self.render(&mut longest, values, None));
@@ -306,10 +330,15 @@ mod tests {
                 TemplateError::NotAUrl { which: TemplateKind::Link },
             ),
             ("Hello {group}", None, TemplateError::NoKeyOrToken),
-            ("{link}", Some("https://e.com/{group}"), TemplateError::NoKeyOrToken),
+            ("{link}", Some("https://e.com/{group}"), TemplateError::LinkWithoutKeyOrToken),
+            ("{link}{group}", Some("http://x/"), TemplateError::LinkWithoutKeyOrToken),
             ("", None, TemplateError::NoKeyOrToken),
         ] {
             assert_eq!(Wording::check(text, link, BASE).unwrap_err(), expected, "{text} {link:?}");
+            // A template that is wrong by itself is refused by itself.
+            let alone = Wording::check_text(text).and(link.map_or(Ok(()), Wording::check_link));
+            let together = expected == TemplateError::LinkWithoutKeyOrToken;
+            assert_eq!(alone, if together { Ok(()) } else { Err(expected) }, "{text} {link:?}");
         }
     }
 
@@ -329,5 +358,8 @@ mod tests {
         let text = |filler: usize| format!("{}{{key}}", "ä".repeat(filler));
         assert!(Wording::check(&text(1590), None, BASE).is_ok());
         assert_eq!(Wording::check(&text(1591), None, BASE).unwrap_err(), TemplateError::TooLong(1601));
+        let with_link = text(1591).replace("{key}", "{key}{link}");
+        assert_eq!(Wording::check_text(&with_link).unwrap_err(), TemplateError::TooLong(1601));
+        assert!(Wording::check_text(&text(1590).replace("{key}", "{link}")).is_ok());
     }
 }

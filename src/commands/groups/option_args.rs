@@ -1,7 +1,11 @@
 //! A group's options as flags. `groups add` and `groups set` share them.
 
 use crate::{
-    group::options::{self, GroupOptions, OptionalLimit, seconds},
+    commands::WrongUsage,
+    group::{
+        options::{self, GroupOptions, OptionalLimit, seconds},
+        template::Wording,
+    },
     phone::PhoneCheck,
 };
 use std::{str::FromStr, time::Duration};
@@ -45,10 +49,10 @@ pub(super) struct OptionArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(4..=9))]
     key_length: Option<u8>,
     /// The text, with {link}, {key}, {token} and {group} [default: Join your session: {link} (code {key})]
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", value_parser = options::template)]
     template: Option<String>,
     /// The link, with {key}, {token} and {group}; '' for the default [default: {PUBLIC_URL}/s/{token}]
-    #[arg(long, value_name = "L", value_parser = clearable(|text| Ok(text.to_owned())))]
+    #[arg(long, value_name = "L", value_parser = clearable(options::link))]
     link: Option<Clearable<String>>,
     /// The number that the group's texts come from, in E.164; '' for the worker's own
     #[arg(long, value_name = "+1…", allow_hyphen_values = true, value_parser = clearable(options::sms_from))]
@@ -80,6 +84,12 @@ pub(super) struct OptionArgs {
 }
 
 impl OptionArgs {
+    /// Checks a template and a link that are given together. What the group has already does not count.
+    pub(super) fn check_wording(&self, public_url: &str) -> Result<(), WrongUsage> {
+        let (Some(template), Some(Clearable(link))) = (&self.template, &self.link) else { return Ok(()) };
+        Wording::check(template, link.as_deref(), public_url).map(drop).map_err(WrongUsage::new)
+    }
+
     /// Changes what was given.
     pub(super) fn apply(self, to: &mut GroupOptions) {
         put(&mut to.region, self.region);

@@ -43,6 +43,9 @@ fn a_wrong_value_is_wrong_usage_and_names_its_flag() {
         ("--per-country", "0/1h"),
         ("--per-minute", "-1"),
         ("--join-url", "example.com"),
+        ("--template", "nothing"),
+        ("--template", "{key}{foo}"),
+        ("--link", "ftp://x/{token}"),
         ("--jwt-kid", ""),
     ] {
         let value = format!("{flag}={value}");

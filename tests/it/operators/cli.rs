@@ -1,6 +1,6 @@
 //! The contract's section 12: help, exit codes, tables for people and JSON for programs.
 
-use crate::support::{Setup, World, run, until};
+use crate::support::{Setup, World, program, run, until};
 use serde_json::Value;
 
 const COMMANDS: &[&[&str]] = &[
@@ -82,12 +82,16 @@ fn wrong_usage_exits_with_2_and_a_hint() {
         &["groups", "set", "72"],
         &["groups", "set", "72", "--key-length", "3"],
         &["groups", "set", "72", "--per-number", "many"],
+        &["groups", "set", "72", "--template", "nothing"],
+        &["groups", "set", "72", "--template", "{key}{foo}"],
+        &["groups", "set", "72", "--link", "ftp://x/{token}"],
         &["sessions", "list", "--status", "closed"],
         &["sessions", "show", "no-uuid"],
         &["tokens", "issue", "gkey", "--group", "72", "--ttl", "2days"],
         &["dead", "drop", "--all"],
         &["dead", "show", "no-hex"],
         &["optouts", "list", "--sender", "not a number"],
+        &["send", "--group", "72", "--phone", "111-000-0000", "--user", ""],
         &["optouts", "add"],
         &["optouts", "add", "111-000-0000", "--region", "USA"],
         &["sms-sandbox", "--cut", "2"],
@@ -100,6 +104,53 @@ fn wrong_usage_exits_with_2_and_a_hint() {
         assert!(run(&[], needs_database).fails(2).contains("DATABASE_URL"), "{needs_database:?}");
     }
     assert!(run(&[], &["dead", "list"]).fails(2).contains("AMQP_URL"));
+}
+
+#[tokio::test]
+async fn a_wrong_value_that_only_the_command_can_read_exits_with_2() {
+    let world = World::start().await;
+    let missing = "@/there/is/no/such/file";
+    for (wrong, words) in [
+        (&["groups", "add", "90", "--api-key", ""][..], "--api-key: the secret is empty"),
+        (&["groups", "add", "90", "--api-key", " 5ECRET "], "--api-key: the secret has white space"),
+        (&["groups", "add", "90", "--api-key", missing], "--api-key: cannot read"),
+        (&["groups", "add", "90", "--api-key", "-", "--jwt-secret", "-"], "standard input"),
+        (&["groups", "rotate-key", "72", "--jwt-secret", ""], "--jwt-secret: the secret is empty"),
+        (&["groups", "add", "90", "--template", "{link}", "--link", "http://x/"], "into --link"),
+        (&["groups", "set", "72", "--template", "{link}", "--link", "http://x/"], "into --link"),
+        (&["tokens", "issue", "gssnid", "--group", "72", "--user", "ab cd"], "--user"),
+        (&["sessions", "show", "nope"], "a session's id is a UUID"),
+    ] {
+        let complaint = world.run(wrong).fails(2);
+        assert!(complaint.contains(words) && !complaint.contains("5ECRET"), "{wrong:?}: {complaint}");
+    }
+    // What the group has already is not the command line's fault.
+    world.run(&["groups", "set", "72", "--template", "{link}"]).ok();
+    let complaint = world.run(&["groups", "set", "72", "--link", "http://x/"]).fails(1);
+    assert!(complaint.contains("into --link"), "{complaint}");
+    world.run(&["tokens", "issue", "gssnid", "--group", "90"]).fails(1);
+}
+
+#[tokio::test]
+async fn no_command_panics_when_nobody_reads_its_output() {
+    let world = World::start().await;
+    for (args, code) in [
+        (&["completions", "bash"][..], 0),
+        (&["--help"], 0),
+        (&["--version"], 0),
+        (&["groups", "list"], 0),
+        (&["groups", "list", "--json"], 0),
+        (&["groups", "add", "90", "--api-key", "k", "--jwt-secret", "short"], 0),
+        (&["groups", "show", "99"], 1),
+        (&["groups", "show", "x"], 2),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = program(&world.environment(&[]));
+        let mut child =
+            command.args(args).stdout(writer.try_clone().unwrap()).stderr(writer).spawn().unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{args:?}");
+    }
 }
 
 #[test]
