@@ -1,8 +1,8 @@
 //! JSON objects whose member names all differ, so that no two readers can see different values in one object.
 
 use serde::{
-    Deserialize, Deserializer,
-    de::{Error, MapAccess, Visitor},
+    Deserializer,
+    de::{Error, IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
 use std::{borrow::Cow, collections::HashSet, fmt, marker::PhantomData};
@@ -11,6 +11,9 @@ use std::{borrow::Cow, collections::HashSet, fmt, marker::PhantomData};
 pub(crate) trait Members<'de>: Default {
     /// Takes one member: its name, and its value from `map`. Returns whether the name is new.
     fn add<A: MapAccess<'de>>(&mut self, name: Cow<'de, str>, map: &mut A) -> Result<bool, A::Error>;
+
+    /// Notes a name with a lone surrogate, in WTF-8, which no known member has. Returns whether the name is new.
+    fn note_broken_name(&mut self, name: Vec<u8>) -> bool;
 }
 
 /// Reads `json` as one object. Only those values are decoded that `M` decodes.
@@ -47,8 +50,15 @@ impl<'de, M: Members<'de>> Visitor<'de> for ObjectVisitor<M> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<M, A::Error> {
         let mut members = M::default();
-        while let Some(MemberName(name)) = map.next_key()? {
-            if !members.add(name, &mut map)? {
+        while let Some(name) = map.next_key::<&RawValue>()? {
+            let is_new = match member_name(name).map_err(A::Error::custom)? {
+                MemberName::Text(name) => members.add(name, &mut map)?,
+                MemberName::Broken(name) => {
+                    map.next_value::<IgnoredAny>()?;
+                    members.note_broken_name(name)
+                }
+            };
+            if !is_new {
                 return Err(A::Error::custom("a field is repeated"));
             }
         }
@@ -62,9 +72,15 @@ pub(crate) struct RawMembers<'a> {
     members: Vec<(Cow<'a, str>, &'a RawValue)>,
     /// The names of the members after the first [`FEW`].
     more_names: HashSet<Cow<'a, str>>,
+    broken_names: HashSet<Vec<u8>>,
 }
 
 impl<'a> RawMembers<'a> {
+    /// Whether a name has a lone surrogate. Its member is left out.
+    pub(crate) fn has_broken_name(&self) -> bool {
+        !self.broken_names.is_empty()
+    }
+
     pub(crate) fn into_vec(self) -> Vec<(Cow<'a, str>, &'a RawValue)> {
         self.members
     }
@@ -78,6 +94,10 @@ impl<'de> Members<'de> for RawMembers<'de> {
             self.members.push((name, map.next_value()?));
         }
         Ok(is_new)
+    }
+
+    fn note_broken_name(&mut self, name: Vec<u8>) -> bool {
+        self.broken_names.insert(name)
     }
 }
 
@@ -105,31 +125,32 @@ impl<'a> DistinctNames<'a> {
     }
 }
 
-/// A member's name: borrowed where it has no escapes.
-struct MemberName<'a>(Cow<'a, str>);
+enum MemberName<'a> {
+    /// Borrowed where it has no escapes.
+    Text(Cow<'a, str>),
+    /// With a lone surrogate, which JSON allows (RFC 8259, section 8.2), in WTF-8.
+    Broken(Vec<u8>),
+}
 
-impl<'de> Deserialize<'de> for MemberName<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct NameVisitor;
+fn member_name(raw: &RawValue) -> Result<MemberName<'_>, serde_json::Error> {
+    struct BytesVisitor;
 
-        impl<'de> Visitor<'de> for NameVisitor {
-            type Value = MemberName<'de>;
+    impl Visitor<'_> for BytesVisitor {
+        type Value = Vec<u8>;
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a name")
-            }
-
-            fn visit_borrowed_str<E: Error>(self, name: &'de str) -> Result<MemberName<'de>, E> {
-                Ok(MemberName(Cow::Borrowed(name)))
-            }
-
-            fn visit_str<E: Error>(self, name: &str) -> Result<MemberName<'de>, E> {
-                Ok(MemberName(Cow::Owned(name.to_owned())))
-            }
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a name")
         }
 
-        deserializer.deserialize_str(NameVisitor)
+        fn visit_bytes<E: Error>(self, name: &[u8]) -> Result<Vec<u8>, E> {
+            Ok(name.to_owned())
+        }
     }
+
+    if let Some(name) = string(raw) {
+        return Ok(MemberName::Text(name));
+    }
+    serde_json::Deserializer::from_str(raw.get()).deserialize_bytes(BytesVisitor).map(MemberName::Broken)
 }
 
 #[cfg(test)]
@@ -152,9 +173,32 @@ mod tests {
 
     #[test]
     fn text_that_is_not_one_object_is_refused() {
-        for bad in ["", "null", "[]", "{} {}", "{}x", "{\"a\"}", r#"{"\ud800":1}"#, "\u{feff}{}"] {
+        for bad in [
+            "",
+            "null",
+            "[]",
+            "{} {}",
+            "{}x",
+            "{\"a\"}",
+            r#"{"\ud8":1}"#,
+            "{\"a\nb\":1}",
+            "{1:2}",
+            "{\"a\":1,}",
+            "\u{feff}{}",
+        ] {
             assert!(read_object::<RawMembers<'_>>(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_member_whose_name_has_a_lone_surrogate_is_left_out_and_may_not_be_repeated() {
+        let members =
+            read_object::<RawMembers<'_>>(r#"{"\ud800":[1],"a":2,"\udc00":1,"\ud800\udc00":3}"#).unwrap();
+        assert!(members.has_broken_name());
+        let shown: Vec<_> = members.into_vec().into_iter().map(|(name, raw)| (name, raw.get())).collect();
+        assert_eq!(shown, [("a".into(), "2"), ("\u{10000}".into(), "3")]);
+        let error = read_object::<RawMembers<'_>>(r#"{"\ud800":1,"\uD800":2}"#).err().unwrap();
+        assert!(error.is_data() && error.to_string().starts_with("a field is repeated"), "{error}");
     }
 
     proptest::proptest! {

@@ -7,7 +7,7 @@ use crate::{
 };
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess};
 use serde_json::{error::Category, value::RawValue};
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashSet};
 
 /// Some programs put it before all that they write in UTF-8. RFC 8259, section 8.1, lets a reader ignore it.
 const BYTE_ORDER_MARK: char = '\u{FEFF}';
@@ -28,6 +28,8 @@ debug_shows!(RawFields<'_> {});
 /// `sessionParams`, whose names are known to differ.
 pub(super) enum Params<'a> {
     Object(Vec<(Cow<'a, str>, &'a RawValue)>),
+    /// With a name that has a lone surrogate.
+    BrokenName,
     Null,
     NotAnObject,
 }
@@ -75,6 +77,7 @@ fn describe(error: &serde_json::Error) -> String {
 struct RequestMembers<'a> {
     fields: RawFields<'a>,
     unknown: DistinctNames<'a>,
+    broken_names: HashSet<Vec<u8>>,
 }
 
 impl<'de> Members<'de> for RequestMembers<'de> {
@@ -93,6 +96,10 @@ impl<'de> Members<'de> for RequestMembers<'de> {
             }
         })
     }
+
+    fn note_broken_name(&mut self, name: Vec<u8>) -> bool {
+        self.broken_names.insert(name)
+    }
 }
 
 struct ParamsSeed;
@@ -104,14 +111,14 @@ impl<'de> DeserializeSeed<'de> for ParamsSeed {
         let raw: &'de RawValue = Deserialize::deserialize(deserializer)?;
         match raw.get().as_bytes().first() {
             Some(b'{') => {
-                let members: RawMembers<'_> = read_object(raw.get()).map_err(|error| {
-                    D::Error::custom(if error.is_data() {
-                        "a field of sessionParams is repeated"
-                    } else {
-                        "a name in sessionParams is no text"
-                    })
-                })?;
-                Ok(Params::Object(members.into_vec()))
+                // It was read as JSON already.
+                let members: RawMembers<'_> = read_object(raw.get())
+                    .map_err(|_| D::Error::custom("a field of sessionParams is repeated"))?;
+                Ok(if members.has_broken_name() {
+                    Params::BrokenName
+                } else {
+                    Params::Object(members.into_vec())
+                })
             }
             Some(b'n') => Ok(Params::Null),
             _ => Ok(Params::NotAnObject),
@@ -168,9 +175,18 @@ mod tests {
             r#"{"groupid":1,"group\u0069d":2}"#,
             r#"{"x":1,"x":2}"#,
             r#"{"sessionParams":{"camera":"back","camera":"front"}}"#,
-            r#"{"\ud800":1}"#,
+            r#"{"\ud800":1,"\uD800":1}"#,
+            r#"{"\ud8":1}"#,
+            "{\"a\nb\":1}",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_field_with_a_lone_surrogate_is_ignored_in_its_name_as_in_its_value() {
+        for body in [r#"{"groupid":72,"\ud800":1}"#, r#"{"groupid":72,"x":"\ud800"}"#] {
+            assert_eq!(parse(body).unwrap().groupid.unwrap().get(), "72");
         }
     }
 
