@@ -232,6 +232,9 @@ fn dialled(text: &str) -> Result<String, Refusal> {
         _ => text,
     };
 
+    if text.is_empty() {
+        return Err(invalid("the phone number is empty"));
+    }
     let mut dialled = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -242,6 +245,9 @@ fn dialled(text: &str) -> Result<String, Refusal> {
                 invalid("the phone number may hold only digits, a leading plus, spaces, dashes, dots, slashes and brackets")
             })?),
         }
+    }
+    if dialled.trim_start_matches('+').is_empty() {
+        return Err(invalid("the phone number has no digits"));
     }
     Ok(dialled)
 }

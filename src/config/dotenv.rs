@@ -121,7 +121,7 @@ fn variable(line: &[u8]) -> Result<Option<Variable>, (Option<String>, LineFault)
     if start.is_empty() || start.starts_with(b"#") {
         return Ok(None);
     }
-    let (name, text) = name(start).ok_or_else(|| (spaced_name(start), LineFault::NotAnAssignment))?;
+    let (name, text) = name(start).ok_or_else(|| (likely_name(start), LineFault::NotAnAssignment))?;
     match std::str::from_utf8(text).map_err(|_| LineFault::NotUtf8).and_then(value) {
         Ok(value) => Ok(Some((name, value))),
         Err(fault) => Err((Some(name), fault)),
@@ -130,9 +130,7 @@ fn variable(line: &[u8]) -> Result<Option<Variable>, (Option<String>, LineFault)
 
 /// The name before the `=`, and the text after it.
 fn name(line: &[u8]) -> Option<(String, &[u8])> {
-    let exported =
-        line.strip_prefix(b"export").filter(|rest| rest.starts_with(b" ") || rest.starts_with(b"\t"));
-    let line = exported.map_or(line, <[u8]>::trim_ascii_start);
+    let line = exported(line).unwrap_or(line);
     let (name, value) = line.split_at(line.iter().position(|byte| *byte == b'=')?);
     let name = std::str::from_utf8(name).ok()?;
     let begins = |b: u8| b.is_ascii_alphabetic() || b == b'_';
@@ -141,11 +139,19 @@ fn name(line: &[u8]) -> Option<(String, &[u8])> {
     is_name.then(|| (name.to_owned(), &value[1..]))
 }
 
-/// The name of a line that has a space before its `=`.
-fn spaced_name(line: &[u8]) -> Option<String> {
-    let at = line.iter().position(|byte| *byte == b'=')?;
-    let joined = [line[..at].trim_ascii_end(), b"="].concat();
-    name(&joined).map(|(name, _)| name)
+/// What follows `export `.
+fn exported(line: &[u8]) -> Option<&[u8]> {
+    let rest = line.strip_prefix(b"export")?;
+    (rest.starts_with(b" ") || rest.starts_with(b"\t")).then(|| rest.trim_ascii_start())
+}
+
+/// The name of a line that has a space before its `=`, or none after `export NAME`. A word alone may be part of a value.
+fn likely_name(line: &[u8]) -> Option<String> {
+    let before = match line.iter().position(|byte| *byte == b'=') {
+        Some(at) => &line[..at],
+        None => exported(line)?,
+    };
+    name(&[before.trim_ascii_end(), b"="].concat()).map(|(name, _)| name)
 }
 
 fn value(text: &str) -> Result<String, LineFault> {
@@ -254,7 +260,12 @@ mod tests {
             ("=b", None, LineFault::NotAnAssignment),
             ("1A=b", None, LineFault::NotAnAssignment),
             ("A-B=c", None, LineFault::NotAnAssignment),
-            ("export A", None, LineFault::NotAnAssignment),
+            ("export A", Some("A"), LineFault::NotAnAssignment),
+            ("export\t A ", Some("A"), LineFault::NotAnAssignment),
+            ("export A b", None, LineFault::NotAnAssignment),
+            ("export", None, LineFault::NotAnAssignment),
+            ("export ", None, LineFault::NotAnAssignment),
+            ("exportA", None, LineFault::NotAnAssignment),
             ("exports A=b", None, LineFault::NotAnAssignment),
             ("A: b", None, LineFault::NotAnAssignment),
         ];

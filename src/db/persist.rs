@@ -38,11 +38,9 @@ pub(crate) async fn persist<T, E: StatementError, F: Future<Output = Result<T, E
             Err(error) => error,
         };
         if !error.is_transient() {
-            return Err(Trouble::Defect(format!(
-                "the statement {:?} failed: {}",
-                kind.name,
-                error.summary()
-            )));
+            // What was read may be wrong although no statement failed.
+            let failed = error.database_error().map(|_| format!("the statement {:?} failed: ", kind.name));
+            return Err(Trouble::Defect(failed.unwrap_or_default() + &error.summary()));
         }
         if kind.repeat == Repeat::Counts && error.database_error().is_none_or(may_hide_a_commit) {
             return Err(Trouble::Unsure(kind.name));

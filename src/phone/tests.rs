@@ -192,6 +192,25 @@ fn a_text_that_is_not_exactly_one_number_for_texts_is_refused() {
 }
 
 #[test]
+fn a_text_without_digits_is_refused_as_such() {
+    for (text, words) in [
+        ("", "is empty"),
+        ("   ", "is empty"),
+        ("\u{200b}", "is empty"),
+        ("\"\"", "is empty"),
+        ("tel:", "is empty"),
+        ("+", "has no digits"),
+        (" (+) - ", "has no digits"),
+        ("--", "has no digits"),
+    ] {
+        for region in ["US", "DE"] {
+            let refusal = parse(text, region, PhoneCheck::Possible, &[]).unwrap_err();
+            assert_eq!(refusal.message, format!("the phone number {words}"), "{text:?}");
+        }
+    }
+}
+
+#[test]
 fn few_digits_are_a_number_if_the_countrys_plan_has_them() {
     for text in ["+2901234", "+6831234", "+597741234", "\t+2901234\r\n"] {
         assert!(parse(text, "US", PhoneCheck::Possible, &[]).is_ok(), "{text}");

@@ -80,7 +80,7 @@ fn a_dotenv_file_that_others_may_read_is_warned_of() {
 
 #[test]
 fn a_wrong_line_of_a_dotenv_file_is_named_and_not_shown() {
-    let cases: [(&[u8], &str); 9] = [
+    let cases: [(&[u8], &str); 10] = [
         (b"A=1\nTOKEN='5ECRET\n5ECRET2='5ECRET3'\n", ".env, line 2, TOKEN: "),
         (b"TOKEN=\"5ECRET\n5ECRET\"\n", ".env, line 1, TOKEN: "),
         (b"TOKEN=5ECRET 5ECRET\n", ".env, line 1, TOKEN: "),
@@ -90,6 +90,7 @@ fn a_wrong_line_of_a_dotenv_file_is_named_and_not_shown() {
         (b"\n\nTOKEN=5ECRET\xff\n", ".env, line 3, TOKEN: "),
         (b"5ECRET\n", ".env, line 1: "),
         (b"TOKEN = 5ECRET\n", ".env, line 1, TOKEN: "),
+        (b"export TOKEN\n", ".env, line 1, TOKEN: "),
     ];
     for (text, place) in cases {
         let folder = Folder::with_dotenv(text, 0o600);
@@ -497,7 +498,7 @@ async fn a_key_in_use_is_refused_in_every_form() {
             fs::write(&file, key).unwrap();
             let value = format!("@{}", file.display());
             let args: Vec<_> = command.into_iter().chain([flag, &value]).collect();
-            let refused = world.run(&args).fails(1);
+            let refused = world.run(&args).fails(2);
             assert!(
                 refused.contains(&format!("{flag}: the secret has ")) && !refused.contains("new"),
                 "{refused}"
