@@ -29,7 +29,9 @@ pub(crate) fn run() -> Result<()> {
     let run = Run::begin()?;
     step("Build the image of the program", || {
         let mut build = docker(&["build", "--quiet", "--target", "runtime", "--tag", IMAGE]);
-        BUILD_ARGUMENTS.iter().for_each(|name| _ = build.args(["--build-arg", name]));
+        for name in BUILD_ARGUMENTS {
+            build.args(["--build-arg", name]);
+        }
         build.arg(".").run()
     })?;
     let label = format!("It has the program, no shell and no root, in {LIMIT_MIB} MiB at most");
