@@ -353,6 +353,9 @@ async fn a_connection_that_falls_silent_in_a_change_ends_it_and_the_next_operato
         (&json!("unknown"), &json!("begun"))
     );
     assert!(gateway.process.stop().success());
+    // The broker takes the letter back once it sees that its reader has gone.
+    tunnel.close();
+    until("the letter is back", || async { (world.count_dead().await == 1).then_some(()) }).await;
     world.broker.purge("dead").await;
 }
 
