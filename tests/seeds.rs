@@ -111,4 +111,8 @@ fn each_target_is_run() {
         files.map(|file| file.file_stem().expect("a name").to_string_lossy().into_owned()).collect();
     names.sort_unstable();
     assert_eq!(names, TARGETS);
+    let manifest = fs::read_to_string("fuzz/Cargo.toml").expect("the manifest of the targets");
+    for target in TARGETS {
+        assert!(manifest.contains(&format!("name = \"{target}\"")), "fuzz/Cargo.toml has {target}");
+    }
 }

@@ -6,7 +6,7 @@ use super::groups::group_id;
 use crate::{
     config::{BrokerArgs, BrokerConfig, DatabaseArgs, SecretsArgs},
     db::StatementError,
-    dead_letters::{self, InviteLetters, LettersOf},
+    dead_letters::{self, InviteLetters, LetterFetch, LettersOf},
     group::options,
     group_id::GroupId,
     masked::debug_shows,
@@ -125,6 +125,6 @@ async fn letters(
     newest: Option<&Found>,
 ) -> Result<InviteLetters, String> {
     let of = newest.map_or_else(|| LettersOf::id(wanted), |found| LettersOf::session(&found.session));
-    let reading = dead_letters::matching(broker, MAX_READ, LETTERS_WITHIN, &of);
+    let reading = dead_letters::matching(broker, (LetterFetch::Together, MAX_READ), LETTERS_WITHIN, &of);
     reading.await.map_err(|error| plain(&error.to_string()))
 }

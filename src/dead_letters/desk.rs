@@ -2,7 +2,7 @@
 //! and nobody else would see them.
 
 use super::{
-    find::{InviteLetters, LettersOf, matching},
+    find::{InviteLetters, LetterFetch, LettersOf, matching},
     record::LetterRecord,
     replay::{LetterReplay, ReplayAction, ReplayError, ReplayMode, Replayer},
     row::{DeadLetterRow, LetterAddress},
@@ -15,7 +15,7 @@ use crate::{
     db::StatementError,
     queue::{
         QueueNames,
-        dead::{DeadLetterError, DeadLetters, FetchedLetter, Letter, MAX_READ},
+        dead::{DeadLetterError, DeadLetters, FetchedLetter, Letter},
     },
 };
 use sqlx::PgPool;
@@ -33,11 +33,10 @@ use tokio::{
 const LISTED: u32 = 50;
 /// How long all operators are shown the same list.
 const SHOWN_FOR: Duration = Duration::from_secs(2);
-/// How long the letters of a list, or of an invite, are read.
+/// Letters among which one is looked for. Mostly it is among the first. Other operators wait meanwhile; the commands look further.
+const SEARCHED: u32 = 500;
+/// How long the letters of a list, or of an invite, are read, or one is looked for.
 const READ_WITHIN: Duration = Duration::from_millis(1_500);
-/// How long a letter is looked for. Mostly it is among the first. Where a command has read others before, those of the list
-/// return behind them. Other operators wait meanwhile; the commands look for longer.
-const SEARCH_WITHIN: Duration = Duration::from_secs(2);
 /// How long a person waits for others, or for the broker, before a page says so.
 const WAITS_FOR: Duration = Duration::from_secs(5);
 /// How long a change of one letter may take.
@@ -147,7 +146,7 @@ impl LetterDesk {
     /// The letters of an invite, among the first of the queue.
     pub(crate) async fn of_invite(&self, of: &LettersOf<'_>) -> Result<InviteLetters, DeskError> {
         let _turn = self.turn().await?;
-        let reading = matching(self.config.clone(), LISTED, READ_WITHIN, of);
+        let reading = matching(self.config.clone(), (LetterFetch::Single, LISTED), READ_WITHIN, of);
         Ok(timeout(WAITS_FOR, reading).await.map_err(|_| DeskError::Slow)??)
     }
 
@@ -245,7 +244,7 @@ impl LetterDesk {
 
     /// Opens the queue to look for one letter.
     async fn open(&self) -> Result<DeadLetters, DeadLetterError> {
-        let mut dead = DeadLetters::open(self.config.clone(), MAX_READ).await?;
+        let mut dead = DeadLetters::open(self.config.clone(), SEARCHED).await?;
         dead.renew_late();
         Ok(dead)
     }
@@ -355,7 +354,7 @@ async fn take(
     dead: &mut DeadLetters,
     address: &LetterAddress,
 ) -> Result<Vec<(u32, FetchedLetter)>, DeskError> {
-    let ends = Instant::now() + SEARCH_WITHIN;
+    let ends = Instant::now() + READ_WITHIN;
     let mut found = Vec::new();
     while if found.is_empty() { Instant::now() < ends } else { dead.read < LISTED }
         && let Some(held) = dead.next().await?

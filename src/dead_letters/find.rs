@@ -71,16 +71,28 @@ impl<'a> LettersOf<'a> {
     }
 }
 
+/// How letters are fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LetterFetch {
+    /// By a process that has other work, whose memory large letters must not fill.
+    Single,
+    /// By a command.
+    Together,
+}
+
 /// Reads so many messages for so long at most, and leaves all of them in the queue.
 pub(crate) async fn matching(
     config: BrokerConfig,
-    most: u32,
+    (fetch, most): (LetterFetch, u32),
     within: Duration,
     of: &LettersOf<'_>,
 ) -> Result<InviteLetters, DeadLetterError> {
     let mut letters = InviteLetters::default();
     let reading = async {
         let mut dead = DeadLetters::open(config, most).await?;
+        if fetch == LetterFetch::Together {
+            dead.fetch_together();
+        }
         let done = read(&mut dead, &mut letters, within, of).await;
         finish(dead, done).await
     };

@@ -57,6 +57,8 @@ pub(crate) enum DeadLetterError {
          drops a message that was read 20 times. Is the broker short of memory or disk? Try again when it is not"
     )]
     NotRenewed { queue: String, id: String, deliveries: i64 },
+    #[error("the connection to the broker ended before the dead letter {id} was removed, so it stays")]
+    NotRemoved { id: String },
     #[error(transparent)]
     Broker(#[from] BrokerError),
 }
@@ -104,8 +106,8 @@ pub(crate) struct DeadLetters {
     pub waiting: u32,
     /// Of those, read.
     pub read: u32,
-    /// Letters that come next, fetched together.
-    ahead: Ahead,
+    /// Letters that come next, if they are fetched together.
+    ahead: Option<Ahead>,
     /// Of all that were fetched, returned at the end.
     kept: u32,
     renewed: u32,
@@ -150,7 +152,7 @@ impl DeadLetters {
             most,
             waiting,
             read: 0,
-            ahead: Ahead::default(),
+            ahead: None,
             kept: 0,
             renewed: 0,
             renew_at: RENEW_AT,
@@ -164,6 +166,11 @@ impl DeadLetters {
     /// Replaces messages by copies later than usual, so that they stay in their places.
     pub(crate) fn renew_late(&mut self) {
         self.renew_at = RENEW_LATE_AT;
+    }
+
+    /// Fetches letters together, for a command that reads many and changes none: it holds some that nobody has seen yet.
+    pub(crate) fn fetch_together(&mut self) {
+        self.ahead = Some(Ahead::default());
     }
 
     /// Messages that this command does not read.
@@ -183,19 +190,21 @@ impl DeadLetters {
             return Ok(None);
         }
         let left = self.waiting.min(self.most).saturating_sub(self.read);
-        if self.ahead.is_due(left) {
-            self.ahead.fetch(&self.channel, &self.queue, left).await?;
-        }
-        let delivery = match self.ahead.next() {
-            Some(delivery) => delivery,
-            None => match self.get().await? {
-                // One that came after the opening returns at the end, as all that is not settled.
-                Some(delivery) if self.waiting > 0 => delivery,
-                _ => return Ok(None),
-            },
+        let got = match &mut self.ahead {
+            Some(ahead) if left > 0 => ahead.next(&self.channel, &self.queue, left).await?,
+            _ => self.get().await?,
         };
+        let Some(delivery) = got else { return Ok(None) };
+        if self.waiting == 0 {
+            // It came after the opening, and returns at the end, as all that is not settled.
+            return Ok(None);
+        }
         self.read += 1;
-        Ok(Some(FetchedLetter::new(delivery)))
+        let fetched = FetchedLetter::new(delivery);
+        if let Some(ahead) = &mut self.ahead {
+            ahead.set_young(fetched.letter.deliveries() < self.renew_at);
+        }
+        Ok(Some(fetched))
     }
 
     /// One letter; `None` if the queue has no more, or others hold them. It costs a commit of a quorum queue.
@@ -250,8 +259,12 @@ impl DeadLetters {
 
     /// Removes the letter from the queue, for good.
     pub(crate) async fn drop(&mut self, fetched: &FetchedLetter) -> Result<(), DeadLetterError> {
-        fetched.acker.ack(BasicAckOptions::default()).await?;
-        Ok(())
+        // lapin does not make an error of a channel that has closed.
+        if fetched.acker.ack(BasicAckOptions::default()).await? {
+            Ok(())
+        } else {
+            Err(DeadLetterError::NotRemoved { id: fetched.letter.id.clone() })
+        }
     }
 
     /// Publishes one message at a time, so that a returned message comes on its own confirm.
@@ -292,9 +305,12 @@ impl DeadLetters {
     /// connection ends. So if all were read, they are returned by `basic.nack`, in their order. If only the first were read, the
     /// end of the connection returns them to the front, in any order: otherwise each reading would turn the queue over.
     pub(crate) async fn close(mut self) -> Result<(), DeadLetterError> {
-        let fetched = self.read + self.ahead.len();
-        while let Some(delivery) = self.ahead.next() {
-            self.keep(FetchedLetter::new(delivery)).await?;
+        let unseen = self.ahead.take().map(Ahead::into_letters).unwrap_or_default();
+        let fetched = self.read + u32::try_from(unseen.len()).unwrap_or_default();
+        if self.channel.status().connected() {
+            for delivery in unseen {
+                self.keep(FetchedLetter::new(delivery)).await?;
+            }
         }
         let returns_all = fetched >= self.waiting;
         if self.kept > 0 && returns_all {

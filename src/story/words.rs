@@ -255,11 +255,12 @@ fn under_way(session: &SessionDetails, sources: &Sources) -> String {
 /// The try that an invite waits for. After the last one it fails, however much time is left.
 fn next_try(session: &SessionDetails, steps: &[KeptStep]) -> String {
     let tries = steps.iter().rev().find_map(|kept| match kept.read() {
-        Some(Step::TryWaits { of, .. }) => of,
+        Some(Step::TryWaits { of, .. }) => Some(of),
         _ => None,
     });
     let next = session.attempts + 1;
-    match tries {
+    // A try that was withheld is made again, after the last one too.
+    match tries.flatten().filter(|of| u32::try_from(next).is_ok_and(|next| next <= *of)) {
         Some(of) if is_last(next, of) => format!("try {next} of {of}, the last one (SMS_MAX_ATTEMPTS),"),
         Some(of) => format!("try {next} of {of}"),
         None => "a try".to_owned(),

@@ -81,6 +81,7 @@ pub(super) async fn run(
     let wanted = filter.read();
     let mut counts: HashMap<DeadCause, DeadCount> = HashMap::new();
     let (queue, waiting, beyond) = with(config, async |dead| {
+        dead.fetch_together();
         while let Some(held) = dead.next().await? {
             if wanted.matches(&held.letter) {
                 let DeadLetterRow { kind, group, code, reason, .. } =

@@ -49,7 +49,8 @@ impl GroupVerb {
         match self {
             Self::Pause => {
                 "None of its texts goes out, and no try is used up. Its invites are taken and wait. One that gets too old \
-                 meanwhile is answered invite_expired; all others go on when you resume the group."
+                 meanwhile is answered invite_expired; the others go on when you resume the group. Texts that may have gone out \
+                 are looked for meanwhile."
             }
             Self::Resume => "Its invites that wait go on at once, the first within 5 s.",
             Self::Disable => {

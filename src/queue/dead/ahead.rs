@@ -12,50 +12,47 @@ use lapin::{
 use std::{collections::VecDeque, time::Duration};
 use tokio::time::timeout;
 
-/// Letters that the first fetch takes at most: as many as a list of the console shows.
-const FIRST: u16 = 50;
-/// Letters that a later fetch takes at most: a letter may have 128 KiB.
-const LARGEST: u16 = 200;
+/// Letters that one fetch takes at most. Anyone who may publish can put messages of 16 MiB here, and these come all at once.
+const TOGETHER: u16 = 32;
 /// A queue that sends nothing for so long has no more, or others hold them.
-const COMES_WITHIN: Duration = Duration::from_millis(300);
+const COMES_WITHIN: Duration = Duration::from_secs(1);
 
 /// The letters that come next. Nobody has settled them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Ahead {
     letters: VecDeque<Delivery>,
-    /// How many the next fetch takes; 0 once the queue has sent fewer.
-    size: u16,
     fetches: u32,
-}
-
-impl Default for Ahead {
-    fn default() -> Self {
-        Self { letters: VecDeque::new(), size: FIRST, fetches: 0 }
-    }
+    /// Whether the last letter needs no copy yet. Those behind it have mostly been read as often: if they do, they are fetched
+    /// one by one, so that none ages by a reading that fails at its copy.
+    is_young: bool,
 }
 
 impl Ahead {
-    pub(super) fn next(&mut self) -> Option<Delivery> {
-        self.letters.pop_front()
-    }
-
-    pub(super) fn len(&self) -> u32 {
-        u32::try_from(self.letters.len()).unwrap_or(u32::MAX)
-    }
-
-    /// Whether letters should be fetched, if `left` are still to be read. One alone costs less by `basic.get`.
-    pub(super) fn is_due(&self, left: u32) -> bool {
-        self.letters.is_empty() && self.size > 0 && left > 1
-    }
-
-    /// Fetches the next letters, `left` of them at most, in the order of the queue.
-    pub(super) async fn fetch(
+    /// The next letter, of those `left` to be read. `None` if the queue has no more, or others hold them.
+    pub(super) async fn next(
         &mut self,
         channel: &Channel,
         queue: &str,
         left: u32,
-    ) -> Result<(), BrokerError> {
-        let size = u16::try_from(left).unwrap_or(u16::MAX).min(self.size);
+    ) -> Result<Option<Delivery>, BrokerError> {
+        if self.letters.is_empty() {
+            let together = if self.is_young { TOGETHER } else { 1 };
+            self.fetch(channel, queue, u16::try_from(left).unwrap_or(u16::MAX).min(together)).await?;
+        }
+        Ok(self.letters.pop_front())
+    }
+
+    pub(super) fn set_young(&mut self, is_young: bool) {
+        self.is_young = is_young;
+    }
+
+    /// Those that were fetched and not read.
+    pub(super) fn into_letters(self) -> VecDeque<Delivery> {
+        self.letters
+    }
+
+    /// Fetches so many letters at most, in the order of the queue.
+    async fn fetch(&mut self, channel: &Channel, queue: &str, size: u16) -> Result<(), BrokerError> {
         self.fetches += 1;
         // The broker returns unsettled letters in the order of the tags.
         let tag = format!("dead-letters-{:06}", self.fetches);
@@ -69,18 +66,19 @@ impl Ahead {
         );
         let mut consumer =
             consuming.await.map_err(|error| BrokerError::of(BrokerPermission::Read, queue, error))?;
-        while self.letters.len() < usize::from(size)
-            && let Ok(Some(delivery)) = timeout(COMES_WITHIN, consumer.next()).await
-        {
-            self.letters.push_back(delivery?);
+        while self.letters.len() < usize::from(size) {
+            match timeout(COMES_WITHIN, consumer.next()).await {
+                Ok(Some(delivery)) => self.letters.push_back(delivery?),
+                // The broker has ended the consumer, as when the queue is deleted.
+                Ok(None) => return Ok(()),
+                Err(_) => break,
+            }
         }
         channel.basic_cancel(tag.as_str().into(), BasicCancelOptions::default()).await?;
         // What the broker sent before its answer.
         while let Some(delivery) = consumer.next().await {
             self.letters.push_back(delivery?);
         }
-        let is_short = self.letters.len() < usize::from(size);
-        self.size = if is_short { 0 } else { LARGEST };
         Ok(())
     }
 }
