@@ -32,7 +32,7 @@ pub(super) const ACCESS_REFUSED: u16 = 403;
 /// AMQP's reply code for a connection that an operator, or a broker that is stopping, has closed.
 const CONNECTION_FORCED: u16 = 320;
 /// AMQP's reply codes for a queue or an exchange: it is not there; it was declared with other arguments.
-pub(super) const NOT_FOUND: u16 = 404;
+const NOT_FOUND: u16 = 404;
 pub(super) const PRECONDITION_FAILED: u16 = 406;
 /// AMQP's reply code for an argument that this broker does not know.
 const NOT_IMPLEMENTED: u16 = 540;
@@ -161,7 +161,9 @@ impl std::fmt::Display for BrokerPermission {
 impl From<lapin::Error> for BrokerError {
     fn from(error: lapin::Error) -> Self {
         match reply_code(&error) {
-            Some(code) if PERMANENT.contains(&code) => Self::Refused(error.to_string()),
+            Some(code) if PERMANENT.contains(&code) && !is_queue_down(&error) => {
+                Self::Refused(error.to_string())
+            }
             _ => Self::Unavailable(error),
         }
     }
@@ -171,6 +173,22 @@ impl From<lapin::Error> for BrokerError {
 /// if our user lacks a permission.
 pub(super) fn is_blame(error: &lapin::Error) -> bool {
     reply_code(error).is_some_and(|code| code != CONNECTION_FORCED && code != ACCESS_REFUSED)
+}
+
+/// Whether the queue is there, and its node or its process is not, as for a moment after a start. RabbitMQ's code for that is
+/// 404 too: only its text tells (`rabbit_misc:absent` in its source).
+fn is_queue_down(error: &lapin::Error) -> bool {
+    const TEXTS: [&str; 4] =
+        ["is down or inaccessible", "stopped by supervisor", "failed to restart", "due to timeout"];
+    reply_code(error) == Some(NOT_FOUND) && {
+        let text = error.to_string();
+        TEXTS.iter().any(|part| text.contains(part))
+    }
+}
+
+/// Whether there is no such queue or exchange.
+pub(super) fn is_missing(error: &lapin::Error) -> bool {
+    reply_code(error) == Some(NOT_FOUND) && !is_queue_down(error)
 }
 
 /// AMQP's reply code, if the broker closed the channel or the connection with one.
@@ -317,5 +335,33 @@ pub async fn connect_to_node(
             nodes::refused(&node, &error.reason());
             Err(error)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lapin::protocol::{AMQPError, AMQPSoftError};
+
+    #[test]
+    fn a_queue_whose_process_is_not_there_is_neither_missing_nor_a_refusal() {
+        let not_found = |text: &str| {
+            lapin::Error::from(ErrorKind::ProtocolError(AMQPError::new(
+                AMQPSoftError::NOTFOUND.into(),
+                text.into(),
+            )))
+        };
+        for text in [
+            "NOT_FOUND - home node 'rabbit@a' of durable queue 'q' in vhost '/' is down or inaccessible",
+            "NOT_FOUND - queue 'q' in vhost '/' process is stopped by supervisor",
+            "NOT_FOUND - queue 'q' in vhost '/' has crashed and failed to restart",
+            "NOT_FOUND - failed to perform operation on queue 'q' in vhost '/' due to timeout",
+        ] {
+            assert!(!is_missing(&not_found(text)), "{text}");
+            let error = BrokerError::of_declaring("q", not_found(text));
+            assert!(error.is_away() && error.is_temporary(), "{error}");
+        }
+        let missing = not_found("NOT_FOUND - no queue 'q' in vhost '/'");
+        assert!(is_missing(&missing) && !BrokerError::from(missing).is_temporary());
     }
 }

@@ -12,9 +12,7 @@ pub(crate) use letter::{ID_DIGITS, Letter, LetterKind, Replay, is_added, row_key
 
 use super::{
     BrokerConnection, BrokerError, QueueNames, connect,
-    connection::{
-        BrokerPermission, NOT_FOUND, answer_of_node, connect_to_some_node, no_node_answers, reply_code,
-    },
+    connection::{BrokerPermission, answer_of_node, connect_to_some_node, is_missing, no_node_answers},
 };
 use crate::config::BrokerConfig;
 use ahead::Ahead;
@@ -348,9 +346,8 @@ async fn until_returned(channel: &Channel, queue: &str, messages: u32) -> Result
 /// A channel, and how many messages the queue has.
 async fn open_channel(open: &BrokerConnection, queue: &str) -> Result<(Channel, u32), DeadLetterError> {
     let channel = open.connection.create_channel().await?;
-    let waiting = count(&channel, queue).await.map_err(|error| match reply_code(&error) {
-        Some(NOT_FOUND) => DeadLetterError::MissingQueue(queue.to_owned()),
-        _ => error.into(),
+    let waiting = count(&channel, queue).await.map_err(|error| {
+        if is_missing(&error) { DeadLetterError::MissingQueue(queue.to_owned()) } else { error.into() }
     })?;
     Ok((channel, waiting))
 }

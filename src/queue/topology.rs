@@ -2,7 +2,7 @@
 
 use super::{
     connection::{
-        ACCESS_REFUSED, BrokerConnection, BrokerError, NOT_FOUND, PRECONDITION_FAILED, close_connection,
+        ACCESS_REFUSED, BrokerConnection, BrokerError, PRECONDITION_FAILED, close_connection, is_missing,
         on_answering_node, reply_code,
     },
     metrics,
@@ -186,7 +186,7 @@ pub(super) async fn has_events(connection: &Connection, names: &QueueNames) -> R
             close(&channel).await;
             Ok(true)
         }
-        Err(error) if reply_code(&error) == Some(NOT_FOUND) => Ok(false),
+        Err(error) if is_missing(&error) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
@@ -221,9 +221,7 @@ async fn allow_existing<T>(
     }
     match checking.await {
         Ok(_) => Ok(()),
-        Err(missing) if reply_code(&missing) == Some(NOT_FOUND) => {
-            Err(BrokerError::of_declaring(name, error))
-        }
+        Err(missing) if is_missing(&missing) => Err(BrokerError::of_declaring(name, error)),
         Err(other) => Err(other.into()),
     }
 }
@@ -233,9 +231,7 @@ pub(super) async fn backlog(channel: &Channel, queue: &str) -> Result<u32, Broke
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     match channel.queue_declare(queue.into(), passive, FieldTable::default()).await {
         Ok(there) => Ok(there.message_count()),
-        Err(error) if reply_code(&error) == Some(NOT_FOUND) => {
-            Err(BrokerError::MissingQueue(queue.to_owned()))
-        }
+        Err(error) if is_missing(&error) => Err(BrokerError::MissingQueue(queue.to_owned())),
         Err(error) => Err(error.into()),
     }
 }
@@ -293,7 +289,7 @@ pub(crate) async fn inspect(
                     _ => QueueState::Declared { messages, consumers },
                 }
             }
-            Err(error) if reply_code(&error) == Some(NOT_FOUND) => QueueState::Missing,
+            Err(error) if is_missing(&error) => QueueState::Missing,
             Err(error) => return Err(error.into()),
         };
         states.push(QueueReport { name: queue.to_owned(), state });
