@@ -182,7 +182,8 @@ async fn look(ctx: &Context, envelope: &Envelope, row: &SessionRow) -> Result<bo
         sessions::metrics::duplicate_sms();
         tracing::error!(session = %row.id, texts = found.len(), "the provider's list has more than one text of this session");
     }
-    ctx.sessions.record_accepted(row.id, oldest, &look_step(LookFinding::Text, Some(oldest))).await?;
+    let sid = &oldest.sid;
+    ctx.sessions.record_accepted(row.id, sid, &look_step(LookFinding::Text, Some(sid))).await?;
     Ok(true)
 }
 

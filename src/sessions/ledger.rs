@@ -6,12 +6,13 @@ use super::{
     permission::{Recipient, SendPermission},
     receipts::{self, TextReport},
     row::{Outcome, Resume, SessionRow},
-    statements::{self, ClaimedOwnRow, LedgerEntry},
+    statements::{self, ClaimedOwnRow, LedgerEntry, TextMark},
     steps::{self, ReportSource, Step},
     store::Sessions,
 };
 use crate::{
     db::{self, StatementError, kinds, persist},
+    sms::FoundText,
     trouble::Trouble,
 };
 use std::time::Instant;
@@ -150,19 +151,30 @@ impl Sessions {
         persist(&kinds::COUNT_LOOK, &self.stop, || statements::record_miss(&self.pool, row)).await
     }
 
-    /// Those of the texts to the row's number that belong to no other session.
+    /// Those of the texts to the row's number that belong to no other session. A text of another session may be in the list
+    /// before its row has its id.
     pub(crate) async fn without_other_sessions_texts(
         &self,
         row: &SessionRow,
-        mut texts: Vec<String>,
-    ) -> Result<Vec<String>, Trouble> {
+        mut texts: Vec<FoundText>,
+    ) -> Result<Vec<FoundText>, Trouble> {
         if texts.is_empty() {
             return Ok(texts);
         }
         let phone = row.text_parts()?.phone;
-        let find = || statements::texts_of_others(&self.pool, row.id, phone, &texts);
-        let of_others = persist(&kinds::FIND_TEXT_OWNERS, &self.stop, find).await?;
-        texts.retain(|text| !of_others.contains(text));
+        let sids: Vec<_> = texts.iter().map(|text| text.sid.clone()).collect();
+        let find = || statements::marks_of_others(&self.pool, row.id, phone, &sids);
+        let others = persist(&kinds::FIND_TEXT_OWNERS, &self.stop, find).await?;
+        texts.retain(|text| !others.iter().any(|other| other.is_of(text)));
         Ok(texts)
+    }
+}
+
+impl TextMark {
+    fn is_of(&self, text: &FoundText) -> bool {
+        match &self.provider_message_id {
+            Some(sid) => *sid == text.sid,
+            None => text.body.as_ref().is_some_and(|body| body.contains(&self.token)),
+        }
     }
 }

@@ -382,16 +382,26 @@ pub(crate) async fn record_miss(pool: &PgPool, row: &SessionRow) -> Result<(), s
     Ok(())
 }
 
-/// Which of these texts to a number belong to other sessions.
-pub(super) async fn texts_of_others(
+/// What shows that a text belongs to a session: its id at the provider, or as long as that is not known, the token in it.
+pub(crate) struct TextMark {
+    pub(super) provider_message_id: Option<String>,
+    pub(super) token: String,
+}
+
+debug_shows!(TextMark { provider_message_id });
+
+/// The marks of other sessions of a number that may have one of these texts.
+pub(super) async fn marks_of_others(
     pool: &PgPool,
     id: Uuid,
     phone: &PhoneNumber,
     provider_message_ids: &[String],
-) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar!(
-        r#"select provider_message_id as "id!" from sessions
-            where phone = $2 and token is not null and id <> $1 and provider_message_id = any($3)"#,
+) -> Result<Vec<TextMark>, sqlx::Error> {
+    sqlx::query_as!(
+        TextMark,
+        r#"select provider_message_id, token as "token!" from sessions
+            where phone = $2 and token is not null and id <> $1
+              and (provider_message_id is null or provider_message_id = any($3))"#,
         id,
         phone.as_e164(),
         provider_message_ids,

@@ -49,14 +49,23 @@ pub(crate) struct AnyText<'a> {
 
 debug_shows!(AnyText<'_> { since });
 
-/// The ids of the messages that a look found, newest first.
+/// The messages that a look found, newest first.
 #[derive(Debug, Default)]
 pub(crate) struct FoundTexts {
     /// With the session's key or token.
-    pub(crate) own: Vec<String>,
+    pub(crate) own: Vec<FoundText>,
     /// The others, where [`TextSearch::any`] asks for them.
-    pub(crate) others: Vec<String>,
+    pub(crate) others: Vec<FoundText>,
 }
+
+/// A message in the list that has an id.
+pub(crate) struct FoundText {
+    pub(crate) sid: String,
+    /// With the link, so it is a secret.
+    pub(crate) body: Option<String>,
+}
+
+debug_shows!(FoundText { sid });
 
 /// The provider's list could not be read: nothing is known of the text.
 #[derive(Debug, thiserror::Error)]
@@ -130,14 +139,14 @@ impl ProviderPermit {
                 Err(_) if !found.own.is_empty() => return Ok(found),
                 Err(failed) => return Err(failed),
             };
-            for message in &page.messages {
-                if search.matches(message) {
-                    found.own.extend(message.sid.clone());
-                } else if search.any.as_ref().is_some_and(|any| any.matches(message, search.to)) {
-                    found.others.extend(message.sid.clone());
+            let older = page.messages.iter().any(|message| message.is_before(earliest - CLOCKS_APART));
+            for message in page.messages {
+                if search.matches(&message) {
+                    found.own.extend(message.into_found());
+                } else if search.any.as_ref().is_some_and(|any| any.matches(&message, search.to)) {
+                    found.others.extend(message.into_found());
                 }
             }
-            let older = page.messages.iter().any(|message| message.is_before(earliest - CLOCKS_APART));
             match page.next_page_uri.filter(|next| !next.is_empty()) {
                 Some(next) if !older => match next_page(&self.provider.url, &next) {
                     Ok(next) => url = next,
@@ -245,6 +254,10 @@ impl ListedMessage {
     /// When the provider took it; `None` if the list does not say.
     pub(crate) fn created(&self) -> Option<OffsetDateTime> {
         OffsetDateTime::parse(self.date_created.as_deref()?, &Rfc2822).ok()
+    }
+
+    fn into_found(self) -> Option<FoundText> {
+        Some(FoundText { sid: self.sid?, body: self.body })
     }
 
     fn is_before(&self, moment: OffsetDateTime) -> bool {

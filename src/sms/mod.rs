@@ -11,7 +11,7 @@ mod write_guard;
 pub(crate) use answer::RetryReason;
 pub use answer::TryResult;
 pub(crate) use client::{OutgoingText, ProviderPermit, Sms};
-pub(crate) use list::{AnyText, FoundTexts, ListedMessage, LookError, TextSearch};
+pub(crate) use list::{AnyText, FoundText, FoundTexts, ListedMessage, LookError, TextSearch};
 
 /// What the fuzzing targets call (docs/FUZZING.md).
 #[doc(hidden)]

@@ -74,6 +74,32 @@ async fn after_a_loss_an_older_invite_without_a_text_is_sent_and_a_newer_one_at_
 }
 
 #[tokio::test]
+async fn after_a_loss_a_text_whose_session_does_not_have_its_id_yet_is_not_taken_for_a_lost_one() {
+    let mut world = Setup::default().short_waits().start().await;
+    world.stop_worker();
+    world.database.execute(SET_THE_MARKER_BACK).await;
+    let mut first = world.spawn(&[("SESSION_INVITE_FAILPOINT", "accepted:die")]);
+    first.ready().await;
+    world.expect_error("the database has lost rows that were committed");
+    let old = Message::json(&world.request()).id("old").correlation("old").timestamp(now() - 60);
+    world.broker.request(old).await;
+    world.database.until_texts_are(1, TextState::Unknown).await;
+    let new = Message::json(&world.request()).id("new").correlation("new");
+    world.broker.request(world.dated_after_a_loss(new).await).await;
+    first.wait();
+    assert_eq!(world.provider.texts().await.len(), 1, "to the same number");
+    let lease = |until| format!("update sessions set lease_until = {until} where look_since is null");
+    world.database.execute(&lease("now() + interval '5 min'")).await;
+    let mut next = world.start_worker().await;
+    world.database.execute(&format!("{END_THE_WAIT} where look_since is not null")).await;
+    world.broker.reply("old").await.sent();
+    world.database.execute(&lease("now()")).await;
+    world.broker.reply("new").await.sent();
+    assert_eq!(world.provider.posts().await, 2);
+    assert!(next.stop().success());
+}
+
+#[tokio::test]
 async fn after_a_loss_what_a_row_says_of_its_last_try_is_not_believed() {
     let mut world = Setup::default().short_waits().start().await;
     let mut first = world.replace_worker(&[("SESSION_INVITE_FAILPOINT", "recorded:die")]).await;

@@ -263,10 +263,16 @@ impl World {
     /// The same, and by its timestamp it was published after any loss of rows: a promoted standby that was asynchronous may
     /// have lost some, so that older requests are looked for first.
     pub async fn invite_after_a_loss(&self, body: &Value) -> Reply {
+        let message = self.dated_after_a_loss(Message::json(body)).await;
+        self.call(message).await
+    }
+
+    /// Waits until a message can have been published after the loss, whatever the clocks, and dates it so.
+    pub async fn dated_after_a_loss(&self, message: Message) -> Message {
         let passed = "select coalesce((select max(noticed_at) < now() - interval '3 seconds' from database_rewinds), false)";
         self.database.until_true("a loss was noticed three seconds ago", passed).await;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
-        self.call(Message::json(body).timestamp(now + 4)).await
+        message.timestamp(now + 4)
     }
 
     /// Adds a correlation id and the reply queue to a message, publishes it, and waits for its reply.
