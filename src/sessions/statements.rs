@@ -390,7 +390,7 @@ pub(crate) struct TextMark {
 
 debug_shows!(TextMark { provider_message_id });
 
-/// The marks of other sessions of a number that may have one of these texts.
+/// The marks of the other sessions of a number that have, or may have, one of these texts.
 pub(super) async fn marks_of_others(
     pool: &PgPool,
     id: Uuid,
@@ -401,7 +401,8 @@ pub(super) async fn marks_of_others(
         TextMark,
         r#"select provider_message_id, token as "token!" from sessions
             where phone = $2 and token is not null and id <> $1
-              and (provider_message_id is null or provider_message_id = any($3))"#,
+              and (provider_message_id = any($3)
+                   or provider_message_id is null and text_state in ('begun', 'unknown'))"#,
         id,
         phone.as_e164(),
         provider_message_ids,
