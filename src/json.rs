@@ -12,9 +12,15 @@ pub(crate) trait Members<'de>: Default {
     /// Takes one member: its name, and its value from `map`. Returns whether the name is new.
     fn add<A: MapAccess<'de>>(&mut self, name: Cow<'de, str>, map: &mut A) -> Result<bool, A::Error>;
 
-    /// Notes a name with a lone surrogate, in WTF-8, which no known member has. Returns whether the name is new.
-    fn note_broken_name(&mut self, name: Vec<u8>) -> bool;
+    /// Takes the value of a member whose name has a lone surrogate, which no known name has. It is ignored unless this is
+    /// overridden.
+    fn add_broken<A: MapAccess<'de>>(&mut self, map: &mut A) -> Result<(), A::Error> {
+        map.next_value::<IgnoredAny>().map(drop)
+    }
 }
+
+/// A JSON number with more digits is not read as an integer.
+const LONGEST_INTEGER: usize = 32;
 
 /// Reads `json` as one object. Only those values are decoded that `M` decodes.
 ///
@@ -39,6 +45,34 @@ pub(crate) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
     }
 }
 
+/// The digits of a JSON number that is an integer from 0 on; `None` for any other value. In JSON Schema (section 6.1.1) 72.0
+/// and 7.2e1 are the integer 72, and some programs write it so. An exponent that makes more than [`LONGEST_INTEGER`] digits
+/// is refused.
+pub(crate) fn integer(json: &str) -> Option<Cow<'_, str>> {
+    let is_digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    let (mantissa, exponent) = json.split_once(['e', 'E']).unwrap_or((json, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    if !is_digits(whole) || !is_digits(fraction) {
+        return None;
+    }
+    let fraction = fraction.trim_end_matches('0');
+    let exponent = exponent.parse::<i64>();
+    if exponent == Ok(0) && fraction.is_empty() {
+        return Some(Cow::Borrowed(whole));
+    }
+    let written = [whole, fraction].concat();
+    let digits = written.trim_matches('0');
+    if digits.is_empty() {
+        return Some(Cow::Borrowed("0"));
+    }
+    // So many zeros follow the last digit that is not 0.
+    let zeros_written = written.len() - written.trim_end_matches('0').len();
+    let shift = i64::try_from(zeros_written).ok()?.checked_sub(i64::try_from(fraction.len()).ok()?)?;
+    let zeros = usize::try_from(exponent.ok()?.checked_add(shift)?).ok()?;
+    let fits = digits.len().saturating_add(zeros) <= LONGEST_INTEGER;
+    fits.then(|| Cow::Owned(digits.to_owned() + &"0".repeat(zeros)))
+}
+
 struct ObjectVisitor<M>(PhantomData<M>);
 
 impl<'de, M: Members<'de>> Visitor<'de> for ObjectVisitor<M> {
@@ -49,13 +83,13 @@ impl<'de, M: Members<'de>> Visitor<'de> for ObjectVisitor<M> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<M, A::Error> {
-        let mut members = M::default();
+        let (mut members, mut broken_names) = (M::default(), HashSet::new());
         while let Some(name) = map.next_key::<&RawValue>()? {
             let is_new = match member_name(name).map_err(A::Error::custom)? {
                 MemberName::Text(name) => members.add(name, &mut map)?,
                 MemberName::Broken(name) => {
-                    map.next_value::<IgnoredAny>()?;
-                    members.note_broken_name(name)
+                    members.add_broken(&mut map)?;
+                    broken_names.insert(name)
                 }
             };
             if !is_new {
@@ -72,15 +106,17 @@ pub(crate) struct RawMembers<'a> {
     members: Vec<(Cow<'a, str>, &'a RawValue)>,
     /// The names of the members after the first [`FEW`].
     more_names: HashSet<Cow<'a, str>>,
-    broken_names: HashSet<Vec<u8>>,
+    /// The values of the members whose names have a lone surrogate.
+    broken: Vec<&'a RawValue>,
 }
 
 impl<'a> RawMembers<'a> {
-    /// Whether a name has a lone surrogate. Its member is left out.
-    pub(crate) fn has_broken_name(&self) -> bool {
-        !self.broken_names.is_empty()
+    /// The values of the members whose names have a lone surrogate.
+    pub(crate) fn broken(&self) -> &[&'a RawValue] {
+        &self.broken
     }
 
+    /// All other members.
     pub(crate) fn into_vec(self) -> Vec<(Cow<'a, str>, &'a RawValue)> {
         self.members
     }
@@ -96,8 +132,9 @@ impl<'de> Members<'de> for RawMembers<'de> {
         Ok(is_new)
     }
 
-    fn note_broken_name(&mut self, name: Vec<u8>) -> bool {
-        self.broken_names.insert(name)
+    fn add_broken<A: MapAccess<'de>>(&mut self, map: &mut A) -> Result<(), A::Error> {
+        self.broken.push(map.next_value()?);
+        Ok(())
     }
 }
 
@@ -191,17 +228,76 @@ mod tests {
     }
 
     #[test]
-    fn a_member_whose_name_has_a_lone_surrogate_is_left_out_and_may_not_be_repeated() {
+    fn a_member_whose_name_has_a_lone_surrogate_is_apart_and_may_not_be_repeated() {
         let members =
             read_object::<RawMembers<'_>>(r#"{"\ud800":[1],"a":2,"\udc00":1,"\ud800\udc00":3}"#).unwrap();
-        assert!(members.has_broken_name());
+        let broken: Vec<_> = members.broken().iter().map(|raw| raw.get()).collect();
+        assert_eq!(broken, ["[1]", "1"]);
         let shown: Vec<_> = members.into_vec().into_iter().map(|(name, raw)| (name, raw.get())).collect();
         assert_eq!(shown, [("a".into(), "2"), ("\u{10000}".into(), "3")]);
         let error = read_object::<RawMembers<'_>>(r#"{"\ud800":1,"\uD800":2}"#).err().unwrap();
         assert!(error.is_data() && error.to_string().starts_with("a field is repeated"), "{error}");
     }
 
+    #[test]
+    fn an_integer_may_have_a_fraction_of_zeros_or_an_exponent() {
+        for (json, digits) in [
+            ("72", Some("72")),
+            ("0", Some("0")),
+            ("72.000", Some("72")),
+            ("72.000e0", Some("72")),
+            ("7.2e1", Some("72")),
+            ("7.2E+01", Some("72")),
+            ("0.072e3", Some("72")),
+            ("7200e-2", Some("72")),
+            ("0e999999999999999999999", Some("0")),
+            ("0.00e-9", Some("0")),
+            ("1e31", Some("10000000000000000000000000000000")),
+            ("72.5", None),
+            ("7.25e1", None),
+            ("1e-1", None),
+            ("1e32", None),
+            ("1e999999999", None),
+            ("1e-999999999", None),
+            ("1e9223372036854775807", None),
+            ("0.1e-9223372036854775808", None),
+            ("1e99999999999999999999", None),
+            ("-0", None),
+            ("-7.2e1", None),
+            ("true", None),
+            ("[]", None),
+            ("\"\\ud800\"", None),
+        ] {
+            assert_eq!(integer(json).as_deref(), digits, "{json}");
+        }
+    }
+
     proptest::proptest! {
+        #[test]
+        fn every_form_of_an_integer_is_read(number in 1..10_u64.pow(15), zeros in 0_usize..9, point in 1_usize..15) {
+            let digits = number.to_string();
+            let (whole, fraction) = digits.split_at(point.min(digits.len()));
+            let many = "0".repeat(zeros);
+            for json in [
+                format!("{digits}{many}e-{zeros}"),
+                format!("{digits}.{many}"),
+                format!("{whole}.{fraction}{many}e{}", fraction.len()),
+                format!("0.{many}{digits}E+{}", zeros + digits.len()),
+            ] {
+                let read = integer(&json);
+                proptest::prop_assert_eq!(read.as_deref(), Some(digits.as_str()), "{}", json);
+            }
+            let with_fraction = format!("{digits}1e-{}", zeros + 1);
+            proptest::prop_assert_eq!(integer(&with_fraction), None);
+        }
+
+        #[test]
+        fn an_integer_has_the_value_of_its_number(json in r"(0|[1-9][0-9]{0,9})(\.[0-9]{1,9})?([eE][+-]?[0-9]{1,3})?") {
+            if let Some(digits) = integer(&json) {
+                proptest::prop_assert_eq!(digits.parse::<f64>(), json.parse::<f64>());
+            }
+        }
+
         #[test]
         fn a_string_is_read_as_serde_json_reads_it(
             inner in proptest::prop_oneof![".{0,20}", r#"(\\["\\/bfnrtu]|\\u[0-9a-fD]{4}|[a-zé"\u{7f}\u{80}]){0,9}"#],

@@ -335,7 +335,7 @@ impl ProcessRow {
             ),
             Presence::Gone => (
                 format!(
-                    "the {name} has ended {seconds} s ago, and not by SIGTERM: it was killed, or it crashed"
+                    "the {name} has ended {seconds} s ago: it was killed, or it crashed, or the database did not answer at its end"
                 ),
                 "look at the end of its log, and at the kernel's for a lack of memory: dmesg | tail"
                     .to_owned(),

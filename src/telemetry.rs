@@ -55,12 +55,16 @@ pub(crate) fn start(args: &LogArgs, default_level: &str) -> Result<(), Faults> {
     let (log_filter::LogFilter { filter, names_never_logged }, json) = faults.finish(filter.zip(json))?;
     let registry = tracing_subscriber::registry().with(filter).with(filter_fn(may_be_logged));
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    // A second start, as in tests, does nothing.
+    // A second start, as in tests, does nothing. An error of the log would go to the same place, and panic there.
     let _ = if json {
         log_panics();
-        registry.with(layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()
+        registry
+            .with(layer().json().flatten_event(true).log_internal_errors(false).with_writer(std::io::stderr))
+            .try_init()
     } else {
-        registry.with(layer().with_ansi(colours).with_writer(std::io::stderr)).try_init()
+        registry
+            .with(layer().with_ansi(colours).log_internal_errors(false).with_writer(std::io::stderr))
+            .try_init()
     };
     if names_never_logged {
         tracing::warn!(

@@ -67,7 +67,7 @@ fn run_all(target: &str, run: fn(&[u8])) {
 /// Its input is shown if it fails.
 fn run_one(seed: &str, input: &[u8], run: fn(&[u8])) {
     if let Err(panic) = std::panic::catch_unwind(|| run(input)) {
-        println!("from the seed {seed}: {:?}", String::from_utf8_lossy(input));
+        println!("from the seed {seed}: b\"{}\"", input.escape_ascii());
         std::panic::resume_unwind(panic);
     }
 }

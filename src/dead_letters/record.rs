@@ -10,7 +10,7 @@ pub(crate) struct LetterRecord<'o> {
     operator: &'o Operator,
     /// What is done, such as `replayed`.
     done: &'static str,
-    /// The group that the letters name, if it is known and one.
+    /// The group that the letter names, where one letter was chosen by its page. Nobody has checked it.
     group: Option<GroupId>,
     ids: Vec<String>,
 }

@@ -98,6 +98,8 @@ impl BrokerFacts {
 fn remedy_of(why: &str) -> &'static str {
     if why.contains("ACCESS_REFUSED") || why.contains("refuses the login") {
         "correct the user and the password in AMQP_URL; rabbitmqctl authenticate_user NAME tries them"
+    } else if why.contains("does not run") {
+        "rabbitmqctl list_queues name state shows it; start the nodes that have it"
     } else if why.contains("vhost") {
         "correct the vhost in AMQP_URL, or give the user rights there; rabbitmqctl list_vhosts and list_permissions show them"
     } else if why.contains("Connection refused") {
@@ -322,6 +324,11 @@ fn queue_finding(report: &QueueReport) -> Option<Finding> {
                           leaves it alone";
             Some(Finding::failed(QUEUES, format!("{name} is not as the worker declares it: {why}"), remedy))
         }
+        QueueState::Down(why) => {
+            let remedy = "rabbitmqctl list_queues name state shows it; start the nodes that have it, and restart the node of a queue \
+                          that has crashed";
+            Some(Finding::failed(QUEUES, format!("{name} is there, and does not run: {why}"), remedy))
+        }
         QueueState::Declared { consumers: 0, .. } if suffix == "requests" => {
             let found = format!("{name} has no consumer");
             Some(Finding::warning(QUEUES, found, "start a worker: session-invite worker"))
@@ -383,6 +390,7 @@ mod tests {
         assert_eq!(statuses(&unwell), [CheckStatus::Warning; 2]);
         assert_eq!(statuses(&[report("retry.1s", QueueState::Missing)]), [CheckStatus::Warning]);
         assert_eq!(statuses(&[report("dead", QueueState::Differs("why".to_owned()))]), [CheckStatus::Failed]);
+        assert_eq!(statuses(&[report("dead", QueueState::Down("why".to_owned()))]), [CheckStatus::Failed]);
     }
 
     #[test]

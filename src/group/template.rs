@@ -77,8 +77,8 @@ pub enum TemplateError {
     )]
     NoKeyOrToken,
     #[error(
-        "the text would hold neither the key nor the token, as --template has only {{link}}, and --link has neither: put \
-         {{key}} or {{token}} into --link"
+        "the text would hold neither the key nor the token, as neither --template nor --link holds {{key}} or {{token}}: put \
+         one of them into either"
     )]
     LinkWithoutKeyOrToken,
     #[error("the text may grow to {0} characters, and {MAX_CHARS} is the most: shorten --template or --link")]
@@ -185,7 +185,7 @@ impl JoinUrl {
 }
 
 impl Template {
-    /// Whether texts with this link, or with the shortest, hold the key, the token or the link, and are short enough.
+    /// Whether texts hold the key, the token or the link, and are short enough. Without a link, `{link}` counts as empty.
     fn check_as_text(&self, link: Option<&Self>) -> Result<(), TemplateError> {
         if !self.identifies_session() && !self.holds(Placeholder::Link) {
             return Err(TemplateError::NoKeyOrToken);

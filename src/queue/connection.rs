@@ -63,6 +63,11 @@ pub enum BrokerError {
     #[error("the broker is away ({0}); is it running where AMQP_URL points?")]
     Unavailable(lapin::Error),
     #[error(
+        "the broker runs, and one of its queues does not run ({0}); `rabbitmqctl list_queues name state` shows it. Start the nodes \
+         that have it, and restart the node of a queue that has crashed"
+    )]
+    QueueDown(lapin::Error),
+    #[error(
         "the broker's node {node} belongs to another cluster ({cluster:?}, and this process began with {ours:?}): the nodes \
          of AMQP_URL have to be one cluster"
     )]
@@ -161,9 +166,8 @@ impl std::fmt::Display for BrokerPermission {
 impl From<lapin::Error> for BrokerError {
     fn from(error: lapin::Error) -> Self {
         match reply_code(&error) {
-            Some(code) if PERMANENT.contains(&code) && !is_queue_down(&error) => {
-                Self::Refused(error.to_string())
-            }
+            _ if is_queue_down(&error) => Self::QueueDown(error),
+            Some(code) if PERMANENT.contains(&code) => Self::Refused(error.to_string()),
             _ => Self::Unavailable(error),
         }
     }
@@ -177,7 +181,7 @@ pub(super) fn is_blame(error: &lapin::Error) -> bool {
 
 /// Whether the queue is there, and its node or its process is not, as for a moment after a start. RabbitMQ's code for that is
 /// 404 too: only its text tells (`rabbit_misc:absent` in its source).
-fn is_queue_down(error: &lapin::Error) -> bool {
+pub(super) fn is_queue_down(error: &lapin::Error) -> bool {
     const TEXTS: [&str; 4] =
         ["is down or inaccessible", "stopped by supervisor", "failed to restart", "due to timeout"];
     reply_code(error) == Some(NOT_FOUND) && {
@@ -359,7 +363,7 @@ mod tests {
         ] {
             assert!(!is_missing(&not_found(text)), "{text}");
             let error = BrokerError::of_declaring("q", not_found(text));
-            assert!(error.is_away() && error.is_temporary(), "{error}");
+            assert!(matches!(error, BrokerError::QueueDown(_)) && error.is_temporary(), "{error}");
         }
         let missing = not_found("NOT_FOUND - no queue 'q' in vhost '/'");
         assert!(is_missing(&missing) && !BrokerError::from(missing).is_temporary());

@@ -57,6 +57,11 @@ pub(crate) enum DeadLetterError {
     NotRenewed { queue: String, id: String, deliveries: i64 },
     #[error("the connection to the broker ended before the dead letter {id} was removed, so it stays")]
     NotRemoved { id: String },
+    #[error(
+        "the message {id} was published, and the connection to the broker ended before its dead letter was removed, so that stays: \
+         drop it, and do not replay it again"
+    )]
+    NotRemovedAfterReplay { id: String },
     #[error(transparent)]
     Broker(#[from] BrokerError),
 }
@@ -176,9 +181,13 @@ impl DeadLetters {
         self.waiting.saturating_sub(self.most)
     }
 
-    /// Whether letters that were there at the beginning are not read yet. After the last one this means that others hold some.
+    /// How many letters that were there at the beginning are not read yet. After the last one others hold these, or have taken them.
+    pub(crate) fn left(&self) -> u32 {
+        self.waiting.min(self.most).saturating_sub(self.read)
+    }
+
     pub(crate) fn has_more(&self) -> bool {
-        self.read < self.waiting.min(self.most)
+        self.left() > 0
     }
 
     /// Fetches the next letter, in the order of the queue.
@@ -187,12 +196,20 @@ impl DeadLetters {
         if !self.has_more() && self.waiting > 0 {
             return Ok(None);
         }
-        let left = self.waiting.min(self.most).saturating_sub(self.read);
-        let got = match &mut self.ahead {
-            Some(ahead) if left > 0 => ahead.next(&self.channel, &self.queue, left).await?,
-            _ => self.get().await?,
+        let left = self.left();
+        let mut got = None;
+        if let Some(ahead) = &mut self.ahead
+            && left > 0
+        {
+            got = ahead.next(&self.channel, &self.queue, left).await?;
+        }
+        // Of a consumer that is sent nothing it is not known whether the queue has no more.
+        let Some(delivery) = (match got {
+            Some(delivery) => Some(delivery),
+            None => self.get().await?,
+        }) else {
+            return Ok(None);
         };
-        let Some(delivery) = got else { return Ok(None) };
         if self.waiting == 0 {
             // It came after the opening, and returns at the end, as all that is not settled.
             return Ok(None);
@@ -249,7 +266,10 @@ impl DeadLetters {
     ) -> Result<ReplayResult, DeadLetterError> {
         let result = self.publish(&fetched.letter.id, replay).await?;
         match result {
-            ReplayResult::Confirmed => self.drop(&fetched).await?,
+            ReplayResult::Confirmed => self
+                .drop(&fetched)
+                .await
+                .map_err(|_| DeadLetterError::NotRemovedAfterReplay { id: fetched.letter.id.clone() })?,
             ReplayResult::Unroutable | ReplayResult::Refused => self.keep(fetched).await?,
         }
         Ok(result)

@@ -41,8 +41,11 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(8);
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
 /// How long comparisons fail before they are reported.
 const REPORTED_AFTER: Duration = Duration::from_secs(3);
-/// A queue that has just been made may be empty only because its last reader's connection has not closed yet.
+/// A queue may be empty only because the broker has not taken the markers of its last reader back yet, which died. It is read
+/// again so often, for this long: a queue that is new, and one that had a marker, whose loss would hold invites up.
 const READ_AGAIN_AFTER: Duration = Duration::from_millis(500);
+const NEW_QUEUE_FILLS_WITHIN: Duration = Duration::from_millis(500);
+const MARKERS_RETURN_WITHIN: Duration = Duration::from_secs(3);
 
 /// Keeps the marker for as long as the worker lives.
 #[derive(Debug, Clone)]
@@ -152,7 +155,8 @@ impl MarkerKeeper {
         let mut connection = self.table.acquire().await?;
         let mut comparison = connection.compare(&self.names.marker).await?;
         if let Some(markers) = &mut broker {
-            let reading = timeout(limit, markers.read(&self.names.marker));
+            let patience = if comparison.had_copy() { MARKERS_RETURN_WITHIN } else { NEW_QUEUE_FILLS_WITHIN };
+            let reading = timeout(limit, markers.read(&self.names.marker, patience));
             if allowed(reading.await.map_err(unanswered)?)?.is_none() {
                 broker = None;
             }
@@ -216,9 +220,10 @@ impl BrokerMarkers {
         Ok(Self { channel, kept: Vec::new() })
     }
 
-    async fn read(&mut self, queue: &str) -> Result<(), BrokerError> {
+    async fn read(&mut self, queue: &str, patience: Duration) -> Result<(), BrokerError> {
+        let begun = Instant::now();
         self.take(queue).await?;
-        if self.kept.is_empty() {
+        while self.kept.is_empty() && begun.elapsed() < patience {
             sleep(READ_AGAIN_AFTER).await;
             self.take(queue).await?;
         }

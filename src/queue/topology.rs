@@ -3,7 +3,7 @@
 use super::{
     connection::{
         ACCESS_REFUSED, BrokerConnection, BrokerError, PRECONDITION_FAILED, close_connection, is_missing,
-        on_answering_node, reply_code,
+        is_queue_down, on_answering_node, reply_code,
     },
     metrics,
 };
@@ -264,6 +264,8 @@ pub(crate) enum QueueState {
     },
     /// Declared with other arguments. The broker's message says which.
     Differs(String),
+    /// It is there, and does not run. The broker's message says why.
+    Down(String),
 }
 
 /// Reads the state of each queue, and declares no queue.
@@ -290,6 +292,7 @@ pub(crate) async fn inspect(
                 }
             }
             Err(error) if is_missing(&error) => QueueState::Missing,
+            Err(error) if is_queue_down(&error) => QueueState::Down(error.to_string()),
             Err(error) => return Err(error.into()),
         };
         states.push(QueueReport { name: queue.to_owned(), state });

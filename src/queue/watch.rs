@@ -3,7 +3,7 @@
 use super::{
     backlog::{Backlog, QueueLook},
     cause::Cause,
-    connection::BrokerError,
+    connection::{BrokerError, is_queue_down},
     nodes,
 };
 use lapin::{Connection, options::QueueDeclareOptions, types::FieldTable};
@@ -214,6 +214,7 @@ pub(super) async fn watch(
         let declaring = channel.queue_declare(queue.into(), passive, FieldTable::default());
         let state = match tokio::time::timeout(ANSWERS_WITHIN, declaring).await {
             Ok(Ok(state)) => state,
+            Ok(Err(error)) if is_queue_down(&error) => return BrokerError::QueueDown(error),
             Ok(Err(error)) => return BrokerError::Unavailable(error),
             Err(_) => return silent("it does not answer"),
         };

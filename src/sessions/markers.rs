@@ -140,6 +140,11 @@ impl Comparison<'_> {
         &self.marker
     }
 
+    /// Whether the queue has had the marker before.
+    pub(crate) fn had_copy(&self) -> bool {
+        self.had_copy
+    }
+
     /// Reads the database's marker again, as other workers advance it meanwhile.
     pub(crate) async fn read_again(&mut self) -> Result<(), sqlx::Error> {
         let state = db::with_time_limit(Box::pin(read(&mut self.transaction))).await?;

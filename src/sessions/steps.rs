@@ -1,5 +1,6 @@
 //! What happened to invites that left the plain path, for `session-invite trace`. An invite whose first try is accepted has no
-//! steps: its story is in the columns of its row.
+//! steps: its story is in the columns of its row. By the step `closed` of an invite that the sweep has ended, a worker sees that
+//! its reply is still to be sent (`resume.rs`).
 //!
 //! A step is written by the statement that records what it says. [`note`] writes those that change nothing
 //! else. At most about [`KEPT`] are kept of a session: a provider or a sender may repeat itself for ever.

@@ -65,7 +65,7 @@ struct SpanScope<'a> {
 #[serde(rename_all = "camelCase")]
 struct SpanJson<'a> {
     #[serde(flatten)]
-    id: SpanId,
+    id: SpanContext,
     #[serde(skip_serializing_if = "Option::is_none")]
     parent_span_id: Option<String>,
     name: &'a str,
@@ -75,14 +75,14 @@ struct SpanJson<'a> {
     #[serde(serialize_with = "as_text")]
     end_time_unix_nano: u128,
     attributes: Vec<Attribute<'a>>,
-    links: Vec<SpanId>,
+    links: Vec<SpanContext>,
     status: SpanStatus,
 }
 
 impl<'a> SpanJson<'a> {
     fn of(span: &'a Span) -> Self {
         Self {
-            id: SpanId::of(span.context),
+            id: SpanContext::of(span.context),
             parent_span_id: span.parent.map(TraceParent::span_id),
             name: span.name,
             kind: match span.kind {
@@ -94,7 +94,7 @@ impl<'a> SpanJson<'a> {
             start_time_unix_nano: nanos(span.begun),
             end_time_unix_nano: nanos(span.begun + span.took),
             attributes: attributes(&span.attributes),
-            links: span.links.iter().copied().map(SpanId::of).collect(),
+            links: span.links.iter().copied().map(SpanContext::of).collect(),
             status: SpanStatus { code: span.is_error.then_some(2) },
         }
     }
@@ -102,12 +102,12 @@ impl<'a> SpanJson<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct SpanId {
+struct SpanContext {
     trace_id: String,
     span_id: String,
 }
 
-impl SpanId {
+impl SpanContext {
     fn of(context: TraceParent) -> Self {
         Self { trace_id: context.trace_id(), span_id: context.span_id() }
     }

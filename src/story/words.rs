@@ -259,7 +259,7 @@ fn next_try(session: &SessionDetails, steps: &[KeptStep]) -> String {
         _ => None,
     });
     let next = session.attempts + 1;
-    // A try that was withheld is made again, after the last one too.
+    // After the last try there may be more: one that was withheld is made again.
     match tries.flatten().filter(|of| u32::try_from(next).is_ok_and(|next| next <= *of)) {
         Some(of) if is_last(next, of) => format!("try {next} of {of}, the last one (SMS_MAX_ATTEMPTS),"),
         Some(of) => format!("try {next} of {of}"),

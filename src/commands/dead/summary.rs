@@ -56,6 +56,8 @@ struct DeadSummary {
     messages: usize,
     /// Messages that were not looked at, as there are too many.
     beyond: u32,
+    /// Messages that another command, or the console, held or took while this one read.
+    held: u32,
     causes: Vec<DeadCountRow>,
 }
 
@@ -80,7 +82,7 @@ pub(super) async fn run(
 ) -> anyhow::Result<()> {
     let wanted = filter.read();
     let mut counts: HashMap<DeadCause, DeadCount> = HashMap::new();
-    let (queue, waiting, beyond) = with(config, async |dead| {
+    let (queue, waiting, beyond, held) = with(config, async |dead| {
         dead.fetch_together();
         while let Some(held) = dead.next().await? {
             if wanted.matches(&held.letter) {
@@ -91,7 +93,7 @@ pub(super) async fn run(
             }
             dead.keep(held).await?;
         }
-        anyhow::Ok((dead.names.dead.clone(), dead.waiting, dead.unread()))
+        anyhow::Ok((dead.names.dead.clone(), dead.waiting, dead.unread(), dead.left()))
     })
     .await?;
     let mut causes: Vec<_> = counts.into_iter().map(|(cause, count)| DeadCountRow { cause, count }).collect();
@@ -100,11 +102,11 @@ pub(super) async fn run(
         (Reverse(row.count.messages), kind.map(LetterKind::as_str), *group, code.clone(), reason.clone())
     });
     let messages = causes.iter().map(|row| row.count.messages).sum();
-    print(&DeadSummary { queue, waiting, messages, beyond, causes }, format)
+    print(&DeadSummary { queue, waiting, messages, beyond, held, causes }, format)
 }
 
 fn print(summary: &DeadSummary, format: Format) -> anyhow::Result<()> {
-    let DeadSummary { queue, waiting, messages: counted, beyond, causes } = summary;
+    let DeadSummary { queue, waiting, messages: counted, beyond, held, causes } = summary;
     let mut sentence = match (*waiting as usize, *counted) {
         (0, _) => format!("{queue} is empty"),
         (waiting, counted) if waiting == counted => format!("{} in {queue}", messages(counted)),
@@ -112,6 +114,9 @@ fn print(summary: &DeadSummary, format: Format) -> anyhow::Result<()> {
     };
     if *beyond > 0 {
         sentence += &not_looked_at(*beyond);
+    }
+    if *held > 0 {
+        sentence += &format!("; {held} were not read, as another command or the console had them");
     }
     if format.json {
         return format.done(summary, &sentence);

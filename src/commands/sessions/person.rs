@@ -16,7 +16,10 @@ use lapin::types::AMQPValue;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::PgPool;
-use std::collections::{HashMap, HashSet};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+};
 use uuid::Uuid;
 
 /// Objects in objects that are read one by one. What is deeper is searched as one text.
@@ -118,10 +121,15 @@ impl Person {
             let depth = depth.checked_sub(1)?;
             if json.starts_with('{') {
                 // One with repeated names is searched as a text.
-                let members = json::read_object::<RawMembers<'_>>(json).ok()?.into_vec();
-                return Some(members.iter().any(|(name, value)| {
-                    self.is_in(name) || self.is_in_json(name, value.get(), region, depth)
-                }));
+                let members = json::read_object::<RawMembers<'_>>(json).ok()?;
+                let is_in_value =
+                    |name: &str, value: &RawValue| self.is_in_json(name, value.get(), region, depth);
+                let of_broken_names = members.broken().iter().any(|value| is_in_value("", value));
+                // A name that is not Unicode is searched with the text.
+                let in_broken_names = !members.broken().is_empty() && self.is_in(json);
+                let mut members = members.into_vec().into_iter();
+                let in_others = members.any(|(name, value)| self.is_in(&name) || is_in_value(&name, value));
+                return Some(of_broken_names || in_broken_names || in_others);
             }
             let items: Vec<&RawValue> = serde_json::from_str(json).ok()?;
             Some(items.iter().any(|item| self.is_in_json("", item.get(), region, depth)))
@@ -129,7 +137,8 @@ impl Person {
         if json.starts_with(['{', '[']) {
             return parts().unwrap_or_else(|| self.is_in(json));
         }
-        let text = serde_json::from_str::<String>(json).unwrap_or_else(|_| json.to_owned());
+        let text = serde_json::from_str(json).map(Cow::Owned).ok().or_else(|| json::integer(json));
+        let text = text.unwrap_or(Cow::Borrowed(json));
         let read = (name == "smsPhone").then(|| self.search.is(&text, region)).flatten();
         read.unwrap_or_else(|| self.is_in(&text))
     }
@@ -172,7 +181,8 @@ pub(super) struct QueueFindings {
 #[derive(Debug, Serialize)]
 pub(super) struct UnsearchedQueue {
     pub(super) queue: String,
-    pub(super) messages: u32,
+    /// `None` while the queue does not run.
+    pub(super) messages: Option<u32>,
 }
 
 impl SearchedQueue {
@@ -239,7 +249,10 @@ pub(super) async fn unsearched(config: &BrokerConfig) -> anyhow::Result<Vec<Unse
     Ok(waiting
         .filter_map(|report| match report.state {
             QueueState::Declared { messages: 0, .. } | QueueState::Missing | QueueState::Differs(_) => None,
-            QueueState::Declared { messages, .. } => Some(UnsearchedQueue { queue: report.name, messages }),
+            QueueState::Declared { messages, .. } => {
+                Some(UnsearchedQueue { queue: report.name, messages: Some(messages) })
+            }
+            QueueState::Down(_) => Some(UnsearchedQueue { queue: report.name, messages: None }),
         })
         .collect())
 }
@@ -254,7 +267,10 @@ pub(super) fn lines(queues: &[QueueFindings], unsearched: &[UnsearchedQueue]) ->
         (format!("messages in {}", queue.queue), format!("{} of {}{unread}", queue.found, queue.read))
     });
     let waiting = unsearched.iter().map(|queue| {
-        let what = format!("{} invites wait there for a worker", queue.messages);
+        let what = match queue.messages {
+            Some(messages) => format!("{messages} invites wait there for a worker"),
+            None => "it does not run now, and may have messages".to_owned(),
+        };
         (format!("not searched: {}", queue.queue), what)
     });
     found.chain(waiting).collect()

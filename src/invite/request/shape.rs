@@ -7,7 +7,7 @@ use crate::{
 };
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess};
 use serde_json::{error::Category, value::RawValue};
-use std::{borrow::Cow, collections::HashSet};
+use std::borrow::Cow;
 
 /// Some programs put it before all that they write in UTF-8. RFC 8259, section 8.1, lets a reader ignore it.
 const BYTE_ORDER_MARK: char = '\u{FEFF}';
@@ -77,7 +77,6 @@ fn describe(error: &serde_json::Error) -> String {
 struct RequestMembers<'a> {
     fields: RawFields<'a>,
     unknown: DistinctNames<'a>,
-    broken_names: HashSet<Vec<u8>>,
 }
 
 impl<'de> Members<'de> for RequestMembers<'de> {
@@ -96,10 +95,6 @@ impl<'de> Members<'de> for RequestMembers<'de> {
             }
         })
     }
-
-    fn note_broken_name(&mut self, name: Vec<u8>) -> bool {
-        self.broken_names.insert(name)
-    }
 }
 
 struct ParamsSeed;
@@ -114,10 +109,10 @@ impl<'de> DeserializeSeed<'de> for ParamsSeed {
                 // It was read as JSON already.
                 let members: RawMembers<'_> = read_object(raw.get())
                     .map_err(|_| D::Error::custom("a field of sessionParams is repeated"))?;
-                Ok(if members.has_broken_name() {
-                    Params::BrokenName
-                } else {
+                Ok(if members.broken().is_empty() {
                     Params::Object(members.into_vec())
+                } else {
+                    Params::BrokenName
                 })
             }
             Some(b'n') => Ok(Params::Null),

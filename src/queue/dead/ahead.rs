@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 /// Letters that one fetch takes at most. Anyone who may publish can put messages of 16 MiB here, and these come all at once.
 const TOGETHER: u16 = 32;
-/// A queue that sends nothing for so long has no more, or others hold them.
+/// A queue that sends nothing for so long has probably no more.
 const COMES_WITHIN: Duration = Duration::from_secs(1);
 
 /// The letters that come next. Nobody has settled them.
@@ -22,13 +22,13 @@ const COMES_WITHIN: Duration = Duration::from_secs(1);
 pub(super) struct Ahead {
     letters: VecDeque<Delivery>,
     fetches: u32,
-    /// Whether the last letter needs no copy yet. Those behind it have mostly been read as often: if they do, they are fetched
-    /// one by one, so that none ages by a reading that fails at its copy.
+    /// Whether the last letter needed no copy. If it did, the next ones probably do too, so they are fetched one by one: a fetch
+    /// counts as a delivery, even if the copy then fails.
     is_young: bool,
 }
 
 impl Ahead {
-    /// The next letter, of those `left` to be read. `None` if the queue has no more, or others hold them.
+    /// The next letter, of those `left` to be read. `None` if none came in time.
     pub(super) async fn next(
         &mut self,
         channel: &Channel,
@@ -56,7 +56,7 @@ impl Ahead {
         self.fetches += 1;
         // The broker returns unsettled letters in the order of the tags.
         let tag = format!("dead-letters-{:06}", self.fetches);
-        // It counts for the consumers that come after it.
+        // A prefetch applies only to consumers that start later.
         channel.basic_qos(size, BasicQosOptions::default()).await?;
         let consuming = channel.basic_consume(
             queue.into(),

@@ -4,6 +4,7 @@ use crate::{
     config::ReplyToAllow,
     group_id::GroupId,
     invite::{Envelope, Request, request::LARGEST_BODY},
+    json,
     masked::debug_shows,
     phone,
     queue::{
@@ -17,6 +18,7 @@ use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable, ShortString},
 };
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
@@ -206,8 +208,8 @@ impl Letter {
         if self.body.len() > LARGEST_BODY {
             return None;
         }
-        let body: PhoneField = serde_json::from_slice(&self.body).ok()?;
-        let text = body.phone.as_str().map_or_else(|| body.phone.to_string(), str::to_owned);
+        let body: PhoneField<'_> = serde_json::from_slice(&self.body).ok()?;
+        let text = json::string(body.phone).or_else(|| json::integer(body.phone.get()))?;
         let number = phone::parse_either_form(&text, "US").ok()?;
         Some(format!("{number:?}"))
     }
@@ -353,12 +355,12 @@ impl Letter {
 
 /// The field of a request and of a reply that has the number.
 #[derive(serde::Deserialize)]
-struct PhoneField {
-    #[serde(rename = "smsPhone")]
-    phone: serde_json::Value,
+struct PhoneField<'a> {
+    #[serde(rename = "smsPhone", borrow)]
+    phone: &'a RawValue,
 }
 
-debug_shows!(PhoneField {});
+debug_shows!(PhoneField<'_> {});
 
 /// The group and the message id of a request, by which its row is found.
 pub(crate) fn row_key(envelope: &Envelope) -> (Option<GroupId>, Option<&str>) {

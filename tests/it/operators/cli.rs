@@ -144,12 +144,17 @@ async fn no_command_panics_when_nobody_reads_its_output() {
         (&["groups", "show", "99"], 1),
         (&["groups", "show", "x"], 2),
     ] {
-        let (reader, writer) = std::io::pipe().unwrap();
-        drop(reader);
-        let mut command = program(&world.environment(&[]));
-        let mut child =
-            command.args(args).stdout(writer.try_clone().unwrap()).stderr(writer).spawn().unwrap();
-        assert_eq!(child.wait().unwrap().code(), Some(code), "{args:?}");
+        // With a filter that is warned of, the log is written to as well.
+        for log in
+            [&[][..], &[("RUST_LOG", "lapin=trace")], &[("RUST_LOG", "lapin=trace"), ("LOG_FORMAT", "json")]]
+        {
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            let mut command = program(&world.environment(log));
+            let mut child =
+                command.args(args).stdout(writer.try_clone().unwrap()).stderr(writer).spawn().unwrap();
+            assert_eq!(child.wait().unwrap().code(), Some(code), "{args:?} {log:?}");
+        }
     }
 }
 

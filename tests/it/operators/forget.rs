@@ -315,6 +315,31 @@ async fn a_number_in_digits_of_another_script_or_in_utf_16_is_found() {
 }
 
 #[tokio::test]
+async fn a_number_as_an_integer_of_any_form_or_under_a_name_that_is_not_unicode_is_found() {
+    let world = World::start().await;
+    let dead = world.broker.queue("dead");
+    // Its last digit is zero, so with an exponent it has fewer digits than the number.
+    for body in [
+        r#"{"smsPhone": 1.201555012e10}"#,
+        r#"{"smsPhone": 12015550120.0}"#,
+        r#"{"smsPhone": 120155501200E-1}"#,
+        r#"{"smsPhone": "call later", "x": {"n": 1.201555012e10}}"#,
+        r#"{"groupid": 72, "\ud800": "\u002b12015550120"}"#,
+        r#"{"\ud800 +12015550120": 1}"#,
+        r#"{"smsPhone": 1.201555013e10}"#,
+        r#"{"\ud800": "\u002b12015550130"}"#,
+    ] {
+        world.broker.publish_to(&dead, Message::bytes(body)).await;
+    }
+    let args = ["sessions", "forget", "--phone", "201-555-0120", "--rest", "0s", "--yes", "--json"];
+    let done = world.run(&args).json();
+    assert_eq!((&done["queues"][0]["read"], &done["queues"][0]["found"]), (&json!(8), &json!(6)), "{done}");
+    let left = world.run(&["dead", "list", "--json"]).json();
+    assert_eq!(left[0]["phone"], "+1201*****30", "{left}");
+    world.empty_queues().await;
+}
+
+#[tokio::test]
 async fn more_rows_than_one_statement_takes_and_a_kill_between_queue_and_database_leave_nothing() {
     let world = World::start().await;
     world.invite(&world.request_to(PHONE)).await.sent();
