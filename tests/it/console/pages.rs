@@ -57,7 +57,7 @@ async fn the_overview_says_that_all_is_well_only_if_it_knows() {
     let mut locking = PgConnection::connect(&world.database.url).await.expect("PostgreSQL is reached");
     let lock = "begin; lock table processes in access exclusive mode";
     sqlx::raw_sql(lock).execute(&mut locking).await.expect("a lock");
-    let page = browser.open("/console").await;
+    let page = browser.open_once("/console").await;
     for part in [
         "Not known: what workers and gateways report, as the database did not answer within 200 ms.",
         "Not known: whether events are published, as ",
@@ -262,7 +262,7 @@ async fn hostile_texts_are_never_markup_and_no_page_is_large() {
         "/audit?action=%E2%80%AEx&group=%E2%80%AEx",
         "/%3Cscript%3Ealert(1)",
     ] {
-        let page = browser.open(&format!("/console{path}")).await;
+        let page = browser.open_once(&format!("/console{path}")).await;
         assert!([200, 404].contains(&page.status), "{path}: {}", page.status);
         assert_escaped(&page.body);
     }

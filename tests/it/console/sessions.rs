@@ -173,11 +173,11 @@ async fn a_search_that_takes_too_long_says_so_and_how_to_narrow_it() {
         .await
         .expect("a lock");
     for path in ["sessions?group=72&code=x", "sessions?id=order-1"] {
-        let page = browser.open(&format!("/console/{path}")).await;
+        let page = browser.open_once(&format!("/console/{path}")).await;
         assert!(page.status == 200 && page.body.contains("Not found within 200 ms"), "{path}: {}", page.body);
         assert!(page.body.contains("since=1h"), "{}", page.body);
     }
-    let page = browser.open("/console/sessions/00000000-0000-7000-8000-000000000000").await;
+    let page = browser.open_once("/console/sessions/00000000-0000-7000-8000-000000000000").await;
     assert!(page.status == 200 && page.body.contains("did not answer within 200 ms"), "{}", page.body);
     sqlx::raw_sql("rollback").execute(&mut locking).await.expect("the lock is released");
     assert!(gateway.process.stop().success());

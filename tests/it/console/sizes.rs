@@ -27,11 +27,12 @@ async fn fill(world: &World, sessions: u32) {
     world.database.execute("analyze sessions").await;
 }
 
-/// Each row takes a while to read, as on a server that is slow: so the test needs no millions of rows.
+/// Some rows take a while to read, as on a server that is slow: so the test needs no millions of rows. They are few, as each
+/// sleep may be longer on a slow machine.
 const SLOW: &str = "
     create function is_read_slowly(id uuid) returns boolean language plpgsql as $$
     begin
-        if get_byte(uuid_send(id), 15) < 16 then perform pg_sleep(0.001); end if;
+        if get_byte(uuid_send(id), 15) < 4 then perform pg_sleep(0.004); end if;
         return true;
     end $$;
     alter table sessions rename to all_sessions;
@@ -139,7 +140,7 @@ async fn fill_as_in_production(world: &World, sessions: u32) {
                 case when n % 1000 > 0 then 't' || n end,
                 case when n % 1000 > 0 then 'expired' else 'rejected' end,
                 case when n % 1000 = 1 then '+14155550100' else '+1415' || 2000000 + n end,
-                'gkey:1', case when n % 1000 = 0 then 'sms_rejected' end, at
+                'gkey:1', case when n % 1000 = 0 then 'provider_rejected' end, at
            from (select n, now() - interval '90 days' * (n - 1) / {sessions} as at from generate_series(1, {sessions}) n) rows"
     );
     let (audit, steps) = (sessions / 17, sessions / 23);
@@ -157,8 +158,8 @@ async fn fill_as_in_production(world: &World, sessions: u32) {
     }
 }
 
-/// The table of docs/GROWTH.md, once with what is in memory now and once more:
-/// `CONSOLE_SESSIONS=5000000 cargo test --release --test it -- pages_are_answered_in_time --nocapture`
+/// The table of docs/GROWTH.md, each page three times:
+/// `CONSOLE_SESSIONS=5000000 cargo test --test it -- pages_are_answered_in_time --nocapture`
 #[tokio::test]
 async fn pages_are_answered_in_time_however_many_sessions_there_are() {
     let sessions = std::env::var("CONSOLE_SESSIONS").map_or(20_000, |many| many.parse().expect("a number"));
@@ -185,10 +186,11 @@ async fn pages_are_answered_in_time_however_many_sessions_there_are() {
         let (mut times, mut is_whole) = (Vec::new(), false);
         for _ in 0..3 {
             let begun = Instant::now();
-            let answer = browser.open(path).await;
+            let answer = browser.open_once(path).await;
             times.push(begun.elapsed());
             assert_eq!(answer.status, 200, "{page}: {}", answer.body);
-            is_whole = !answer.body.contains("Not read: ");
+            // One answer may be slow for another reason.
+            is_whole |= !answer.body.contains("Not read: ");
         }
         println!("{page}: {times:?}");
         assert!(is_whole, "{page}");

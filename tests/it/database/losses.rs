@@ -21,6 +21,30 @@ async fn pass_the_wait(world: &World) {
     world.database.execute(END_THE_WAIT).await;
 }
 
+/// The broker loses the retry copy of the one invite that waits.
+async fn lose_the_retry_copy(world: &World) {
+    world.database.until_texts_are(1, TextState::Waiting).await;
+    world.broker.take("retry.30s").await;
+}
+
+/// Lets three minutes pass for the row with this message id, so that it is checked for the first time. Its id has its time, so
+/// it gets a new one, which this returns.
+async fn pass_three_minutes(world: &World, message_id: &str) -> uuid::Uuid {
+    let [id, earlier] = [180, 181]
+        .map(|ago| uuid::Builder::from_unix_timestamp_millis((now() - ago) * 1_000, &[7; 10]).into_uuid());
+    let passes = format!(
+        "update steps set session_id = '{id}'
+          where session_id = (select id from sessions where message_id = '{message_id}');
+         update sessions
+            set id = '{id}', lease_until = lease_until - interval '3 min', unsure_from = unsure_from - interval '3 min',
+                updated_at = now() - interval '3 min'
+          where message_id = '{message_id}';
+         update database_marker set open_checked = '{earlier}'"
+    );
+    world.database.execute(&passes).await;
+    id
+}
+
 /// Starts a worker on a database that has lost what the last one wrote.
 async fn after_a_loss(world: &World) -> crate::support::Worker {
     world.database.execute(SET_THE_MARKER_BACK).await;
@@ -125,7 +149,8 @@ async fn after_a_loss_what_a_row_says_of_its_last_try_is_not_believed() {
 #[tokio::test]
 async fn a_retry_copy_whose_row_was_lost_is_answered_as_unknown() {
     let world = World::start().await;
-    world.provider.next(&["throttle"]).await;
+    // The copy comes back after five seconds, when its row is gone.
+    world.provider.set(json!({"next": ["throttle"], "retry_after": 8})).await;
     world.broker.request(Message::json(&world.request()).id("a").correlation("a")).await;
     world.database.until_texts_are(1, TextState::Waiting).await;
     world.database.execute("delete from sessions").await;
@@ -136,7 +161,7 @@ async fn a_retry_copy_whose_row_was_lost_is_answered_as_unknown() {
 #[tokio::test]
 async fn a_row_that_is_lost_during_its_try_is_answered_as_unknown() {
     let world = World::start().await;
-    world.provider.set(json!({"latency_ms": 800})).await;
+    world.provider.set(json!({"latency_ms": 5_000})).await;
     world.broker.request(Message::json(&world.request()).id("a").correlation("a")).await;
     world.provider.until_posts(1).await;
     world.database.execute("delete from sessions").await;
@@ -160,20 +185,9 @@ async fn an_open_invite_goes_on_when_the_broker_has_lost_its_message() {
     let trace = "00-0af7651916cd43dd8448eb211c80319c-";
     let message = Message::json(&world.request()).id("a").correlation("a");
     world.broker.request(message.text_header("traceparent", &format!("{trace}b7ad6b7169203331-01"))).await;
-    world.database.until_texts_are(1, TextState::Waiting).await;
-    for queue in ["retry.1s", "retry.5s", "retry.30s"] {
-        world.broker.purge(queue).await;
-    }
+    lose_the_retry_copy(&world).await;
     assert_eq!(world.database.session().await.reply_to, Some(world.broker.reply_queue.clone()));
-    // Three minutes pass.
-    let [id, earlier] = [180, 181]
-        .map(|ago| uuid::Builder::from_unix_timestamp_millis((now() - ago) * 1_000, &[7; 10]).into_uuid());
-    let passes = format!(
-        "update database_marker set open_checked = '{earlier}';
-         update sessions set id = '{id}', lease_until = now() - interval '2 min', unsure_from = now() - interval '2 min',
-                updated_at = now() - interval '3 min'"
-    );
-    world.database.execute(&passes).await;
+    pass_three_minutes(&world, "a").await;
     let reply = world.broker.reply("a").await;
     reply.sent();
     assert!(
@@ -189,35 +203,57 @@ async fn an_open_invite_goes_on_when_the_broker_has_lost_its_message() {
 }
 
 #[tokio::test]
+async fn an_invite_that_the_sweep_has_ended_is_answered_once_when_the_broker_has_lost_its_message() {
+    let world = World::start().await;
+    world.provider.set(json!({"next": ["throttle"], "retry_after": 30})).await;
+    world.broker.request(Message::json(&world.request()).id("a").correlation("a")).await;
+    lose_the_retry_copy(&world).await;
+    let over = "update sessions set expires_at = now(), due_at = now(), lease_until = now()";
+    world.database.execute(over).await;
+    let closed = "select exists (select from steps where kind = 'closed' and detail->>'by' = 'sweep')";
+    world.database.until_true("the sweep has ended it", closed).await;
+    world.running().idle().await;
+    assert!(world.broker.replies_left().is_empty(), "nobody has answered it");
+    pass_three_minutes(&world, "a").await;
+    world.broker.reply("a").await.refused("failed", "invite_expired", 504);
+    let left = "select resume_at is null from sessions";
+    world.database.until_true("it is not checked again", left).await;
+    world.running().idle().await;
+    let messages = "select count(*) from steps where kind = 'resumed'";
+    assert_eq!(world.database.value::<i64>(messages).await, 1, "one more message");
+    assert!(world.broker.replies_left().is_empty(), "one reply");
+    assert_eq!(world.provider.posts().await, 1);
+}
+
+#[tokio::test]
 async fn an_invite_that_its_worker_has_ended_and_answered_is_not_taken_for_a_lost_one() {
     let world = Setup::default().set("SMS_CONCURRENCY", "1").start().await;
-    world.provider.set(json!({"latency_ms": 2_000})).await;
+    world.provider.set(json!({"latency_ms": 6_000})).await;
     world.broker.request(Message::json(&world.request()).id("a").correlation("a")).await;
     world.database.until_texts_are(1, TextState::Begun).await;
     // Its turn comes when it is too old.
     let late =
         Message::json(&world.request_with(json!({"smsPhone": "+12015550123"}))).id("b").correlation("b");
-    world.broker.request(late.expiration("1000")).await;
+    world.broker.request(late.expiration("2000")).await;
     world.broker.reply("a").await.sent();
     world.broker.reply("b").await.refused("failed", "invite_expired", 504);
     let ended =
         "select count(*) = 1 from sessions where error_code = 'invite_expired' and text_state = 'refused'";
     world.database.until_true("it was begun, and not texted", ended).await;
-    // Three minutes pass.
-    let [id, earlier] = [180, 181]
-        .map(|ago| uuid::Builder::from_unix_timestamp_millis((now() - ago) * 1_000, &[7; 10]).into_uuid());
-    let passes = format!(
-        "update sessions set id = '{id}', updated_at = now() - interval '3 min' where message_id = 'b';
-         update database_marker set open_checked = '{earlier}'"
-    );
-    world.database.execute(&passes).await;
+    let id = pass_three_minutes(&world, "b").await;
     let checked = format!("select open_checked > '{id}' from database_marker");
     world.database.until_true("the row is checked", &checked).await;
     let left = "select resume_at is null from sessions where message_id = 'b'";
     assert!(world.database.value::<bool>(left).await);
-    // Nor at a time that an older worker has set.
-    world.database.execute("update sessions set resume_at = now() where message_id = 'b'").await;
-    world.database.until_true("it is checked again", left).await;
+    // Nor at a time that an older worker has set, nor if a step says that a worker ended it.
+    let closed = "insert into steps (session_id, kind, detail)
+                  select id, 'closed', '{\"code\": \"invite_expired\", \"by\": \"worker\", \"optedOut\": false}'::jsonb
+                    from sessions where message_id = 'b'";
+    for step in ["", closed] {
+        let due = format!("update sessions set resume_at = now() where message_id = 'b'; {step}");
+        world.database.execute(&due).await;
+        world.database.until_true("it is checked again", left).await;
+    }
     world.running().idle().await;
     assert_eq!(world.database.value::<i64>("select count(*) from steps where kind = 'resumed'").await, 0);
     assert_eq!(world.broker.replies_left().len(), 0);
@@ -286,6 +322,9 @@ async fn a_queue_that_has_no_marker_any_more_shows_nothing() {
     let mut world = World::start().await;
     world.stop_worker();
     world.broker.purge("marker").await;
+    let queue = world.broker.queue("marker");
+    until("the queue is empty", || async { (world.broker.depth(&queue).await == Some(0)).then_some(()) })
+        .await;
     let mut next = world.start_worker().await;
     world.expect_error("the database has lost rows that were committed, or may have");
     let why: String = world.database.value("select why from database_rewinds").await;

@@ -187,7 +187,8 @@ async fn a_look_up_that_waits_too_long_for_others_is_answered_503() {
         assert_eq!(answer.header("retry-after"), Some("2"));
     };
     let (joined, ()) = tokio::join!(send(gateway.join(&world, &key)), waiting);
-    joined.ok();
+    // It waits for the lock for a few seconds at most.
+    assert!(matches!(joined.status, 200 | 503), "{joined:?}");
     look_up(&gateway, &world, &key).await.ok();
     assert!(gateway.process.stop().success());
 }
@@ -202,17 +203,19 @@ async fn guesses_at_the_same_time_do_not_exceed_the_limit() {
         async move { look_up(gateway, world, &format!("{n:07}")).await.status }
     });
     let statuses = futures::future::join_all(guesses).await;
-    assert!(statuses.iter().all(|status| matches!(status, 404 | 429)), "{statuses:?}");
+    // A guess that waits too long for the others is answered 503.
+    assert!(statuses.iter().all(|status| matches!(status, 404 | 429 | 503)), "{statuses:?}");
     let wrong = statuses.iter().filter(|status| **status == 404).count();
     // The limit allows one more each half minute.
-    assert!((20..=21).contains(&wrong), "{wrong} guesses were answered");
+    let least = if statuses.contains(&503) { 0 } else { 20 };
+    assert!((least..=21).contains(&wrong), "{wrong} guesses were answered");
     assert!(gateway.process.stop().success());
 }
 
 #[tokio::test]
 async fn a_session_whose_text_is_being_sent_can_be_joined_and_ended_later() {
-    let world = World::start().await;
-    world.provider.set(json!({"latency_ms": 5_000})).await;
+    let world = Setup::default().set("SMS_TIMEOUT", "20s").start().await;
+    world.provider.set(json!({"latency_ms": 8_000})).await;
     let mut gateway = world.start_gateway(&[]).await;
     let inviting = send(gateway.invite(&world));
     let agent = async {

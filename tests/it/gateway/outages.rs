@@ -148,7 +148,7 @@ async fn the_gateway_works_again_after_its_queue_was_deleted() {
 async fn requests_beyond_the_gateways_concurrency_are_answered_503() {
     let world = Setup::default().start().await;
     let mut gateway = world.start_gateway(&[("GATEWAY_CONCURRENCY", "2")]).await;
-    world.provider.set(json!({"latency_ms": 700})).await;
+    world.provider.set(json!({"latency_ms": 4_000})).await;
     let all = (0..6).map(|_| send(gateway.invite(&world)));
     let answers = futures::future::join_all(all).await;
     let count = |status| answers.iter().filter(|answer| answer.status == status).count();

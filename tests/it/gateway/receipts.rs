@@ -6,7 +6,7 @@ use crate::support::{
     Setup, TextState, World, free_address, http_invite, receipt, send, status_path, text_from, until_within,
     webhook, webhook_signed, with_gateway, with_gateway_and_callbacks, with_gateway_under_path,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// The number of the documented request.
@@ -170,7 +170,7 @@ async fn a_signature_is_valid_with_a_path_in_public_url_and_behind_a_proxy() {
 #[tokio::test]
 async fn a_visitor_who_texts_stop_while_the_text_waits_is_not_texted() {
     let (world, mut gateway) = with_gateway(Setup::default()).await;
-    world.provider.set(json!({"throttle": 1, "retry_after": 2})).await;
+    world.provider.set(json!({"throttle": 1, "retry_after": 10})).await;
     world.broker.request(Message::json(&world.request()).id("waits").correlation("waits")).await;
     world.database.until_texts_are(1, TextState::Waiting).await;
     let answer = text_from(&world, &gateway, VISITOR, "STOP", "SM0123456789abcdef0123456789abcdef").await;
@@ -210,7 +210,19 @@ async fn a_visitor_who_texts_stop_is_not_texted_until_start() {
 async fn receipts_problem(gateway: &Gateway) -> Option<String> {
     let answer = send(gateway.request("GET", "/readyz")).await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    let body = answer.json();
+    receipts_problem_in(&answer.json())
+}
+
+/// The same, once there is one.
+async fn until_receipts_problem(gateway: &Gateway) -> String {
+    until_within(Duration::from_secs(10), "the refusals are listed", || async {
+        let answer = send(gateway.request("GET", "/readyz")).await;
+        (answer.status == 200).then(|| receipts_problem_in(&answer.json())).flatten()
+    })
+    .await
+}
+
+fn receipts_problem_in(body: &Value) -> Option<String> {
     let mut problems = body["problems"].as_array().expect("a list").iter().filter_map(|text| text.as_str());
     problems.find(|problem| problem.contains("receipts are refused")).map(str::to_owned)
 }
@@ -223,9 +235,7 @@ async fn with_refused_receipt(changes: &[(&str, &str)]) -> (World, Gateway, Stri
     let gateway = world.start_gateway(&changes).await;
     assert_eq!(receipts_problem(&gateway).await, None);
     world.invite(&world.request()).await.sent();
-    let problem =
-        until_within(Duration::from_secs(10), "the refusals are listed", || receipts_problem(&gateway));
-    let problem = problem.await;
+    let problem = until_receipts_problem(&gateway).await;
     (world, gateway, problem)
 }
 

@@ -58,12 +58,12 @@ async fn the_link_in_the_text_shows_the_session_and_changes_nothing() {
 
 #[tokio::test]
 async fn a_visitor_gets_a_page_while_the_gateway_is_at_its_concurrency() {
-    let (world, first) = with_gateway_and_callbacks(Setup::default()).await;
+    let (world, first) = with_gateway_and_callbacks(Setup::default().set("SMS_TIMEOUT", "20s")).await;
     send(first.invite(&world)).await.ok();
     let link = link(&world).await;
     let mut gateway = world.start_gateway(&[("GATEWAY_CONCURRENCY", "1")]).await;
     let posts = world.provider.posts().await;
-    world.provider.set(json!({"latency_ms": 1_500})).await;
+    world.provider.set(json!({"latency_ms": 6_000})).await;
     let visiting = async {
         world.provider.until_posts(posts + 1).await;
         let page = send(get(&gateway, &link)).await;

@@ -145,7 +145,7 @@ async fn kill_while_sending(with_id: impl Fn(Message) -> Message) {
 #[tokio::test]
 async fn a_redelivery_is_answered_from_its_row_although_its_credential_is_no_longer_valid() {
     let mut world = World::start().await;
-    let expires_at = now() + 4;
+    let expires_at = now() + 10;
     let request =
         world.request_with(json!({"authorization": gkey_until(GROUP, "u", &world.api_key, expires_at)}));
     let message = Message::json(&request).id("r").correlation("r");

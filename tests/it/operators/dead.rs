@@ -636,11 +636,12 @@ async fn the_worker_writes_the_group_of_requests_replies_and_retry_copies() {
 async fn a_replay_that_is_stopped_or_killed_loses_no_message() {
     let mut world = World::start().await;
     world.stop_worker();
-    for number in 0..6 {
+    for number in 0..30 {
         world.dead_request(Message::json(&world.request()).id(&format!("order-{number}"))).await;
     }
     let requests = world.broker.queue("requests");
-    for (signal, code, already) in [("INT", Some(1), 0), ("KILL", None, 2)] {
+    let mut already = 0;
+    for (signal, code) in [("INT", Some(1)), ("KILL", None)] {
         let mut replay = program(&world.environment(&[]));
         replay.args(["dead", "replay", "--all", "--rate", "1"]).stdout(Stdio::piped()).stderr(Stdio::piped());
         let replay = replay.spawn().expect("the program starts");
@@ -652,13 +653,14 @@ async fn a_replay_that_is_stopped_or_killed_loses_no_message() {
         assert_eq!(ended.status.code(), code);
         if signal == "INT" {
             let report = String::from_utf8(ended.stdout).unwrap();
-            assert!(report.starts_with("2 messages replayed"), "{report}");
+            already = world.broker.depth(&requests).await.expect("the queue is there");
+            assert!(already < 30 && report.starts_with(&format!("{already} messages replayed")), "{report}");
             assert!(String::from_utf8(ended.stderr).unwrap().contains("stopped by a signal"));
         }
     }
     // A message may be in both queues, if the kill came between the confirm and the acknowledgement.
     until("each is in one of the queues", || async {
-        (world.count_dead().await + world.broker.depth(&requests).await? >= 6).then_some(())
+        (world.count_dead().await + world.broker.depth(&requests).await? >= 30).then_some(())
     })
     .await;
     world.dead(&["drop", "--all", "--yes"]).ok();
@@ -782,9 +784,7 @@ async fn more_letters_than_are_fetched_together_keep_their_order_and_some_may_be
         let rows = rows.as_array().expect("rows").clone();
         rows.iter().map(|row| row["id"].as_str().expect("an id").to_owned()).collect::<Vec<_>>()
     };
-    let begun = Instant::now();
     world.dead(&["summary"]).ok();
-    println!("a summary of {MANY} took {:?}", begun.elapsed());
     assert_eq!(listed(), all);
     // One that is far back is found and taken out.
     world.dead(&["drop", &all[70], "--yes"]).ok();

@@ -137,7 +137,7 @@ async fn invites_that_wait_for_a_further_try_are_refused_once_their_group_is_dis
     let world = World::start().await;
     world
         .provider
-        .set(json!({"next": ["throttle", "throttle", "throttle", "throttle", "throttle"], "retry_after": 3}))
+        .set(json!({"next": ["throttle", "throttle", "throttle", "throttle", "throttle"], "retry_after": 10}))
         .await;
     publish(&world, 5).await;
     world.database.until_texts_are(5, Waiting).await;
@@ -325,7 +325,7 @@ async fn removing_a_group_counts_first_and_then_takes_all_that_belongs_to_it() {
 async fn removing_a_group_waits_until_its_invites_in_flight_have_an_outcome() {
     let world = Setup::default().short_waits().start().await;
     // One text surely did not go out, and waits for a further try. Another may have gone out, and is looked for.
-    world.provider.set(json!({"next": ["throttle"], "retry_after": 3})).await;
+    world.provider.set(json!({"next": ["throttle"], "retry_after": 7})).await;
     world.broker.request(Message::json(&world.request_to_number(1)).id("waits").correlation("waits")).await;
     world.database.until_texts_are(1, Waiting).await;
     world.provider.set(json!({"next": ["cut"], "list_lag_ms": 2_000})).await;

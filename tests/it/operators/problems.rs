@@ -7,24 +7,24 @@ use std::time::Duration;
 /// How soon a fault has to be reported.
 const REPORTED_WITHIN: Duration = Duration::from_secs(10);
 
-async fn problems(process: &Worker) -> Vec<String> {
+/// `None` while it is not at 200, as when a slow machine holds the process up.
+async fn problems(process: &Worker) -> Option<Vec<String>> {
     let (status, body) = process.readiness().await;
-    assert_eq!(status, 200, "{body}");
     let problems = body["problems"].as_array().expect("a list").iter().filter_map(Value::as_str);
-    problems.map(str::to_owned).collect()
+    (status == 200).then(|| problems.map(str::to_owned).collect())
 }
 
 /// The problem that has all these parts.
 async fn until_listed(process: &Worker, parts: &[&str]) {
     until_within(REPORTED_WITHIN, &format!("{parts:?} is listed"), || async {
-        let problems = problems(process).await;
+        let problems = problems(process).await?;
         problems.iter().any(|problem| parts.iter().all(|part| problem.contains(part))).then_some(())
     })
     .await;
 }
 
 async fn until_none_is_listed(process: &Worker) {
-    until("no problem is listed", || async { problems(process).await.is_empty().then_some(()) }).await;
+    until("no problem is listed", || async { problems(process).await?.is_empty().then_some(()) }).await;
 }
 
 #[tokio::test]
@@ -105,12 +105,12 @@ async fn a_group_whose_session_keys_are_nearly_used_up_is_named() {
 async fn a_backlog_that_needs_minutes_is_named_with_its_rate() {
     let world = Setup::default().set("PREFETCH", "4").set("SMS_CONCURRENCY", "1").start().await;
     world.provider.set(json!({"latency_ms": 2_000})).await;
-    for n in 0..200 {
+    for n in 0..60 {
         world.broker.request(Message::json(&world.request_to_number(n))).await;
     }
     let parts = ["invites wait in the queue", "in its hands, takes", "start another worker"];
     until_within(Duration::from_secs(15), "the backlog is listed", || async {
-        let problems = problems(world.running()).await;
+        let problems = problems(world.running()).await?;
         problems.iter().any(|problem| parts.iter().all(|part| problem.contains(part))).then_some(())
     })
     .await;

@@ -2,7 +2,7 @@
 
 use crate::{
     console::{Browser, TOKEN},
-    support::{Gateway, Message, Setup, World, broker_command, broker_server, run, send, until},
+    support::{Gateway, Message, Setup, World, broker_command, broker_server, doctor, run, send, until},
 };
 use serde_json::json;
 use std::{
@@ -192,10 +192,10 @@ async fn worker_gateway_and_commands_work_with_the_least_rights() {
         &["sessions", "forget", "--phone", "111-000-0000", "--end", "--rest", "0s", "--wait", "0s", "--yes"],
         &["retention", "--dry-run"],
         &["audit", "list"],
-        &["doctor"],
     ] {
         run(&operator, command).ok();
     }
+    doctor(&operator, Some(0), &[]).await;
     let empty = Browser::logged_in(&gateway, "Ann").await.open("/console/dead").await;
     assert!(empty.body.contains("Not read"), "an empty queue that it may not read: {}", empty.body);
     world.broker.publish_to(&world.broker.queue("dead"), Message::json(&json!({"a": "letter"}))).await;

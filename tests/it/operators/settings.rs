@@ -1,7 +1,8 @@
 //! Settings: `.env`, URLs, addresses, log filters, links and the sealing key. None of their values is printed.
 
 use crate::support::{
-    CommandResult, GROUP, Setup, Tunnel, World, broker_server, free_address, program, run, send,
+    CommandResult, GROUP, Setup, Tunnel, World, broker_server, doctor, free_address, program, run, send,
+    until,
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
@@ -447,8 +448,10 @@ async fn secrets_reseal_moves_everything_to_the_new_key_while_a_worker_runs() {
 
     let planned = run(&both, &["secrets", "reseal", "--dry-run"]).ok();
     assert!(planned.contains("must stay"), "{planned}");
-    let doctor = run(&both, &["doctor"]).stdout;
-    assert!(doctor.contains("session-invite secrets reseal"), "{doctor}");
+    until("doctor names the command", || async {
+        run(&both, &["doctor"]).stdout.contains("session-invite secrets reseal").then_some(())
+    })
+    .await;
     let done = run(&both, &["secrets", "reseal", "--json"]).json();
     assert_eq!((&done["older"], &done["lost"]), (&0.into(), &0.into()), "{done}");
     assert!(done["sealed"].as_u64() >= Some(3), "{done}");
@@ -760,7 +763,7 @@ async fn a_worker_a_gateway_and_commands_take_their_secrets_from_files() {
     worker.ready().await;
     let mut gateway = world.spawn_gateway(&changes).await;
     gateway.process.ready().await;
-    run(&environment, &["doctor"]).ok();
+    doctor(&environment, Some(0), &[]).await;
     assert!(worker.stop().success() && gateway.process.stop().success());
 
     let shown = run(&environment, &["config", "show", "worker", "--json"]);

@@ -121,7 +121,8 @@ async fn a_correlation_id_with_control_characters_is_found_as_it_was_sent() {
 
 #[tokio::test]
 async fn throttled_tries_and_a_look_are_shown_in_order() {
-    let world = Setup::default().short_waits().start().await;
+    // The answer that throttles has to come in time.
+    let world = Setup::default().short_waits().set("SMS_TIMEOUT", "8s").start().await;
     world.provider.next(&["throttle", "cut"]).await;
     let sent = world.call(Message::json(&world.request()).id("order-1")).await.sent();
     let story = trace(&world, &["order-1"]);
@@ -147,9 +148,9 @@ async fn throttled_tries_and_a_look_are_shown_in_order() {
 #[tokio::test]
 async fn the_last_try_is_announced_and_named_as_the_cause_of_the_end() {
     let world = Setup::default().set("SMS_MAX_ATTEMPTS", "2").start().await;
-    world.provider.set(json!({"next": ["throttle", "throttle"], "retry_after": 4})).await;
+    world.provider.set(json!({"next": ["throttle", "throttle"], "retry_after": 10})).await;
     world.broker.request(Message::json(&world.request()).id("order-1").correlation("1")).await;
-    world.database.until_true("the first try is over", "select count(*) = 1 from steps").await;
+    world.database.until_true("the first try is over", "select count(*) >= 1 from steps").await;
     let waiting = world.run(&["trace", "order-1"]).ok();
     for part in ["Try 1 of 2: the provider wants", "Next: try 2 of 2, the last one (SMS_MAX_ATTEMPTS), at "] {
         assert!(waiting.contains(part), "{part}: {waiting}");
@@ -333,13 +334,16 @@ async fn letters_that_another_reader_holds_are_said_to_be_missing() {
         let message = Message::json(&json!({"groupid": "72"})).id(&format!("other-{n}"));
         world.broker.publish_to(&world.broker.queue("dead"), message).await;
     }
-    // Each holds what it reads, so at least one of them misses some.
-    let (one, other) = std::thread::scope(|scope| {
-        let other = scope.spawn(|| trace(&world, &["order-7"]));
-        (trace(&world, &["order-7"]), other.join().expect("a story"))
-    });
+    // Each holds what it reads, so at least one of them misses some, if both read at the same time.
     let is_cut = |story: &Value| !story["deadLetters"]["incomplete"].is_null();
-    assert!(is_cut(&one) || is_cut(&other), "{one:#} {other:#}");
+    until("one of two readers misses letters", || async {
+        let (one, other) = std::thread::scope(|scope| {
+            let other = scope.spawn(|| trace(&world, &["order-7"]));
+            (trace(&world, &["order-7"]), other.join().expect("a story"))
+        });
+        (is_cut(&one) || is_cut(&other)).then_some(())
+    })
+    .await;
     world.broker.purge("dead").await;
 }
 

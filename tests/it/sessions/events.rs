@@ -50,9 +50,10 @@ async fn each_step_of_a_session_is_published_as_an_event() {
 
 #[tokio::test]
 async fn the_expiry_and_the_end_of_a_session_are_published_as_events() {
-    let world = Setup::default().group(&["--session-ttl", "1s", "--session-max", "1s"]).start().await;
+    let world = World::start().await;
     let events = Events::subscribe(&world, "session.expired.72").await;
     world.invite(&world.request()).await.sent();
+    world.database.execute("update sessions set expires_at = now(), due_at = now()").await;
     events.until_keys_are(&["session.expired.72"]).await;
 
     let ended = Events::subscribe(&world, "session.ended.72").await;

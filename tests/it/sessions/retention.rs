@@ -110,7 +110,8 @@ async fn a_message_id_whose_session_is_blanked_still_gets_its_outcome() {
         .await;
     // A worker looks for old rows at its start, and each hour.
     world.stop_worker();
-    let _worker = world.start_worker().await;
+    let worker = world.start_worker().await;
+    world.keep_worker(worker);
     world.database.until_true("the sessions are blanked", "select bool_and(blanked) from sessions").await;
 
     // Parameters in another order and the number in another form are the same content.

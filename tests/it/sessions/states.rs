@@ -17,10 +17,11 @@ async fn end(gateway: &Gateway, world: &World, key: &str) -> Answer {
 
 #[tokio::test]
 async fn a_joined_session_does_not_expire_and_ends_at_its_maximum() {
-    let (world, mut gateway) =
-        with_gateway(Setup::default().group(&["--session-ttl", "2s", "--key-rest", "1s"])).await;
+    let (world, mut gateway) = with_gateway(Setup::default().group(&["--key-rest", "1s"])).await;
     let key = gateway.invited(&world).await;
     join(&gateway, &world, &key).await.ok();
+    world.database.execute("update sessions set expires_at = now()").await;
+    // Longer than from one sweep to the next.
     let expired = "select expires_at < now() - interval '2 s' from sessions";
     world.database.until_true("its expiry has passed", expired).await;
     assert_eq!(world.database.session().await.status, Joined);
@@ -90,7 +91,8 @@ async fn an_unknown_session_may_be_joined_and_its_reply_does_not_change() {
 
 #[tokio::test]
 async fn a_session_stays_joined_when_the_outcome_of_its_text_becomes_unknown() {
-    let (world, mut gateway) = with_gateway(Setup::default().never_sends_again().short_waits()).await;
+    let setup = Setup::default().never_sends_again().short_waits().set("SMS_TIMEOUT", "6s");
+    let (world, mut gateway) = with_gateway(setup).await;
     world.provider.set(json!({"list_lag_ms": 600_000})).await;
     world.provider.next(&["hang"]).await;
     world.broker.request(Message::json(&world.request()).id("lost").correlation("lost")).await;
@@ -178,9 +180,9 @@ async fn joined_while_sending(world: &World, gateway: &Gateway) -> String {
 
 #[tokio::test]
 async fn a_session_stays_joined_when_its_text_is_refused_and_can_be_ended() {
-    let (world, mut gateway) = with_gateway(Setup::default()).await;
+    let (world, mut gateway) = with_gateway(Setup::default().set("SMS_TIMEOUT", "20s")).await;
     let events = Events::subscribe(&world, "session.*.72").await;
-    world.provider.set(json!({"error_code": 21211, "latency_ms": 3_000})).await;
+    world.provider.set(json!({"error_code": 21211, "latency_ms": 8_000})).await;
     let key = joined_while_sending(&world, &gateway).await;
     world.broker.reply("joined").await.refused("rejected", "phone_invalid", 400);
     let row = world.database.session().await;
@@ -199,9 +201,9 @@ async fn a_session_stays_joined_when_its_text_is_refused_and_can_be_ended() {
 #[tokio::test]
 async fn a_joined_session_ends_at_its_maximum_although_its_text_was_refused_or_waits() {
     for fault in
-        [json!({"error_code": 21211, "latency_ms": 3_000}), json!({"throttle": 1.0, "retry_after": 60})]
+        [json!({"error_code": 21211, "latency_ms": 8_000}), json!({"throttle": 1.0, "retry_after": 60})]
     {
-        let (mut world, mut gateway) = with_gateway(Setup::default()).await;
+        let (mut world, mut gateway) = with_gateway(Setup::default().set("SMS_TIMEOUT", "20s")).await;
         let events = Events::subscribe(&world, "session.ended.#").await;
         let refused = fault["error_code"].is_number();
         world.provider.set(fault).await;

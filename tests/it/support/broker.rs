@@ -231,7 +231,7 @@ impl Broker {
         depth(&self.connection, queue).await
     }
 
-    /// Queues that are not empty, after the worker has had two seconds to acknowledge.
+    /// Queues that are not empty, after the worker has had ten seconds to acknowledge.
     pub fn leftovers(&self) -> Vec<String> {
         block_on(async {
             let connection = connect().await;
@@ -240,7 +240,7 @@ impl Broker {
                 let queue = self.queue(suffix);
                 let begun = Instant::now();
                 while let Some(count @ 1..) = depth(&connection, &queue).await {
-                    if begun.elapsed() > Duration::from_secs(2) {
+                    if begun.elapsed() > Duration::from_secs(10) {
                         left.push(format!("{count} messages are left in {queue}"));
                         break;
                     }

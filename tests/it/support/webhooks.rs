@@ -2,7 +2,8 @@
 
 use super::{Answer, Gateway, SessionRow, Setup, World, send};
 use sms_provider::signature::sign;
-use std::net::TcpListener;
+use std::net::SocketAddr;
+use tokio::net::TcpSocket;
 
 /// The path of visitors' texts.
 pub const INBOUND: &str = "/webhooks/twilio/inbound";
@@ -29,10 +30,15 @@ pub async fn with_gateway_under_path(setup: Setup, path: &str) -> (World, Gatewa
     (world, gateway)
 }
 
-/// An address of this machine on which nothing listens.
+/// An address of this machine on which nothing listens. A process that the test starts may listen there.
 pub fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").to_string()
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_reuseaddr(true).expect("an option of sockets");
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+    let address = socket.local_addr().expect("an address").to_string();
+    // It stays bound until the tests' process ends, so that no other test gets the port. A listener has SO_REUSEADDR.
+    std::mem::forget(socket);
+    address
 }
 
 /// The path of a session's receipts.

@@ -18,7 +18,7 @@ use uuid::Uuid;
 /// The group that every world begins with.
 pub const GROUP: u64 = 72;
 /// How long an idle worker may take to stop.
-const STOPS_WITHIN: Duration = Duration::from_secs(8);
+const STOPS_WITHIN: Duration = Duration::from_secs(15);
 
 /// What a world has other than the defaults.
 #[derive(Default)]

@@ -12,7 +12,9 @@ const INVITES: usize = 120;
 #[tokio::test]
 async fn after_a_stop_under_load_every_invite_is_answered_and_texted_once() {
     let mut world = Setup::default().set("SMS_CONCURRENCY", "8").start().await;
-    world.provider.set(json!({"latency_ms": 150})).await;
+    world.provider.set(json!({"latency_ms": 400})).await;
+    // All invites wait when the first worker starts, however slowly they are published.
+    world.stop_worker();
     for n in 0..INVITES {
         let request = world.request_to_number(n);
         world
@@ -20,8 +22,9 @@ async fn after_a_stop_under_load_every_invite_is_answered_and_texted_once() {
             .request(Message::json(&request).id(&format!("i{n}")).correlation(&format!("i{n}")))
             .await;
     }
+    let mut first = world.start_worker().await;
     world.provider.until_posts(11).await;
-    world.stop_worker();
+    assert!(first.stop().success());
     let sent_by_first = world.provider.texts().await.len();
     assert!(sent_by_first < INVITES, "the first worker had invites left");
 
@@ -84,10 +87,10 @@ async fn a_stop_finishes_the_invites_in_flight() {
 
 #[tokio::test]
 async fn a_connection_lost_during_a_stop_does_not_delay_it() {
-    let mut world = World::start().await;
+    let mut world = Setup::default().set("SMS_TIMEOUT", "20s").start().await;
     let tunnel = Tunnel::opened(&broker_server());
     let mut worker = world.replace_worker(&[("AMQP_URL", tunnel.url.as_str())]).await;
-    world.provider.set(json!({"latency_ms": 3_000})).await;
+    world.provider.set(json!({"latency_ms": 8_000})).await;
     world.broker.request(Message::json(&world.request()).id("x").correlation("x")).await;
     world.provider.until_posts(1).await;
     let begun = Instant::now();
@@ -100,7 +103,7 @@ async fn a_connection_lost_during_a_stop_does_not_delay_it() {
     reply.sent();
     assert!(worker.wait().success());
     let took = begun.elapsed();
-    assert!(took < Duration::from_secs(15), "less than the grace of 25 s: {took:?}");
+    assert!(took < Duration::from_secs(20), "less than the grace of 25 s: {took:?}");
 
     // The message is delivered again, and gets the stored outcome.
     let mut next = world.start_worker().await;
@@ -121,7 +124,7 @@ async fn a_second_signal_ends_the_worker_at_once() {
     let begun = Instant::now();
     worker.signal("TERM");
     worker.wait();
-    assert!(begun.elapsed() < Duration::from_secs(1));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     // The other worker resumes the invite, finds the text, and does not send it again.
     world.database.end_leases().await;
     let mut next = world.start_worker().await;

@@ -103,7 +103,7 @@ async fn without_files(fault: SeededFault) -> u8 {
 
 /// A worker that drains, as its last text is not answered yet.
 async fn draining(fault: SeededFault) -> u8 {
-    let mut world = Setup::default().short_waits().set("SMS_TIMEOUT", "6s").start().await;
+    let mut world = Setup::default().short_waits().set("SMS_TIMEOUT", "12s").start().await;
     world.provider.next(&["hang"]).await;
     world.broker.request(Message::json(&world.request()).correlation("x")).await;
     world.provider.until_posts(1).await;
@@ -128,7 +128,7 @@ async fn draining(fault: SeededFault) -> u8 {
 async fn with_a_backlog(fault: SeededFault) -> u8 {
     let world = Setup::default().set("PREFETCH", "4").set("SMS_CONCURRENCY", "1").start().await;
     world.provider.set(json!({"latency_ms": 2_000})).await;
-    for n in 0..200 {
+    for n in 0..60 {
         world.broker.request(Message::json(&world.request_to_number(n))).await;
     }
     let others = Mutex::new(None);
