@@ -11,7 +11,7 @@ mod view;
 mod work;
 
 pub(crate) use desk::{DeskError, LetterDesk, LetterFate, LetterMiss, LetterPage, ShownLetter};
-pub(crate) use find::{InviteLetter, InviteLetters, LetterFetch, LettersOf, matching};
+pub(crate) use find::{InviteLetter, InviteLetters, LetterFetch, LettersOf, ReadLimits, matching};
 pub(crate) use record::LetterRecord;
 pub(crate) use replay::{LetterReplay, ReplayAction, ReplayMode, Replayer};
 pub(crate) use row::{DeadLetterRow, LetterAddress};

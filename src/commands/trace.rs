@@ -6,7 +6,7 @@ use super::groups::group_id;
 use crate::{
     config::{BrokerArgs, BrokerConfig, DatabaseArgs, SecretsArgs},
     db::StatementError,
-    dead_letters::{self, InviteLetters, LetterFetch, LettersOf},
+    dead_letters::{self, InviteLetters, LetterFetch, LettersOf, ReadLimits},
     group::options,
     group_id::GroupId,
     masked::debug_shows,
@@ -125,6 +125,7 @@ async fn letters(
     newest: Option<&Found>,
 ) -> Result<InviteLetters, String> {
     let of = newest.map_or_else(|| LettersOf::id(wanted), |found| LettersOf::session(&found.session));
-    let reading = dead_letters::matching(broker, (LetterFetch::Together, MAX_READ), LETTERS_WITHIN, &of);
+    let limits = ReadLimits { fetch: LetterFetch::Together, most: MAX_READ, within: LETTERS_WITHIN };
+    let reading = dead_letters::matching(broker, limits, &of);
     reading.await.map_err(|error| plain(&error.to_string()))
 }

@@ -2,7 +2,7 @@
 //! and nobody else would see them.
 
 use super::{
-    find::{InviteLetters, LetterFetch, LettersOf, matching},
+    find::{InviteLetters, LetterFetch, LettersOf, ReadLimits, matching},
     record::LetterRecord,
     replay::{LetterReplay, ReplayAction, ReplayError, ReplayMode, Replayer},
     row::{DeadLetterRow, LetterAddress},
@@ -146,7 +146,8 @@ impl LetterDesk {
     /// The letters of an invite, among the first of the queue.
     pub(crate) async fn of_invite(&self, of: &LettersOf<'_>) -> Result<InviteLetters, DeskError> {
         let _turn = self.turn().await?;
-        let reading = matching(self.config.clone(), (LetterFetch::Single, LISTED), READ_WITHIN, of);
+        let limits = ReadLimits { fetch: LetterFetch::Single, most: LISTED, within: READ_WITHIN };
+        let reading = matching(self.config.clone(), limits, of);
         Ok(timeout(WAITS_FOR, reading).await.map_err(|_| DeskError::Slow)??)
     }
 

@@ -80,11 +80,18 @@ pub(crate) enum LetterFetch {
     Together,
 }
 
-/// Reads so many messages for so long at most, and leaves all of them in the queue.
+/// How many letters are read at most, for how long, and how.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReadLimits {
+    pub(crate) fetch: LetterFetch,
+    pub(crate) most: u32,
+    pub(crate) within: Duration,
+}
+
+/// Reads messages within the limits, and leaves all of them in the queue.
 pub(crate) async fn matching(
     config: BrokerConfig,
-    (fetch, most): (LetterFetch, u32),
-    within: Duration,
+    ReadLimits { fetch, most, within }: ReadLimits,
     of: &LettersOf<'_>,
 ) -> Result<InviteLetters, DeadLetterError> {
     let mut letters = InviteLetters::default();
