@@ -1,5 +1,4 @@
--- The steps of invites that left the plain path, for `session-invite trace`. An invite whose first try is accepted has none. By
--- the step of an invite that the sweep has ended, a worker sees that its reply is still to be sent.
+-- The steps of invites that left the plain path, for `session-invite trace`. An invite whose first try is accepted has none.
 --
 -- Old workers and gateways go on: they write no steps. What they delete is older than this table, and has none.
 
@@ -15,7 +14,7 @@ create table steps (
 -- A session's steps, in order. The statements count them by it: about 200 are kept for a session.
 create index steps_session on steps (session_id, id);
 
-comment on table steps is 'What happened to invites that left the plain path, in order: tries that were not accepted, looks, redeliveries, receipts and the like (`session-invite trace`). Deleted with their session. A worker reads which invites the sweep has ended.';
+comment on table steps is 'What happened to invites that left the plain path, in order: tries that were not accepted, looks, redeliveries, receipts and the like (`session-invite trace`). Deleted with their session.';
 comment on column steps.id is 'In the order in which a session''s steps were written.';
 comment on column steps.session_id is 'The session''s id.';
 comment on column steps.at is 'When.';

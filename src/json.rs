@@ -73,6 +73,45 @@ pub(crate) fn integer(json: &str) -> Option<Cow<'_, str>> {
     fits.then(|| Cow::Owned(digits.to_owned() + &"0".repeat(zeros)))
 }
 
+/// The text with the characters in the place of the escapes of a JSON string, for a search: in a text that is not JSON as a
+/// whole, or a string that is not Unicode, too. Half of a surrogate pair is U+FFFD.
+pub(crate) fn without_escapes(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        plain.push_str(before);
+        let (mut units, mut left) = (Vec::new(), after);
+        while let Some(unit) = left.strip_prefix('u').and_then(|hex| hex.get(..4)).and_then(hex_unit) {
+            units.push(unit);
+            left = &left[5..];
+            match left.strip_prefix("\\u") {
+                Some(_) => left = &left[1..],
+                None => break,
+            }
+        }
+        if units.is_empty() {
+            let mut chars = after.chars();
+            plain.extend(chars.next().map(|c| match c {
+                'b' => '\u{8}',
+                'f' => '\u{c}',
+                'n' => '\n',
+                'r' => '\r',
+                't' => '\t',
+                other => other,
+            }));
+            left = chars.as_str();
+        }
+        plain.extend(char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)));
+        rest = left;
+    }
+    plain.push_str(rest);
+    plain
+}
+
+fn hex_unit(digits: &str) -> Option<u16> {
+    digits.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u16::from_str_radix(digits, 16).ok())?
+}
+
 struct ObjectVisitor<M>(PhantomData<M>);
 
 impl<'de, M: Members<'de>> Visitor<'de> for ObjectVisitor<M> {
@@ -272,7 +311,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn escapes_are_read_in_a_text_that_is_not_json_too() {
+        for (text, plain) in [
+            (r"a\/b\u0032\u00a05\n", "a/b2\u{a0}5\n"),
+            (r"\ud83d\ude00 \ud83d \ude00x", "\u{1f600} \u{fffd} \u{fffd}x"),
+            (r"\ud83d\ud83d\ude00", "\u{fffd}\u{1f600}"),
+            (r"\u12 \uéééé \u+123 \", "u12 uéééé u+123 "),
+            (r"\\u0032\x", r"\u0032x"),
+        ] {
+            assert_eq!(without_escapes(text), plain, "{text}");
+        }
+    }
+
     proptest::proptest! {
+        #[test]
+        fn a_string_without_its_escapes_is_what_serde_json_reads(
+            inner in proptest::prop_oneof![".{0,20}", r#"(\\["\\/bfnrtu]|\\u[0-9a-fD]{4}|[a-zé\u{7f}\u{80}]){0,9}"#],
+        ) {
+            let plain = without_escapes(&inner);
+            if let Ok(text) = serde_json::from_str::<String>(&format!("\"{inner}\"")) {
+                proptest::prop_assert_eq!(plain, text);
+            }
+        }
+
         #[test]
         fn every_form_of_an_integer_is_read(number in 1..10_u64.pow(15), zeros in 0_usize..9, point in 1_usize..15) {
             let digits = number.to_string();

@@ -142,7 +142,7 @@ impl Replayer {
                 };
                 done.why = why_it_stays(result, &replay.queue, by);
                 done.to = Some(mask::known(&replay.queue));
-                if result == ReplayResult::Confirmed {
+                if matches!(result, ReplayResult::Confirmed | ReplayResult::ConfirmedNotRemoved) {
                     done.action = ReplayAction::Replay;
                     done.session_id = by.session();
                     if let Some(session) = done.session_id {
@@ -233,6 +233,11 @@ impl Replayer {
 fn why_it_stays(result: ReplayResult, queue: &str, by: ReplayForm) -> Option<String> {
     match result {
         ReplayResult::Confirmed => None,
+        ReplayResult::ConfirmedNotRemoved => Some(
+            "it was published, and the connection to the broker ended before its dead letter was removed: drop it, and do not \
+             replay it again"
+                .to_owned(),
+        ),
         ReplayResult::Unroutable => Some(unroutable(queue, by)),
         ReplayResult::Refused => {
             Some(format!("the queue {} does not take it; is it full?", mask::known(queue)))

@@ -251,7 +251,7 @@ enum DeliveryLimit {
     Unknown,
 }
 
-/// Tries the limit in the queues without a dead-letter queue; `None` if one of them is missing.
+/// Tries the limit in the queues without a dead-letter queue; `None` if one of them is missing, or does not run.
 async fn try_delivery_limit(
     connection: &Connection,
     names: &QueueNames,
@@ -260,8 +260,10 @@ async fn try_delivery_limit(
     let (mut limited, mut was_tried) = (Vec::new(), false);
     // Not in the replies queue: its consumers would receive the test message.
     for queue in [&names.unreadable, &names.dead] {
-        let exists = |report: &QueueReport| report.name == *queue && report.state != QueueState::Missing;
-        if !reports.iter().any(exists) {
+        let runs = |report: &QueueReport| {
+            report.name == *queue && !matches!(report.state, QueueState::Missing | QueueState::Down(_))
+        };
+        if !reports.iter().any(runs) {
             return None;
         }
         // Without the permission to try, it stays unknown.

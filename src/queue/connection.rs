@@ -86,7 +86,10 @@ impl BrokerError {
 
     /// Whether the cause is the broker, and not what it was asked for.
     pub(super) fn is_away(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::OtherCluster { .. } | Self::NoNode(_))
+        matches!(
+            self,
+            Self::Unavailable(_) | Self::QueueDown(_) | Self::OtherCluster { .. } | Self::NoNode(_)
+        )
     }
 
     /// The cause alone, for a text that names the node already.
@@ -363,7 +366,8 @@ mod tests {
         ] {
             assert!(!is_missing(&not_found(text)), "{text}");
             let error = BrokerError::of_declaring("q", not_found(text));
-            assert!(matches!(error, BrokerError::QueueDown(_)) && error.is_temporary(), "{error}");
+            assert!(matches!(error, BrokerError::QueueDown(_)) && error.is_away(), "{error}");
+            assert!(error.is_temporary(), "{error}");
         }
         let missing = not_found("NOT_FOUND - no queue 'q' in vhost '/'");
         assert!(is_missing(&missing) && !BrokerError::from(missing).is_temporary());

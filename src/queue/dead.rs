@@ -57,11 +57,6 @@ pub(crate) enum DeadLetterError {
     NotRenewed { queue: String, id: String, deliveries: i64 },
     #[error("the connection to the broker ended before the dead letter {id} was removed, so it stays")]
     NotRemoved { id: String },
-    #[error(
-        "the message {id} was published, and the connection to the broker ended before its dead letter was removed, so that stays: \
-         drop it, and do not replay it again"
-    )]
-    NotRemovedAfterReplay { id: String },
     #[error(transparent)]
     Broker(#[from] BrokerError),
 }
@@ -91,6 +86,8 @@ pub(crate) struct FetchedLetter {
 pub(crate) enum ReplayResult {
     /// Confirmed; the dead letter is removed.
     Confirmed,
+    /// Confirmed; the connection ended before the dead letter was removed, so it stays.
+    ConfirmedNotRemoved,
     /// The queue is not there; the dead letter stays.
     Unroutable,
     /// The queue is full, or has no leader; the dead letter stays.
@@ -249,7 +246,7 @@ impl DeadLetters {
                 self.renewed += 1;
                 self.drop(&fetched).await
             }
-            Ok(ReplayResult::Unroutable | ReplayResult::Refused)
+            Ok(ReplayResult::ConfirmedNotRemoved | ReplayResult::Unroutable | ReplayResult::Refused)
             | Err(DeadLetterError::Unconfirmed { .. }) => {
                 let deliveries = fetched.letter.deliveries();
                 Err(DeadLetterError::NotRenewed { queue: copy.queue, id: fetched.letter.id, deliveries })
@@ -265,14 +262,14 @@ impl DeadLetters {
         replay: &Replay,
     ) -> Result<ReplayResult, DeadLetterError> {
         let result = self.publish(&fetched.letter.id, replay).await?;
-        match result {
-            ReplayResult::Confirmed => self
-                .drop(&fetched)
-                .await
-                .map_err(|_| DeadLetterError::NotRemovedAfterReplay { id: fetched.letter.id.clone() })?,
-            ReplayResult::Unroutable | ReplayResult::Refused => self.keep(fetched).await?,
-        }
-        Ok(result)
+        Ok(match result {
+            ReplayResult::Confirmed if self.drop(&fetched).await.is_ok() => ReplayResult::Confirmed,
+            ReplayResult::Confirmed | ReplayResult::ConfirmedNotRemoved => ReplayResult::ConfirmedNotRemoved,
+            ReplayResult::Unroutable | ReplayResult::Refused => {
+                self.keep(fetched).await?;
+                result
+            }
+        })
     }
 
     /// Removes the letter from the queue, for good.

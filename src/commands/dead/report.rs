@@ -81,7 +81,8 @@ fn outcome(row: &LetterReplay) -> String {
     let to = row.to.as_deref().unwrap_or_default();
     match (row.action, &row.why, row.session_id) {
         (ReplayAction::Drop, ..) => "a copy of another".to_owned(),
-        (_, Some(why), _) => format!("stays: {why}"),
+        (ReplayAction::Replay, Some(why), _) => format!("to {to}; stays: {why}"),
+        (ReplayAction::Stay, Some(why), _) => format!("stays: {why}"),
         (_, None, Some(session)) => format!("to {to}, for session {session}"),
         (_, None, None) => format!("to {to}"),
     }

@@ -8,10 +8,11 @@ use crate::{
     masked::debug_shows,
     phone::{self, NumberSearch, PhoneNumber},
     queue::{
-        self, QueueNames, QueueState,
+        self, QueueNames, QueueReport, QueueState,
         dead::{DeadLetters, FetchedLetter, Letter},
     },
 };
+use anyhow::bail;
 use lapin::types::AMQPValue;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -63,6 +64,10 @@ impl Person {
             properties.kind(),
             properties.app_id(),
             properties.content_type(),
+            properties.content_encoding(),
+            properties.expiration(),
+            properties.user_id(),
+            properties.cluster_id(),
         ];
         texts.into_iter().flatten().any(|text| self.is_in(text.as_str()))
             || letter.session().is_some_and(|id| self.sessions.contains(&id))
@@ -74,9 +79,15 @@ impl Person {
         self.search.is_in(text) || self.has_session(text)
     }
 
+    /// The same for a text that may have the escapes of JSON.
+    fn is_in_escaped(&self, text: &str) -> bool {
+        self.is_in(text) || (text.contains('\\') && self.is_in(&json::without_escapes(text)))
+    }
+
     /// The same for bytes, which may be in UTF-8 or UTF-16.
     fn is_in_bytes(&self, bytes: &[u8]) -> bool {
-        self.is_in(&String::from_utf8_lossy(bytes)) || in_utf16(bytes).iter().any(|text| self.is_in(text))
+        self.is_in_escaped(&String::from_utf8_lossy(bytes))
+            || in_utf16(bytes).iter().any(|text| self.is_in_escaped(text))
     }
 
     fn has_session(&self, id: &str) -> bool {
@@ -93,6 +104,7 @@ impl Person {
             AMQPValue::LongLongInt(number) => self.is_in(&number.to_string()),
             AMQPValue::Timestamp(number) => self.is_in(&number.to_string()),
             AMQPValue::Double(number) => self.is_in(&number.to_string()),
+            AMQPValue::DecimalValue(decimal) => self.is_in(&decimal.value.to_string()),
             AMQPValue::FieldArray(values) => values.as_slice().iter().any(|value| self.is_in_header(value)),
             AMQPValue::FieldTable(table) => {
                 let mut fields = table.inner().iter();
@@ -126,7 +138,7 @@ impl Person {
                     |name: &str, value: &RawValue| self.is_in_json(name, value.get(), region, depth);
                 let of_broken_names = members.broken().iter().any(|value| is_in_value("", value));
                 // A name that is not Unicode is searched with the text.
-                let in_broken_names = !members.broken().is_empty() && self.is_in(json);
+                let in_broken_names = !members.broken().is_empty() && self.is_in_escaped(json);
                 let mut members = members.into_vec().into_iter();
                 let in_others = members.any(|(name, value)| self.is_in(&name) || is_in_value(&name, value));
                 return Some(of_broken_names || in_broken_names || in_others);
@@ -135,12 +147,13 @@ impl Person {
             Some(items.iter().any(|item| self.is_in_json("", item.get(), region, depth)))
         };
         if json.starts_with(['{', '[']) {
-            return parts().unwrap_or_else(|| self.is_in(json));
+            return parts().unwrap_or_else(|| self.is_in_escaped(json));
         }
         let text = serde_json::from_str(json).map(Cow::Owned).ok().or_else(|| json::integer(json));
         let text = text.unwrap_or(Cow::Borrowed(json));
         let read = (name == "smsPhone").then(|| self.search.is(&text, region)).flatten();
-        read.unwrap_or_else(|| self.is_in(&text))
+        // A string with half of a surrogate pair is not decoded.
+        read.unwrap_or_else(|| self.is_in_escaped(&text))
     }
 }
 
@@ -181,7 +194,7 @@ pub(super) struct QueueFindings {
 #[derive(Debug, Serialize)]
 pub(super) struct UnsearchedQueue {
     pub(super) queue: String,
-    /// `None` while the queue does not run.
+    /// `None` if that is not known, as the queue does not run, or is not as a worker declares it.
     pub(super) messages: Option<u32>,
 }
 
@@ -245,16 +258,22 @@ pub(super) async fn unsearched(config: &BrokerConfig) -> anyhow::Result<Vec<Unse
     let (open, reports) = queue::on_answering_node(config, "personal data", inspecting).await?;
     queue::close_connection(&open.connection).await;
     let searched = [&names.dead, &names.replies, &names.unreadable, &names.marker];
-    let waiting = reports.into_iter().filter(|report| !searched.contains(&&report.name));
-    Ok(waiting
-        .filter_map(|report| match report.state {
-            QueueState::Declared { messages: 0, .. } | QueueState::Missing | QueueState::Differs(_) => None,
-            QueueState::Declared { messages, .. } => {
-                Some(UnsearchedQueue { queue: report.name, messages: Some(messages) })
+    let mut queues = Vec::new();
+    for QueueReport { name, state } in reports {
+        let messages = match state {
+            QueueState::Down(why) if searched.contains(&&name) => {
+                bail!(
+                    "{name} does not run, so it cannot be searched ({why}): rabbitmqctl list_queues name state shows it"
+                )
             }
-            QueueState::Down(_) => Some(UnsearchedQueue { queue: report.name, messages: None }),
-        })
-        .collect())
+            _ if searched.contains(&&name) => continue,
+            QueueState::Declared { messages: 0, .. } | QueueState::Missing => continue,
+            QueueState::Declared { messages, .. } => Some(messages),
+            QueueState::Differs(_) | QueueState::Down(_) => None,
+        };
+        queues.push(UnsearchedQueue { queue: name, messages });
+    }
+    Ok(queues)
 }
 
 /// The queues as lines of a table.
@@ -269,7 +288,7 @@ pub(super) fn lines(queues: &[QueueFindings], unsearched: &[UnsearchedQueue]) ->
     let waiting = unsearched.iter().map(|queue| {
         let what = match queue.messages {
             Some(messages) => format!("{messages} invites wait there for a worker"),
-            None => "it does not run now, and may have messages".to_owned(),
+            None => "it may have messages: see session-invite doctor".to_owned(),
         };
         (format!("not searched: {}", queue.queue), what)
     });

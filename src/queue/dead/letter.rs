@@ -3,10 +3,11 @@
 use crate::{
     config::ReplyToAllow,
     group_id::GroupId,
-    invite::{Envelope, Request, request::LARGEST_BODY},
-    json,
-    masked::debug_shows,
-    phone,
+    invite::{
+        Envelope, Request,
+        request::{self, LARGEST_BODY},
+    },
+    json, phone,
     queue::{
         QueueNames,
         delivery::{self, FIRST_AT, GROUP, ROUTING, SESSION, TICKET},
@@ -18,7 +19,6 @@ use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable, ShortString},
 };
-use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
@@ -208,8 +208,9 @@ impl Letter {
         if self.body.len() > LARGEST_BODY {
             return None;
         }
-        let body: PhoneField<'_> = serde_json::from_slice(&self.body).ok()?;
-        let text = json::string(body.phone).or_else(|| json::integer(body.phone.get()))?;
+        let fields = request::object(std::str::from_utf8(&self.body).ok()?).ok()?;
+        let (_, written) = fields.iter().find(|(name, _)| name == "smsPhone")?;
+        let text = json::string(written).or_else(|| json::integer(written.get()))?;
         let number = phone::parse_either_form(&text, "US").ok()?;
         Some(format!("{number:?}"))
     }
@@ -352,15 +353,6 @@ impl Letter {
         }
     }
 }
-
-/// The field of a request and of a reply that has the number.
-#[derive(serde::Deserialize)]
-struct PhoneField<'a> {
-    #[serde(rename = "smsPhone", borrow)]
-    phone: &'a RawValue,
-}
-
-debug_shows!(PhoneField<'_> {});
 
 /// The group and the message id of a request, by which its row is found.
 pub(crate) fn row_key(envelope: &Envelope) -> (Option<GroupId>, Option<&str>) {
