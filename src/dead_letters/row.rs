@@ -184,6 +184,13 @@ mod tests {
         };
         let shown = phone(br#"{"smsPhone": "(201) 555-0123"}"#).unwrap();
         assert!(shown.contains('*') && !shown.contains("5550123"), "{shown}");
+        for body in [
+            r#"{"smsPhone": 1.2015550123e10}"#,
+            "\u{feff} {\"smsPhone\": 12015550123.0}",
+            r#"{"\ud800": 1, "smsPhone": "201-555-0123"}"#,
+        ] {
+            assert_eq!(phone(body.as_bytes()).as_deref(), Some(shown.as_str()), "{body}");
+        }
         for none in [&b"\xff"[..], b"", b"[]", br#"{"smsPhone": {"a": 1}}"#, br#"{"smsPhone": "<script>"}"#] {
             assert_eq!(phone(none), None);
         }

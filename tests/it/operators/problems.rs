@@ -105,7 +105,7 @@ async fn a_group_whose_session_keys_are_nearly_used_up_is_named() {
 async fn a_backlog_that_needs_minutes_is_named_with_its_rate() {
     let world = Setup::default().set("PREFETCH", "4").set("SMS_CONCURRENCY", "1").start().await;
     world.provider.set(json!({"latency_ms": 2_000})).await;
-    for n in 0..60 {
+    for n in 0..120 {
         world.broker.request(Message::json(&world.request_to_number(n))).await;
     }
     let parts = ["invites wait in the queue", "in its hands, takes", "start another worker"];

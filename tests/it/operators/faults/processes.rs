@@ -128,7 +128,7 @@ async fn draining(fault: SeededFault) -> u8 {
 async fn with_a_backlog(fault: SeededFault) -> u8 {
     let world = Setup::default().set("PREFETCH", "4").set("SMS_CONCURRENCY", "1").start().await;
     world.provider.set(json!({"latency_ms": 2_000})).await;
-    for n in 0..60 {
+    for n in 0..120 {
         world.broker.request(Message::json(&world.request_to_number(n))).await;
     }
     let others = Mutex::new(None);
