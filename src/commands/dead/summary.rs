@@ -2,7 +2,7 @@
 
 use super::{
     select::LetterFilterArgs,
-    words::{messages, not_looked_at},
+    words::{held_by_others, messages, not_looked_at},
 };
 use crate::{
     config::BrokerConfig,
@@ -116,7 +116,7 @@ fn print(summary: &DeadSummary, format: Format) -> anyhow::Result<()> {
         sentence += &not_looked_at(*beyond);
     }
     if *held > 0 {
-        sentence += &format!("; {held} were not read, as another command or the console had them");
+        sentence += &held_by_others(*held);
     }
     if format.json {
         return format.done(summary, &sentence);
