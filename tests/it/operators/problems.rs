@@ -116,5 +116,6 @@ async fn a_backlog_that_needs_minutes_is_named_with_its_rate() {
     .await;
     world.provider.set(json!({"latency_ms": 0})).await;
     world.broker.until_queues_are_empty().await;
+    world.running().idle().await;
     until_none_is_listed(world.running()).await;
 }

@@ -140,6 +140,9 @@ async fn with_a_backlog(fault: SeededFault) -> u8 {
     };
     let points = fault.with(&[]).score(async || problems(world.running()).await, repair).await;
     assert!(others.into_inner().is_none_or(|mut other| other.stop().success()));
+    // What the other had not begun is delivered again.
+    world.broker.until_queues_are_empty().await;
+    world.running().idle().await;
     points
 }
 
