@@ -1,6 +1,8 @@
 //! The contract's section 12: `dead` lists, shows, replays and drops dead letters, and loses none.
 
-use crate::support::{CommandResult, Message, Reply, Setup, World, connect_broker, now, program, run, until};
+use crate::support::{
+    CommandResult, Message, Reply, Setup, Tunnel, World, broker_server, connect_broker, now, program, run, until,
+};
 use futures::future::join_all;
 use lapin::{
     options::{BasicGetOptions, QueueDeclareOptions},
@@ -665,6 +667,27 @@ async fn a_replay_that_is_stopped_or_killed_loses_no_message() {
     .await;
     world.dead(&["drop", "--all", "--yes"]).ok();
     world.broker.purge("requests").await;
+}
+
+#[tokio::test]
+async fn a_replay_whose_letter_could_not_be_removed_says_that_it_was_published() {
+    let mut world = World::start().await;
+    world.stop_worker();
+    let id = world.dead_request(Message::json(&world.request()).id("order-17")).await;
+    let tunnel = Tunnel::opened(&broker_server());
+    tunnel.cut_before_confirm();
+    let environment = world.environment(&[("AMQP_URL", &tunnel.url)]);
+    let replayed = run(&environment, &["dead", "replay", &id]);
+    let report = replayed.stdout.clone();
+    assert!(replayed.fails(1).contains("the broker is away"), "{report}");
+    assert!(report.starts_with("1 message replayed (1 as requests)\n"), "{report}");
+    assert!(report.contains("stays: it was published") && report.contains("do not replay it again"), "{report}");
+    let published = world.broker.take("requests").await;
+    assert_eq!(published.properties.message_id().as_ref().map(|id| id.as_str()), Some("order-17"));
+    until("the letter is back", || async { (world.count_dead().await == 1).then_some(()) }).await;
+    let audit: Value = world.run(&["audit", "list", "--json"]).json();
+    assert!(audit.to_string().contains(&id), "{audit}");
+    world.dead(&["drop", &id]).ok();
 }
 
 #[tokio::test]
