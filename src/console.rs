@@ -6,8 +6,8 @@
 //! - `params` reads queries and forms. A change takes a `ConsoleForm`, which only comes from a form of this console.
 //! - `state` has what the pages share. What a page reads, it reads by `Console::read`, within a limit of time. What it
 //!   changes, it changes as an [`Operator`](crate::audit::Operator), as the commands do.
-//! - `router` has every address. Each subject has a file: `overview` with its `facts` and `problems`, `session_pages`,
-//!   `dead_pages`, `group_pages`, `audit_page`.
+//! - `router` has every address. Each subject has a file: `overview`, `session_pages`, `dead_pages`, `group_pages`,
+//!   `audit_page`. `facts` are what the overview and the groups' pages know of the whole, `problems` what is wrong by these.
 
 mod access;
 mod assets;
@@ -22,6 +22,7 @@ mod login;
 mod login_page;
 mod overview;
 mod params;
+mod problem_list;
 mod problems;
 mod router;
 mod session_pages;

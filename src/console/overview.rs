@@ -2,20 +2,16 @@
 
 use super::{
     access::ConsoleUser,
-    facts::Facts,
+    facts::{Facts, gathered},
     layout::{self, Section, columns, table},
-    problems::{OpenProblem, not_known, problems},
+    problem_list::{PROBLEM_CHARS, problem_list},
+    problems::{not_known, problems},
     state::Console,
     words::{self, IN_A_TABLE, NAME, moment, not_read, number, span, text},
 };
-use crate::{
-    db::{PAGE_LIMIT, SharedReading},
-    processes,
-    queue::QueueDepth,
-    sessions::{
-        self, Status,
-        recent::{self, LastHour, MinuteCount, OutcomeCount},
-    },
+use crate::sessions::{
+    Status,
+    recent::{self, MinuteCount, OutcomeCount},
 };
 use axum::{
     extract::State,
@@ -23,21 +19,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use maud::{Markup, html};
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
-use time::OffsetDateTime;
+use std::{collections::BTreeMap, sync::Arc};
 
-/// How long all operators are shown the same facts. The script asks every 5 s.
-const SHOWN_FOR: Duration = Duration::from_secs(2);
-/// How long the broker may take.
-const BROKER_WITHIN: Duration = Duration::from_secs(2);
-/// Problems and processes that are listed, and characters of a problem.
-const PROBLEMS: usize = 15;
+/// Processes that are listed.
 const PROCESSES: usize = 30;
-const PROBLEM_CHARS: usize = 500;
 /// Statuses of invites that did not go well.
 const BAD: [Status; 4] = [Status::Failed, Status::Rejected, Status::Unknown, Status::Undelivered];
 
@@ -60,57 +45,18 @@ pub(super) async fn live(State(console): State<Arc<Console>>, _: ConsoleUser) ->
     response
 }
 
-/// The facts, which are gathered for all operators at once.
-async fn gathered(console: &Console) -> Arc<Facts> {
-    let mut last = console.facts.lock().await;
-    if let Some((at, facts)) = &*last
-        && at.elapsed() < SHOWN_FOR
-    {
-        return facts.clone();
-    }
-    let facts = Arc::new(gather(console).await);
-    *last = Some((Instant::now(), facts.clone()));
-    facts
-}
-
-async fn gather(console: &Console) -> Facts {
-    let gateway = &console.gateway;
-    let snapshot = gateway.services().ok().map(|services| services.directory.snapshot());
-    let paused = snapshot.iter().flat_map(|snapshot| snapshot.paused());
-    let mut paused: Vec<_> = paused.filter_map(|group| Some((group.id, group.paused_at?))).collect();
-    paused.sort_unstable();
-    // The cheap ones first: all three share one limit.
-    let from_database = console.read(|db| {
-        Box::pin(async move {
-            let mut shared = SharedReading::new(db, PAGE_LIMIT);
-            Ok((
-                shared.read(|db| Box::pin(processes::list(db))).await,
-                shared.read(|db| Box::pin(sessions::outbox_depth(db))).await,
-                shared.read(|db| Box::pin(recent::last_hour(db))).await,
-            ))
-        })
-    });
-    let (depths, from_database) = tokio::join!(depths(console), from_database);
-    let (processes, outbox, last_hour) = from_database.unwrap_or_else(|why| (Err(why), Err(why), Err(why)));
-    let (minutes, in_trouble) = match last_hour {
-        Ok(LastHour { minutes, in_trouble }) => (Ok(minutes), Ok(in_trouble)),
-        Err(why) => (Err(why), Err(why)),
-    };
-    let (own_problems, sighting) = (gateway.problems(), gateway.sighting());
-    let at = OffsetDateTime::now_utc();
-    Facts { at, own_problems, sighting, paused, processes, depths, outbox, minutes, in_trouble }
-}
-
-async fn depths(console: &Console) -> Option<Vec<QueueDepth>> {
-    let mut reader = console.depths.lock().await;
-    tokio::time::timeout(BROKER_WITHIN, reader.read()).await.ok()?.ok()
-}
-
 fn shown(console: &Console, facts: &Facts) -> Markup {
     html! {
         p.soft { "As of " (moment(facts.at)) "." }
         h2 { "What is wrong now" }
-        (problem_list(console, &problems(facts), &not_known(facts)))
+        @let (found, not_known) = (problems(facts), not_known(facts));
+        @if found.is_empty() && not_known.is_empty() {
+            p.notice.good {
+                "Nothing: no worker and no gateway reports a problem, and no queue is stuck. Whether senders send is below."
+            }
+        } @else {
+            (problem_list(console, &found, &not_known))
+        }
         h2 { "Whose invites it hits" }
         @match &facts.in_trouble { Ok(found) => (in_trouble(console, facts, found)), Err(why) => (not_read(*why)) }
         h2 { "How invites go" }
@@ -120,31 +66,6 @@ fn shown(console: &Console, facts: &Facts) -> Markup {
         h2 { "Workers and gateways" }
         (process_list(facts))
         @if let Some(sighting) = &facts.sighting { p.hint { "This gateway: " (text(sighting, PROBLEM_CHARS)) "." } }
-    }
-}
-
-/// `not_known` is what could not be read. Only without it all may be well.
-fn problem_list(console: &Console, found: &[OpenProblem], not_known: &[String]) -> Markup {
-    if found.is_empty() && not_known.is_empty() {
-        return html! {
-            p.notice.good {
-                "Nothing: no worker and no gateway reports a problem, and no queue is stuck. Whether senders send is below."
-            }
-        };
-    }
-    html! {
-        @for text in not_known { p.notice role="status" { (text) } }
-        ul.problems {
-            @for problem in found.iter().take(PROBLEMS) {
-                li {
-                    p { strong { (text(&problem.what, PROBLEM_CHARS)) } }
-                    @if let Some(remedy) = &problem.remedy { p { "What to do: " (text(remedy, PROBLEM_CHARS)) } }
-                    @if let Some((path, name)) = &problem.page { p { a href=(console.link(path)) { (name) } } }
-                    @if !problem.of.is_empty() { p.soft { "Reported by " (text(&problem.of.join(", "), IN_A_TABLE)) "." } }
-                }
-            }
-        }
-        @if found.len() > PROBLEMS { p { (found.len() - PROBLEMS) " more. " code { "session-invite doctor" } " lists all." } }
     }
 }
 

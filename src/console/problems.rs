@@ -44,13 +44,41 @@ pub(super) fn problems(facts: &Facts) -> Vec<OpenProblem> {
     all
 }
 
+/// What processes say of one group.
+pub(super) fn problems_of(facts: &Facts, group: GroupId) -> Vec<OpenProblem> {
+    let mut all = of_processes(facts);
+    all.retain(|problem| groups_named(&problem.what).contains(&group));
+    all.iter_mut().for_each(|problem| problem.page = None);
+    all
+}
+
+/// The groups that a problem is of, as in `group 72 has no active key`, or `the sender of groups 7, 72 and 3 more`.
+fn groups_named(what: &str) -> Vec<GroupId> {
+    // Names, which anyone may choose, come after the number.
+    let Some((_, after)) = what.split_once("group") else { return Vec::new() };
+    let numbers = after.strip_prefix('s').unwrap_or(after);
+    let end = numbers.find(|c: char| !c.is_ascii_digit() && c != ',' && c != ' ').unwrap_or(numbers.len());
+    numbers[..end].split([',', ' ']).filter_map(|number| GroupId::new(number.parse().ok()?)).collect()
+}
+
+/// The page of the group that a problem is of, if it is one.
+fn page_of(what: &str) -> Option<(String, &'static str)> {
+    match groups_named(what)[..] {
+        [group] => Some((format!("/groups/{group}"), "The group")),
+        _ => None,
+    }
+}
+
+/// What is not known of processes, as it could not be read.
+pub(super) fn processes_not_known(facts: &Facts) -> Option<String> {
+    let why = facts.processes.as_ref().err()?;
+    Some(format!("Not known: what workers and gateways report, as {why}."))
+}
+
 /// What is not known, as it could not be read, with the cause.
 pub(super) fn not_known(facts: &Facts) -> Vec<String> {
-    let mut all = Vec::new();
+    let mut all = Vec::from_iter(processes_not_known(facts));
     let mut note = |what: &str, why: &str| all.push(format!("Not known: {what}, as {why}."));
-    if let Err(why) = &facts.processes {
-        note("what workers and gateways report", &why.to_string());
-    }
     if facts.depths.is_none() {
         note("whether a queue is stuck", "the broker did not answer within 2 s");
     } else if let Some(queue) = WATCHED.into_iter().find(|queue| facts.depth(queue).is_none()) {
@@ -74,7 +102,10 @@ fn of_processes(facts: &Facts) -> Vec<OpenProblem> {
         match all.iter_mut().find(|known| known.what == what) {
             Some(known) if known.of.contains(&of) => {}
             Some(known) => known.of.push(of),
-            None => all.push(OpenProblem { what: what.to_owned(), remedy, of: vec![of], page: None }),
+            None => {
+                let page = page_of(what);
+                all.push(OpenProblem { what: what.to_owned(), remedy, of: vec![of], page });
+            }
         }
     };
     for row in facts.processes.iter().flatten() {
@@ -138,4 +169,22 @@ fn paused(groups: &[(GroupId, OffsetDateTime)]) -> Vec<OpenProblem> {
         all.push(OpenProblem::new(what, "resume them once the cause is gone").on("/groups", "Groups"));
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_of_the_groups_that_it_names_first() {
+        let of = |what: &str| groups_named(what).iter().map(|group| group.get()).collect::<Vec<_>>();
+        assert_eq!(of("group 72 (group 7) has no active key"), [72]);
+        assert_eq!(of("all credentials of group 72: 5 in a row"), [72]);
+        assert_eq!(of("the sender +1 of groups 7, 72 and 3 more (its code 21606)"), [7, 72]);
+        for of_none in ["the groups cannot be read", "the group", "groups", "5 invites wait", "group 0"] {
+            assert_eq!(of(of_none), [0; 0], "{of_none}");
+        }
+        assert_eq!(page_of("group 7, which is off"), Some(("/groups/7".to_owned(), "The group")));
+        assert_eq!(page_of("of groups 7, 72"), None);
+    }
 }

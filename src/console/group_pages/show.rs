@@ -4,8 +4,11 @@ use super::state_words::{invites_are_counted, state};
 use crate::{
     console::{
         access::ConsoleUser,
+        facts::{Facts, gathered},
         layout::{self, Section, columns, table},
         params::FormValues,
+        problem_list::problem_list,
+        problems::{problems_of, processes_not_known},
         state::Console,
         words::{self, IN_A_TABLE, IN_FULL, maybe_moment, moment, number, text},
     },
@@ -86,11 +89,14 @@ pub(in crate::console) async fn show(
             Ok((open, shared.read(move |db| Box::pin(recent::of_group(db, id))).await))
         })
     });
-    let (open, outcomes) = read.await.unwrap_or_else(|why| (Err(why), Err(why)));
+    let (read, known) = tokio::join!(read, gathered(&console));
+    let (open, outcomes) = read.unwrap_or_else(|why| (Err(why), Err(why)));
     let main = html! {
         @if let Some(done) = query.get("done") { (flash(done, query.number("invites"))) }
         (facts(&group, open))
         p.actions { (actions(&console, &group)) }
+        h2 { "What is wrong with it now" }
+        (wrong(&console, &known, id))
         h2 { "Outcomes of the last hour" }
         @match &outcomes {
             Ok(outcomes) => { (outcomes_of(outcomes)) p.hint { (invites_are_counted()) } },
@@ -134,6 +140,19 @@ fn facts(group: &StoredGroup, open: Result<i64, NotRead>) -> Markup {
             dt { "Added" } dd { (moment(group.created_at)) }
             dt { "Changed" } dd { (moment(group.updated_at)) }
         }
+    }
+}
+
+/// What processes report of the group. What is wrong with all groups is on the overview.
+fn wrong(console: &Console, known: &Facts, group: GroupId) -> Markup {
+    let (found, not_known) = (problems_of(known, group), Vec::from_iter(processes_not_known(known)));
+    html! {
+        @if found.is_empty() && not_known.is_empty() {
+            p { "No worker and no gateway reports a problem of this group alone." }
+        } @else {
+            (problem_list(console, &found, &not_known))
+        }
+        p { a href=(console.link("")) { "What else is wrong now" } }
     }
 }
 

@@ -177,6 +177,43 @@ async fn a_group_is_paused_and_resumed_by_its_page_and_the_audit_has_both() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_with_one_group_is_on_its_page_and_the_overview_leads_there() {
+    const PROBLEM: &str = "group 80 (group 72) has no active key";
+    let world = World::start().await;
+    world.add_group(80, &["--name".to_owned(), "group 72".to_owned()]);
+    let mut gateway = world.start_gateway_with_console().await;
+    let browser = Browser::logged_in(&gateway, "Ann").await;
+    for keys in ["group_api_keys", "group_jwt_secrets"] {
+        world.database.execute(&format!("update {keys} set revoked_at = now() where group_id = 80")).await;
+    }
+    let overview = until("the overview names it", || async {
+        let page = browser.open("/console").await;
+        page.body.contains(PROBLEM).then_some(page)
+    })
+    .await;
+    assert!(overview.body.contains("<a href=\"/console/groups/80\">The group</a>"), "{}", overview.body);
+    let group = browser.open("/console/groups/80").await;
+    assert_page(&group);
+    for part in [PROBLEM, "What to do: session-invite groups rotate-key 80", "Reported by "] {
+        assert!(group.body.contains(part), "{part}: {}", group.body);
+    }
+    let other = browser.open("/console/groups/72").await;
+    assert!(
+        other.body.contains("No worker and no gateway reports a problem of this group"),
+        "{}",
+        other.body
+    );
+    assert!(!other.body.contains(PROBLEM), "{}", other.body);
+    world.run(&["groups", "rotate-key", "80"]).ok();
+    until("its page says that it is repaired", || async {
+        let page = browser.open("/console/groups/80").await;
+        (!page.body.contains(PROBLEM)).then_some(())
+    })
+    .await;
+    assert!(gateway.process.stop().success());
+}
+
+#[tokio::test]
 async fn a_group_is_disabled_and_enabled_and_one_that_is_not_there_is_404() {
     let world = World::start().await;
     let mut gateway = world.start_gateway_with_console().await;

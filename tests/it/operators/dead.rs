@@ -1,7 +1,8 @@
 //! The contract's section 12: `dead` lists, shows, replays and drops dead letters, and loses none.
 
 use crate::support::{
-    CommandResult, Message, Reply, Setup, Tunnel, World, broker_server, connect_broker, now, program, run, until,
+    CommandResult, Message, Reply, Setup, Tunnel, World, broker_server, connect_broker, now, program, run,
+    until,
 };
 use futures::future::join_all;
 use lapin::{
@@ -681,7 +682,10 @@ async fn a_replay_whose_letter_could_not_be_removed_says_that_it_was_published()
     let report = replayed.stdout.clone();
     assert!(replayed.fails(1).contains("the broker is away"), "{report}");
     assert!(report.starts_with("1 message replayed (1 as requests)\n"), "{report}");
-    assert!(report.contains("stays: it was published") && report.contains("do not replay it again"), "{report}");
+    assert!(
+        report.contains("stays: it was published") && report.contains("do not replay it again"),
+        "{report}"
+    );
     let published = world.broker.take("requests").await;
     assert_eq!(published.properties.message_id().as_ref().map(|id| id.as_str()), Some("order-17"));
     until("the letter is back", || async { (world.count_dead().await == 1).then_some(()) }).await;
