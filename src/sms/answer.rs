@@ -352,7 +352,7 @@ mod tests {
         assert_eq!(after("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
         let soon = OffsetDateTime::now_utc() + Duration::from_mins(1);
         let soon = soon.format(&Rfc2822).unwrap().replace("+0000", "GMT");
-        assert!(after(&soon).is_some_and(|after| (58..=60).contains(&after.as_secs())), "{soon}");
+        assert!(after(&soon).is_some_and(|after| (50..=60).contains(&after.as_secs())), "{soon}");
         for none in ["-1", "soon", "NaN", ""] {
             assert_eq!(after(none), None, "{none}");
         }

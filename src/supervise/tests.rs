@@ -57,9 +57,10 @@ fn a_task_without_a_step_for_a_minute_is_named_with_its_last_step_and_an_idle_on
     assert_eq!(problem(task, A_MINUTE), None, "it waits for work");
     pulse.step("reading");
     pulse.step("writing");
-    assert_eq!(problem(task, Duration::from_secs(59)), None);
+    assert_eq!(problem(task, Duration::from_secs(40)), None);
     let text = problem(task, A_MINUTE).expect("it is stuck");
-    assert!(text.contains("61 s") && text.contains("writing"), "{text}");
+    let has_its_time = (61..80).any(|seconds| text.contains(&format!("{seconds} s")));
+    assert!(has_its_time && text.contains("writing"), "{text}");
     pulse.idle();
     assert_eq!(problem(task, A_MINUTE), None);
     pulse.step("reading");

@@ -16,7 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{Settings, serve};
 
 const MESSAGES: &str = "/2010-04-01/Accounts/AC1/Messages.json";
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 struct TestSandbox {
     base: String,
