@@ -1,7 +1,8 @@
 //! The contract's section 8, promise 9: a broker with several nodes.
 
 use crate::support::{
-    FakeBroker, Message, Setup, Tunnel, Worker, World, broker_server, free_address, send, until, until_within,
+    FakeBroker, Message, Setup, Tunnel, Worker, World, broker_server, free_address, keeps_promise, send,
+    until, until_within,
 };
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -9,6 +10,8 @@ use std::time::{Duration, Instant};
 /// How soon work has to continue where a node is cut off, or falls silent. The contract promises 10 s of a broker that has a
 /// majority; here its silence has to be noticed first, on a slow machine too.
 const CONTINUES_WITHIN: Duration = Duration::from_secs(30);
+/// How long a test waits for it.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn node<'a>(body: &'a Value, name: &str) -> &'a Value {
     let nodes = body["nodes"].as_array().expect("nodes are a list");
@@ -17,7 +20,7 @@ fn node<'a>(body: &'a Value, name: &str) -> &'a Value {
 
 /// Waits until `/readyz` has this status and its node this state; returns the body.
 async fn until_node(process: &Worker, status: u16, name: &str, state: &str) -> Value {
-    until_within(Duration::from_secs(30), &format!("{name} is {state}, and the answer {status}"), || async {
+    until_within(PATIENCE, &format!("{name} is {state}, and the answer {status}"), || async {
         let (found, body) = process.readiness().await;
         (found == status && node(&body, name)["state"] == state).then_some(body)
     })
@@ -32,6 +35,11 @@ fn address(tunnel: &Tunnel) -> String {
 
 #[tokio::test]
 async fn a_node_that_is_cut_off_from_its_cluster_is_left_by_consumers_and_publishers() {
+    keeps_promise(CONTINUES_WITHIN, leave_a_node_that_is_cut_off).await;
+}
+
+/// Returns the time until worker and gateway work on the other node.
+async fn leave_a_node_that_is_cut_off() -> Duration {
     let world = Setup::default().without_worker().await;
     world.run(&["migrate"]).ok();
     world.add_group(72, &[]);
@@ -43,13 +51,14 @@ async fn a_node_that_is_cut_off_from_its_cluster_is_left_by_consumers_and_publis
     let body = until_node(&worker, 503, &cut_off.address, "away").await;
     assert!(body["problems"].to_string().contains("has its cluster lost its majority?"), "{body}");
     assert_eq!(node(&body, &address(&other))["state"], "away", "{body}");
-    let (before, begun) = (cut_off.logins(), Instant::now());
+    let (begun, before) = (Instant::now(), cut_off.logins());
     until("the processes have tried again", || async { (cut_off.logins() >= before + 4).then_some(()) })
         .await;
     let (tries, seconds) = (cut_off.logins() - before, begun.elapsed().as_secs_f64());
-    // Two consumers, two publishers, the gateway's, its look at the queue, and two looks at nodes.
+    // Two consumers, two publishers, the gateway's, its look at the queue, and two looks at nodes: each about once a second.
+    // Without a pause between their tries, there are hundreds.
     assert!(
-        f64::from(u32::try_from(tries).unwrap()) < 8.0 * (seconds + 2.0),
+        f64::from(u32::try_from(tries).unwrap()) < 16.0 * (seconds + 2.0),
         "{tries} logins in {seconds} s"
     );
 
@@ -57,13 +66,14 @@ async fn a_node_that_is_cut_off_from_its_cluster_is_left_by_consumers_and_publis
     let begun = Instant::now();
     until_node(&worker, 200, &address(&other), "answers").await;
     world.broker.request(Message::json(&world.request()).correlation("x")).await;
-    world.broker.reply_within(CONTINUES_WITHIN, "x").await.sent();
-    until_within(CONTINUES_WITHIN, "the gateway answers", || async {
+    world.broker.reply_within(PATIENCE, "x").await.sent();
+    until_within(PATIENCE, "the gateway answers", || async {
         (send(gateway.invite(&world)).await.status == 200).then_some(())
     })
     .await;
-    assert!(begun.elapsed() < CONTINUES_WITHIN, "{:?}", begun.elapsed());
+    let took = begun.elapsed();
     assert!(gateway.process.stop().success() && worker.stop().success());
+    took
 }
 
 #[tokio::test]
@@ -81,7 +91,8 @@ async fn when_a_node_falls_silent_work_continues_on_another() {
     one.close();
     worker.logs("not consuming").await;
     world.broker.request(Message::json(&world.request()).id("x").correlation("x")).await;
-    world.broker.reply_within(Duration::from_secs(30), "x").await.sent();
+    // The broker delivers again what it had sent on a silent connection, once it misses heartbeats.
+    world.broker.reply_within(PATIENCE, "x").await.sent();
     let body = until_node(&worker, 200, &address(&one), "away").await;
     assert!(body["problems"].to_string().contains(&format!("node {} is away", address(&one))), "{body}");
     assert!(worker.stop().success());

@@ -1,13 +1,16 @@
 //! The contract's section 8, promises 7 and 9: a database with several nodes.
 
 use crate::support::{
-    Message, PostgresPair, PostgresServer, Setup, Worker, World, free_address, run, send, until, until_within,
+    Message, PostgresPair, PostgresServer, Setup, Worker, World, free_address, keeps_promise, run, send,
+    until, until_within,
 };
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
 /// How soon work has to continue after a database node takes writes.
 const CONTINUES_WITHIN: Duration = Duration::from_secs(10);
+/// How long a test waits for it.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The state of a node in the body of `/readyz`.
 fn state<'a>(body: &'a Value, node: &str) -> &'a str {
@@ -35,6 +38,11 @@ async fn world_on(pair: &PostgresPair) -> World {
 
 #[tokio::test]
 async fn after_a_failover_worker_gateway_and_commands_use_the_new_primary() {
+    keeps_promise(CONTINUES_WITHIN, fail_over).await;
+}
+
+/// Returns the longer of two times: until an agent is answered, and until an invite is.
+async fn fail_over() -> Duration {
     let mut pair = PostgresPair::start();
     let mut world = world_on(&pair).await;
     let (both, old, new) = (pair.url(world.database.name()), pair.primary.address(), pair.standby.address());
@@ -55,21 +63,21 @@ async fn after_a_failover_worker_gateway_and_commands_use_the_new_primary() {
     world.expect_error("the database has lost rows that were committed");
     let begun = Instant::now();
     world.database.moves_to(&pair.standby.url("postgres"));
-    until_within(CONTINUES_WITHIN, "the worker notices the loss", || async {
+    until_within(PATIENCE, "the worker notices the loss", || async {
         let noticed = "select exists (select from database_rewinds)";
         world.database.value::<bool>(noticed).await.then_some(())
     })
     .await;
-    until_within(CONTINUES_WITHIN, "an agent looks a session up", || async {
+    until_within(PATIENCE, "an agent looks a session up", || async {
         (send(gateway.look_up(&world, &key)).await.status == 200).then_some(())
     })
     .await;
-    assert!(begun.elapsed() < CONTINUES_WITHIN, "{:?}", begun.elapsed());
+    let agent_after = begun.elapsed();
     // The test waits three seconds here, which do not count.
     let message = world.dated_after_a_loss(Message::json(&world.request())).await;
     let begun = Instant::now();
     world.call(message).await.sent();
-    assert!(begun.elapsed() < CONTINUES_WITHIN, "{:?}", begun.elapsed());
+    let invite_after = begun.elapsed();
     for process in [world.running(), &gateway.process] {
         let body = until_node(process, 200, &old, "away").await;
         assert_eq!(state(&body, &new), "takes-writes", "{body}");
@@ -84,6 +92,7 @@ async fn after_a_failover_worker_gateway_and_commands_use_the_new_primary() {
     assert_eq!(verdicts, ["warning", "ok"], "{nodes:?}");
     assert!(gateway.process.stop().success());
     world.stop_worker();
+    agent_after.max(invite_after)
 }
 
 #[tokio::test]
@@ -214,9 +223,8 @@ async fn every_command_uses_the_working_node_in_any_order() {
                 &["migrate"],
                 &["send", "--group", "72", "--user", "1", "--phone", "111-000-0000"],
             ] {
-                let begun = Instant::now();
+                // A command that does not end within 20 s fails.
                 run(&environment, command).ok();
-                assert!(begun.elapsed() < Duration::from_secs(15), "{command:?}: {:?}", begun.elapsed());
             }
             let found = run(&environment, &["doctor", "--json"]).json();
             for check in ["database node", "broker node"] {

@@ -215,7 +215,8 @@ async fn guesses_at_the_same_time_do_not_exceed_the_limit() {
 #[tokio::test]
 async fn a_session_whose_text_is_being_sent_can_be_joined_and_ended_later() {
     let world = Setup::default().set("SMS_TIMEOUT", "20s").start().await;
-    world.provider.set(json!({"latency_ms": 8_000})).await;
+    // The text has to be on its way for longer than a slow machine takes for the agent's requests.
+    world.provider.set(json!({"latency_ms": 14_000})).await;
     let mut gateway = world.start_gateway(&[]).await;
     let inviting = send(gateway.invite(&world));
     let agent = async {

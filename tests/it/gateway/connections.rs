@@ -9,6 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// A head and a body may take 10 s each. A library's own limit would be 30 s.
+const ENDED_WITHIN: Duration = Duration::from_secs(25);
+
 /// The bytes that come until the connection is closed, or until none come for a while.
 fn rest(stream: &mut TcpStream) -> String {
     let mut read = Vec::new();
@@ -46,14 +49,13 @@ async fn a_thousand_idle_and_two_hundred_slow_connections_delay_no_invite() {
         let sent = Instant::now();
         send(gateway.invite(&world)).await.ok();
         times.push(sent.elapsed());
-        assert!(begun.elapsed() < DEADLINE, "{} slow ones are left", slow.len());
+        assert!(begun.elapsed() < ENDED_WITHIN, "{} slow ones are left", slow.len());
         // The pace of the slow clients: two bytes a second.
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    // One invite may be slow for another reason.
+    // One invite may be slow for another reason. If they waited for the slow connections, the first would take 10 s.
     times.sort_unstable();
-    assert!(times[times.len() / 2] < Duration::from_secs(2), "invites took {times:?} meanwhile");
-    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert!(times[times.len() / 2] < Duration::from_secs(6), "invites took {times:?} meanwhile");
     until_all_are_closed(idle).await;
     assert!(gateway.process.stop().success());
 }
@@ -158,7 +160,7 @@ async fn too_large_heads_and_bodies_and_too_slow_bodies_have_their_own_status() 
     let begun = Instant::now();
     let late = gateway.raw(format!("{post}Content-Length: 10\r\n\r\n{{"));
     assert!(late.starts_with("HTTP/1.1 408 ") && late.contains("request_timeout"), "{late}");
-    assert!(begun.elapsed() < Duration::from_secs(13), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < ENDED_WITHIN, "{:?}", begun.elapsed());
     assert!(gateway.process.stop().success());
 }
 
@@ -173,21 +175,23 @@ async fn a_stop_answers_requests_in_flight_and_takes_no_more() {
         let mut half = gateway.connect();
         half.write_all(b"GET /healthz HTTP/1.1\r\n").unwrap();
         let invites = futures::future::join_all((0..20).map(|_| send(gateway.invite(&world))));
-        let begun = Instant::now();
         let stopping = async {
             world.provider.until_posts(20).await;
+            let begun = Instant::now();
             gateway.process.signal(signal);
             until("new connections are refused", || async {
                 TcpStream::connect(&gateway.address).is_err().then_some(())
             })
             .await;
+            begun
         };
-        let (answers, ()) = tokio::join!(invites, stopping);
+        let (answers, begun) = tokio::join!(invites, stopping);
         for answer in answers {
             answer.ok();
             assert_eq!(answer.header("connection"), Some("close"));
         }
         assert!(gateway.process.wait().success());
+        // The texts take 5 s. A gateway that waited for the other connections would end with its grace, after 25 s.
         assert!(begun.elapsed() < DEADLINE, "{:?}", begun.elapsed());
         assert!(rest(&mut idle).contains("200 OK") && rest(&mut half).is_empty());
     }
@@ -277,8 +281,9 @@ async fn a_client_that_does_not_read_its_answers_is_disconnected() {
     let mut stream = gateway.connect();
     let count = 400;
     let requests = "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n".repeat(count);
-    stream.write_all(requests.as_bytes()).unwrap();
+    // Before the requests, so that a slow machine cannot make the time shorter.
     let begun = Instant::now();
+    stream.write_all(requests.as_bytes()).unwrap();
     // Writes fail once the connection is closed.
     until("the connection is closed", || {
         let closed = stream.write_all(b"GET /").is_err();

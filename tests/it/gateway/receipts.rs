@@ -215,7 +215,7 @@ async fn receipts_problem(gateway: &Gateway) -> Option<String> {
 
 /// The same, once there is one.
 async fn until_receipts_problem(gateway: &Gateway) -> String {
-    until_within(Duration::from_secs(10), "the refusals are listed", || async {
+    until_within(Duration::from_secs(20), "the refusals are listed", || async {
         let answer = send(gateway.request("GET", "/readyz")).await;
         (answer.status == 200).then(|| receipts_problem_in(&answer.json())).flatten()
     })

@@ -59,10 +59,10 @@ async fn a_number_can_be_texted_again_when_its_window_has_passed() {
         world.invite(&world.request()).await.sent();
     }
     limited(&world.call(message.clone()).await);
-    world.database.execute("update sessions set created_at = created_at - interval '59 min 50 s'").await;
+    world.database.execute("update sessions set created_at = created_at - interval '59 min'").await;
     let after = limited(&world.call(message.clone()).await);
-    assert!((1..=10).contains(&after), "{after}");
-    world.database.execute("update sessions set created_at = created_at - interval '10 s'").await;
+    assert!((1..=60).contains(&after), "{after}");
+    world.database.execute("update sessions set created_at = created_at - interval '1 min'").await;
     world.call(message).await.sent();
 }
 
@@ -177,7 +177,7 @@ async fn each_country_has_its_own_limit() {
             world.invite(&to(&format!("{country}{last}"))).await.sent();
         }
         let after = limited(&world.invite(&to(&format!("{country}25"))).await);
-        assert!((1_790..=1_800).contains(&after), "one in half an hour: {after}");
+        assert!((1_700..=1_800).contains(&after), "one in half an hour: {after}");
     }
     world.run(&["groups", "set", "72", "--per-country", "0"]).ok();
     until("the limit is removed", || async {
@@ -210,7 +210,7 @@ async fn an_invite_that_waits_too_long_for_its_turn_expires_and_a_stop_ends_the_
     world.broker.until_queues_are_empty().await;
     let begun = std::time::Instant::now();
     world.stop_worker();
-    assert!(begun.elapsed().as_secs() < 8, "the stop ends the wait: {:?}", begun.elapsed());
+    assert!(begun.elapsed().as_secs() < 15, "the stop ends the wait, not its grace: {:?}", begun.elapsed());
     assert_eq!(world.broker.take("requests").await.correlation().as_deref(), Some("waits"));
 }
 

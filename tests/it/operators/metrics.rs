@@ -172,9 +172,10 @@ async fn an_invite_that_is_tried_again_is_measured_as_one_from_its_publishing_to
     let metrics = world.running().metrics().await;
     for (line, at_least, at_most) in [
         ("session_invite_first_delivery_to_sent_seconds_count ", 2.0, 2.0),
-        ("session_invite_first_delivery_to_sent_seconds_sum ", 5.0, 20.0),
+        // From the publishing, which has a timestamp of 20 s ago, it would be 26 s and more.
+        ("session_invite_first_delivery_to_sent_seconds_sum ", 5.0, 25.0),
         ("session_invite_publish_to_sent_seconds_count ", 1.0, 1.0),
-        ("session_invite_publish_to_sent_seconds_sum ", 25.0, 40.0),
+        ("session_invite_publish_to_sent_seconds_sum ", 25.0, 60.0),
         ("session_invite_sent_without_timestamp_total ", 1.0, 1.0),
         (r#"session_invite_provider_answers_total{class="429"} "#, 2.0, 2.0),
         (r#"session_invite_provider_answers_total{class="2xx"} "#, 2.0, 2.0),

@@ -73,6 +73,20 @@ pub async fn until_within<T, F: Future<Output = Option<T>>>(
     }
 }
 
+/// Measures a time that is promised. A slow machine may hold one try up, so the first of three that keeps the promise counts.
+pub async fn keeps_promise(promise: Duration, mut measure: impl AsyncFnMut() -> Duration) {
+    let mut times = Vec::new();
+    for _ in 0..3 {
+        // Boxed, as the future of a whole test is large.
+        let took = Box::pin(measure()).await;
+        if took <= promise {
+            return;
+        }
+        times.push(took);
+    }
+    panic!("{promise:?} is promised, and these are the times: {times:?}");
+}
+
 /// Runs a future to its end from where nothing can be awaited, such as a `drop`.
 fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> T {
     std::thread::scope(|scope| {
