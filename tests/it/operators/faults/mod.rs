@@ -17,10 +17,9 @@ use serde_json::Value;
 use std::time::{Duration, Instant};
 
 /// How soon a cause has to be named. The clock starts when the fault has taken effect: with the statement or the signal that
-/// brings it about, with the first invite that meets it, or with the start of the process that ends because of it. The
-/// promise is 10 s; a slow machine gets 10 s more.
-const NAMED_WITHIN: Duration = Duration::from_secs(20);
-/// How soon after the remedy the cause may no longer be named: 20 s, and 10 s more for a slow machine.
+/// brings it about, with the first invite that meets it, or with the start of the process that ends because of it.
+const NAMED_WITHIN: Duration = Duration::from_secs(10);
+/// How soon after the remedy the cause may no longer be named.
 const CLEARED_WITHIN: Duration = Duration::from_secs(30);
 /// The time between two looks.
 const LOOKS_EVERY: Duration = Duration::from_millis(50);
