@@ -48,7 +48,9 @@ pub(super) fn problems(facts: &Facts) -> Vec<OpenProblem> {
 pub(super) fn problems_of(facts: &Facts, group: GroupId) -> Vec<OpenProblem> {
     let mut all = of_processes(facts);
     all.retain(|problem| groups_named(&problem.what).contains(&group));
-    all.iter_mut().for_each(|problem| problem.page = None);
+    for problem in &mut all {
+        problem.page = None;
+    }
     all
 }
 

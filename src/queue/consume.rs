@@ -380,7 +380,8 @@ impl Consumer {
 
     /// Runs the work on one message. However it ends, the message is settled or goes back to the queue.
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
-        spawn_work_in(&self.in_flight, "an invite", work)
+        // Boxed: each layer around a task moves it, and so does its end. An invite's future has kilobytes.
+        spawn_work_in(&self.in_flight, "an invite", Box::pin(work))
     }
 
     /// Rejects a message that cannot be decoded. The broker carries it on as it is: from the requests to the dropped, and from

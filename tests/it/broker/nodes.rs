@@ -58,7 +58,7 @@ async fn leave_a_node_that_is_cut_off() -> Duration {
     // Two consumers, two publishers, the gateway's, its look at the queue, and two looks at nodes: each about once a second.
     // Without a pause between their tries, there are hundreds.
     assert!(
-        f64::from(u32::try_from(tries).unwrap()) < 16.0 * (seconds + 2.0),
+        f64::from(u32::try_from(tries).expect("not so many")) < 16.0 * (seconds + 2.0),
         "{tries} logins in {seconds} s"
     );
 

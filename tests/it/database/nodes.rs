@@ -87,8 +87,8 @@ async fn fail_over() -> Duration {
     run(&environment, &["groups", "list"]).ok();
     let printed = run(&environment, &["doctor", "--json"]).json();
     let nodes: Vec<_> =
-        printed.as_array().unwrap().iter().filter(|one| one["check"] == "database node").collect();
-    let verdicts: Vec<_> = nodes.iter().map(|node| node["verdict"].as_str().unwrap()).collect();
+        printed.as_array().expect("a list").iter().filter(|one| one["check"] == "database node").collect();
+    let verdicts: Vec<_> = nodes.iter().map(|node| node["verdict"].as_str().expect("a word")).collect();
     assert_eq!(verdicts, ["warning", "ok"], "{nodes:?}");
     assert!(gateway.process.stop().success());
     world.stop_worker();

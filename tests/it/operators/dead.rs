@@ -7,7 +7,7 @@ use crate::support::{
 use futures::future::join_all;
 use lapin::{
     options::{BasicGetOptions, QueueDeclareOptions},
-    types::{AMQPValue, FieldTable},
+    types::{AMQPValue, FieldTable, ShortString},
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -687,7 +687,7 @@ async fn a_replay_whose_letter_could_not_be_removed_says_that_it_was_published()
         "{report}"
     );
     let published = world.broker.take("requests").await;
-    assert_eq!(published.properties.message_id().as_ref().map(|id| id.as_str()), Some("order-17"));
+    assert_eq!(published.properties.message_id().as_ref().map(ShortString::as_str), Some("order-17"));
     until("the letter is back", || async { (world.count_dead().await == 1).then_some(()) }).await;
     let audit: Value = world.run(&["audit", "list", "--json"]).json();
     assert!(audit.to_string().contains(&id), "{audit}");
