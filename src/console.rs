@@ -7,7 +7,8 @@
 //! - `state` has what the pages share. What a page reads, it reads by `Console::read`, within a limit of time. What it
 //!   changes, it changes as an [`Operator`](crate::audit::Operator), as the commands do.
 //! - `router` has every address. Each subject has a file: `overview`, `session_pages`, `dead_pages`, `group_pages`,
-//!   `audit_page`. `facts` are what the overview and the groups' pages know of the whole, `problems` what is wrong by these.
+//!   `audit_page`. `facts` are what the overview and the groups' pages know of the whole, as `gather` reads it, and `problems`
+//!   what is wrong by these.
 
 mod access;
 mod assets;
@@ -15,6 +16,7 @@ mod audit_page;
 mod dead_pages;
 mod ended_logins;
 mod facts;
+mod gather;
 mod group_pages;
 mod guard;
 mod layout;

@@ -2,7 +2,8 @@
 
 use super::{
     access::ConsoleUser,
-    facts::{Facts, gathered},
+    facts::Facts,
+    gather::gathered,
     layout::{self, Section, columns, table},
     problem_list::{PROBLEM_CHARS, problem_list},
     problems::{not_known, problems},

@@ -4,7 +4,8 @@ use super::state_words::{invites_are_counted, state};
 use crate::{
     console::{
         access::ConsoleUser,
-        facts::{Facts, gathered},
+        facts::Facts,
+        gather::gathered,
         layout::{self, Section, columns, table},
         params::FormValues,
         problem_list::problem_list,
