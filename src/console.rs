@@ -6,9 +6,8 @@
 //! - `params` reads queries and forms. A change takes a `ConsoleForm`, which only comes from a form of this console.
 //! - `state` has what the pages share. What a page reads, it reads by `Console::read`, within a limit of time. What it
 //!   changes, it changes as an [`Operator`](crate::audit::Operator), as the commands do.
-//! - `router` has every address. Each subject has a file: `overview`, `session_pages`, `dead_pages`, `group_pages`,
-//!   `audit_page`. `facts` are what the overview and the groups' pages know of the whole, as `gather` reads it, and `problems`
-//!   what is wrong by these.
+//! - `router` has every address. Each subject has a file: `overview` with its `facts`, `session_pages`,
+//!   `dead_pages`, `group_pages`, `audit_page`. `problems` says what is wrong by what processes and queues tell.
 
 mod access;
 mod assets;
@@ -16,7 +15,6 @@ mod audit_page;
 mod dead_pages;
 mod ended_logins;
 mod facts;
-mod gather;
 mod group_pages;
 mod guard;
 mod layout;

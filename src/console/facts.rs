@@ -1,4 +1,4 @@
-//! What processes, queues and the last hour's invites tell, as it was at one moment.
+//! What the overview shows, as it was at one moment.
 
 use crate::{
     db::NotRead,

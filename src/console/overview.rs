@@ -3,16 +3,20 @@
 use super::{
     access::ConsoleUser,
     facts::Facts,
-    gather::gathered,
     layout::{self, Section, columns, table},
     problem_list::{PROBLEM_CHARS, problem_list},
     problems::{not_known, problems},
     state::Console,
     words::{self, IN_A_TABLE, NAME, moment, not_read, number, span, text},
 };
-use crate::sessions::{
-    Status,
-    recent::{self, MinuteCount, OutcomeCount},
+use crate::{
+    db::{PAGE_LIMIT, SharedReading},
+    processes,
+    queue::QueueDepth,
+    sessions::{
+        self, Status,
+        recent::{self, LastHour, MinuteCount, OutcomeCount},
+    },
 };
 use axum::{
     extract::State,
@@ -20,8 +24,17 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use maud::{Markup, html};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use time::OffsetDateTime;
 
+/// How long all operators are shown the same facts. The script asks every 5 s.
+const SHOWN_FOR: Duration = Duration::from_secs(2);
+/// How long the broker may take.
+const BROKER_WITHIN: Duration = Duration::from_secs(2);
 /// Processes that are listed.
 const PROCESSES: usize = 30;
 /// Statuses of invites that did not go well.
@@ -44,6 +57,52 @@ pub(super) async fn live(State(console): State<Arc<Console>>, _: ConsoleUser) ->
     let html = HeaderValue::from_static("text/html; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, html);
     response
+}
+
+/// The facts, which are gathered for all operators at once.
+async fn gathered(console: &Console) -> Arc<Facts> {
+    let mut last = console.facts.lock().await;
+    if let Some((at, facts)) = &*last
+        && at.elapsed() < SHOWN_FOR
+    {
+        return facts.clone();
+    }
+    let facts = Arc::new(gather(console).await);
+    *last = Some((Instant::now(), facts.clone()));
+    facts
+}
+
+async fn gather(console: &Console) -> Facts {
+    let gateway = &console.gateway;
+    let snapshot = gateway.services().ok().map(|services| services.directory.snapshot());
+    let paused = snapshot.iter().flat_map(|snapshot| snapshot.paused());
+    let mut paused: Vec<_> = paused.filter_map(|group| Some((group.id, group.paused_at?))).collect();
+    paused.sort_unstable();
+    // The cheap ones first: all three share one limit.
+    let from_database = console.read(|db| {
+        Box::pin(async move {
+            let mut shared = SharedReading::new(db, PAGE_LIMIT);
+            Ok((
+                shared.read(|db| Box::pin(processes::list(db))).await,
+                shared.read(|db| Box::pin(sessions::outbox_depth(db))).await,
+                shared.read(|db| Box::pin(recent::last_hour(db))).await,
+            ))
+        })
+    });
+    let (depths, from_database) = tokio::join!(depths(console), from_database);
+    let (processes, outbox, last_hour) = from_database.unwrap_or_else(|why| (Err(why), Err(why), Err(why)));
+    let (minutes, in_trouble) = match last_hour {
+        Ok(LastHour { minutes, in_trouble }) => (Ok(minutes), Ok(in_trouble)),
+        Err(why) => (Err(why), Err(why)),
+    };
+    let (own_problems, sighting) = (gateway.problems(), gateway.sighting());
+    let at = OffsetDateTime::now_utc();
+    Facts { at, own_problems, sighting, paused, processes, depths, outbox, minutes, in_trouble }
+}
+
+async fn depths(console: &Console) -> Option<Vec<QueueDepth>> {
+    let mut reader = console.depths.lock().await;
+    tokio::time::timeout(BROKER_WITHIN, reader.read()).await.ok()?.ok()
 }
 
 fn shown(console: &Console, facts: &Facts) -> Markup {

@@ -4,7 +4,9 @@ use super::{
     facts::Facts,
     words::{number, span},
 };
-use crate::{gateway::SIGHTED, group_id::GroupId, invite::reply::to_the_second};
+use crate::{
+    db::NotRead, gateway::SIGHTED, group_id::GroupId, invite::reply::to_the_second, processes::ProcessRow,
+};
 use time::OffsetDateTime;
 
 /// The outbox is published within a second. Its first event is older than this only if something is wrong.
@@ -13,6 +15,18 @@ const OUTBOX_STUCK_AFTER: f64 = 30.0;
 const WATCHED: [&str; 3] = ["requests", "dead", "unreadable"];
 /// Paused groups that are listed one by one.
 const PAUSED_ONE_BY_ONE: usize = 10;
+
+/// How the problems of a group begin, before its number. Its name, which anyone may choose, comes after that.
+const OF_A_GROUP: [&str; 6] = [
+    "group",
+    "not all keys of group",
+    "the templates of group",
+    "all credentials of group",
+    "the session keys of group",
+    "the timestamps of group",
+];
+/// How a problem begins that may be of several groups.
+const OF_SENDER: &str = "the provider refuses the sender ";
 
 /// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +51,7 @@ impl OpenProblem {
 
 /// Everything that is wrong: what processes say first, then queues and events, then the groups that are paused on purpose.
 pub(super) fn problems(facts: &Facts) -> Vec<OpenProblem> {
-    let mut all = of_processes(facts);
+    let mut all = of_processes(&facts.processes, &facts.own_problems);
     all.extend(of_queues(facts));
     all.extend(of_outbox(facts));
     all.extend(paused(&facts.paused));
@@ -45,8 +59,12 @@ pub(super) fn problems(facts: &Facts) -> Vec<OpenProblem> {
 }
 
 /// What processes say of one group.
-pub(super) fn problems_of(facts: &Facts, group: GroupId) -> Vec<OpenProblem> {
-    let mut all = of_processes(facts);
+pub(super) fn problems_of(
+    group: GroupId,
+    processes: &Result<Vec<ProcessRow>, NotRead>,
+    own: &[String],
+) -> Vec<OpenProblem> {
+    let mut all = of_processes(processes, own);
     all.retain(|problem| groups_named(&problem.what).contains(&group));
     for problem in &mut all {
         problem.page = None;
@@ -54,11 +72,14 @@ pub(super) fn problems_of(facts: &Facts, group: GroupId) -> Vec<OpenProblem> {
     all
 }
 
-/// The groups that a problem is of, as in `group 72 has no active key`, or `the sender of groups 7, 72 and 3 more`.
+/// The groups that a problem is of, as in `group 72 has no active key`, or `the provider refuses the sender X of groups 7, 72
+/// and 3 more`. Other words may be anyone's, such as a host's name, and name no group.
 fn groups_named(what: &str) -> Vec<GroupId> {
-    // Names, which anyone may choose, come after the number.
-    let Some((_, after)) = what.split_once("group") else { return Vec::new() };
-    let numbers = after.strip_prefix('s').unwrap_or(after);
+    // A sender's name is too short to have ` of group` and a number.
+    let of_sender = what.strip_prefix(OF_SENDER).and_then(|rest| Some(rest.split_once(" of group")?.1));
+    let opening = || OF_A_GROUP.iter().find_map(|opening| what.strip_prefix(opening));
+    let Some(after) = of_sender.or_else(opening) else { return Vec::new() };
+    let Some(numbers) = after.strip_prefix('s').unwrap_or(after).strip_prefix(' ') else { return Vec::new() };
     let end = numbers.find(|c: char| !c.is_ascii_digit() && c != ',' && c != ' ').unwrap_or(numbers.len());
     numbers[..end].split([',', ' ']).filter_map(|number| GroupId::new(number.parse().ok()?)).collect()
 }
@@ -72,14 +93,14 @@ fn page_of(what: &str) -> Option<(String, &'static str)> {
 }
 
 /// What is not known of processes, as it could not be read.
-pub(super) fn processes_not_known(facts: &Facts) -> Option<String> {
-    let why = facts.processes.as_ref().err()?;
+pub(super) fn processes_not_known(processes: &Result<Vec<ProcessRow>, NotRead>) -> Option<String> {
+    let why = processes.as_ref().err()?;
     Some(format!("Not known: what workers and gateways report, as {why}."))
 }
 
 /// What is not known, as it could not be read, with the cause.
 pub(super) fn not_known(facts: &Facts) -> Vec<String> {
-    let mut all = Vec::from_iter(processes_not_known(facts));
+    let mut all = Vec::from_iter(processes_not_known(&facts.processes));
     let mut note = |what: &str, why: &str| all.push(format!("Not known: {what}, as {why}."));
     if facts.depths.is_none() {
         note("whether a queue is stuck", "the broker did not answer within 2 s");
@@ -94,7 +115,7 @@ pub(super) fn not_known(facts: &Facts) -> Vec<String> {
 }
 
 /// Each problem once, with all the processes that have it.
-fn of_processes(facts: &Facts) -> Vec<OpenProblem> {
+fn of_processes(processes: &Result<Vec<ProcessRow>, NotRead>, own: &[String]) -> Vec<OpenProblem> {
     let mut all: Vec<OpenProblem> = Vec::new();
     let mut note = |of: String, text: &str| {
         let (what, remedy) = match text.split_once("What to do: ") {
@@ -110,7 +131,7 @@ fn of_processes(facts: &Facts) -> Vec<OpenProblem> {
             }
         }
     };
-    for row in facts.processes.iter().flatten() {
+    for row in processes.iter().flatten() {
         if let Some((cause, remedy)) = row.silence() {
             note(row.name(), &format!("{cause}. What to do: {remedy}"));
         }
@@ -118,7 +139,7 @@ fn of_processes(facts: &Facts) -> Vec<OpenProblem> {
             note(row.name(), problem);
         }
     }
-    for problem in &facts.own_problems {
+    for problem in own {
         note("this gateway".to_owned(), problem);
     }
     all
@@ -182,8 +203,19 @@ mod tests {
         let of = |what: &str| groups_named(what).iter().map(|group| group.get()).collect::<Vec<_>>();
         assert_eq!(of("group 72 (group 7) has no active key"), [72]);
         assert_eq!(of("all credentials of group 72: 5 in a row"), [72]);
-        assert_eq!(of("the sender +1 of groups 7, 72 and 3 more (its code 21606)"), [7, 72]);
-        for of_none in ["the groups cannot be read", "the group", "groups", "5 invites wait", "group 0"] {
+        for sender in ["+12015550100", "acmegroup", "my group 80", "group24"] {
+            let refused = format!("{OF_SENDER}{sender} of groups 7, 72 and 3 more (its code 21606)");
+            assert_eq!(of(&refused), [7, 72], "{sender}");
+        }
+        for of_none in [
+            "the groups cannot be read",
+            "group72 is a host",
+            "groups",
+            "group 0",
+            "the worker 5 on group 72 has not reported",
+            "there is no queue group7.requests",
+            "a lock is held by group 72",
+        ] {
             assert_eq!(of(of_none), [0; 0], "{of_none}");
         }
         assert_eq!(page_of("group 7, which is off"), Some(("/groups/7".to_owned(), "The group")));

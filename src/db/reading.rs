@@ -136,9 +136,9 @@ mod tests {
     #[tokio::test]
     async fn readings_of_one_limit_share_its_time_and_fail_each_by_itself() {
         with_database(|pool| async move {
-            let read = read_within(&pool, Duration::from_secs(1), |connection| {
+            let read = read_within(&pool, Duration::from_millis(600), |connection| {
                 Box::pin(async move {
-                    let mut shared = SharedReading::new(connection, Duration::from_secs(1));
+                    let mut shared = SharedReading::new(connection, Duration::from_millis(600));
                     let mut read = Vec::new();
                     for statement in
                         ["select 1", "select 1 / 0", "select 2", "select 3 from pg_sleep(5)", "select 4"]

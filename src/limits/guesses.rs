@@ -313,7 +313,7 @@ mod tests {
                 permit(&guesses, 72, "gkey:1").await.unwrap().count_wrong().await.unwrap();
             }
             let pending = permit(&guesses, 72, "gkey:1").await.unwrap();
-            // A guess that waited for the pending one would be refused.
+            // They are permitted while the first user's guesses wait.
             let others = async {
                 tokio::task::yield_now().await;
                 for n in 2..20 {

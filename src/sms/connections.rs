@@ -249,7 +249,7 @@ mod tests {
     async fn a_connection_that_is_given_up_is_reset_so_that_nothing_arrives_later() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let origin = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
-        let provider = ProviderConnections::new(&origin, Duration::from_secs(3)).unwrap();
+        let provider = ProviderConnections::new(&origin, Duration::from_secs(8)).unwrap();
         let (server, answers) = tokio::join!(
             async {
                 let (mut stream, _) = listener.accept().await.unwrap();

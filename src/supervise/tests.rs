@@ -10,8 +10,12 @@ use tokio_util::sync::CancellationToken;
 
 /// The task's entry in `problems`, so much later. Tests of one process share the list, so each uses another task.
 fn problem(task: Task, later: Duration) -> Option<String> {
+    problem_at(task, Instant::now() + later)
+}
+
+fn problem_at(task: Task, at: Instant) -> Option<String> {
     let name = format!("\"{}\"", task.name());
-    pulse::problems_at(Instant::now() + later).into_iter().find(|problem| problem.contains(&name))
+    pulse::problems_at(at).into_iter().find(|problem| problem.contains(&name))
 }
 
 const NOW: Duration = Duration::ZERO;
@@ -56,10 +60,14 @@ fn a_task_without_a_step_for_a_minute_is_named_with_its_last_step_and_an_idle_on
     let pulse = Pulse::of(task);
     assert_eq!(problem(task, A_MINUTE), None, "it waits for work");
     pulse.step("reading");
+    // The step's moment is between these two, however slow this machine is.
+    let before = Instant::now();
     pulse.step("writing");
-    assert_eq!(problem(task, Duration::from_secs(40)), None);
-    let text = problem(task, A_MINUTE).expect("it is stuck");
-    let has_its_time = (61..80).any(|seconds| text.contains(&format!("{seconds} s")));
+    let after = Instant::now();
+    assert_eq!(problem_at(task, before + Duration::from_secs(59)), None);
+    let text = problem_at(task, after + A_MINUTE).expect("it is stuck");
+    let longest = 62 + (after - before).as_secs();
+    let has_its_time = (61..=longest).any(|seconds| text.contains(&format!("{seconds} s")));
     assert!(has_its_time && text.contains("writing"), "{text}");
     pulse.idle();
     assert_eq!(problem(task, A_MINUTE), None);

@@ -4,8 +4,6 @@ use super::state_words::{invites_are_counted, state};
 use crate::{
     console::{
         access::ConsoleUser,
-        facts::Facts,
-        gather::gathered,
         layout::{self, Section, columns, table},
         params::FormValues,
         problem_list::problem_list,
@@ -19,6 +17,7 @@ use crate::{
         summaries::{self, KeySummary},
     },
     group_id::GroupId,
+    processes::{self, ProcessRow},
     sessions::{
         self,
         recent::{self, OutcomeCount},
@@ -87,17 +86,17 @@ pub(in crate::console) async fn show(
         Box::pin(async move {
             let mut shared = SharedReading::new(db, PAGE_LIMIT);
             let open = shared.read(move |db| Box::pin(sessions::waiting_in_group(db, id))).await;
-            Ok((open, shared.read(move |db| Box::pin(recent::of_group(db, id))).await))
+            let processes = shared.read(|db| Box::pin(processes::list(db))).await;
+            Ok((open, shared.read(move |db| Box::pin(recent::of_group(db, id))).await, processes))
         })
     });
-    let (read, known) = tokio::join!(read, gathered(&console));
-    let (open, outcomes) = read.unwrap_or_else(|why| (Err(why), Err(why)));
+    let (open, outcomes, processes) = read.await.unwrap_or_else(|why| (Err(why), Err(why), Err(why)));
     let main = html! {
         @if let Some(done) = query.get("done") { (flash(done, query.number("invites"))) }
         (facts(&group, open))
         p.actions { (actions(&console, &group)) }
         h2 { "What is wrong with it now" }
-        (wrong(&console, &known, id))
+        (wrong(&console, id, &processes))
         h2 { "Outcomes of the last hour" }
         @match &outcomes {
             Ok(outcomes) => { (outcomes_of(outcomes)) p.hint { (invites_are_counted()) } },
@@ -145,11 +144,12 @@ fn facts(group: &StoredGroup, open: Result<i64, NotRead>) -> Markup {
 }
 
 /// What processes report of the group. What is wrong with all groups is on the overview.
-fn wrong(console: &Console, known: &Facts, group: GroupId) -> Markup {
-    let (found, not_known) = (problems_of(known, group), Vec::from_iter(processes_not_known(known)));
+fn wrong(console: &Console, group: GroupId, processes: &Result<Vec<ProcessRow>, NotRead>) -> Markup {
+    let found = problems_of(group, processes, &console.gateway.problems());
+    let not_known = Vec::from_iter(processes_not_known(processes));
     html! {
         @if found.is_empty() && not_known.is_empty() {
-            p { "No worker and no gateway reports a problem of this group alone." }
+            p { "No worker and no gateway lists a problem of this group. Of each kind of problem they list ten groups at most." }
         } @else {
             (problem_list(console, &found, &not_known))
         }

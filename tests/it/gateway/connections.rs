@@ -54,6 +54,7 @@ async fn a_thousand_idle_and_two_hundred_slow_connections_delay_no_invite() {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     // One invite may be slow for another reason. If they waited for the slow connections, the first would take 10 s.
+    assert!(times.len() >= 4, "{times:?}");
     times.sort_unstable();
     assert!(times[times.len() / 2] < Duration::from_secs(6), "invites took {times:?} meanwhile");
     until_all_are_closed(idle).await;
@@ -169,7 +170,7 @@ async fn a_stop_answers_requests_in_flight_and_takes_no_more() {
     for signal in ["TERM", "INT"] {
         let world = Setup::default().set("SMS_TIMEOUT", "20s").start().await;
         let mut gateway = world.start_gateway(&[]).await;
-        world.provider.set(json!({"latency_ms": 5_000})).await;
+        world.provider.set(json!({"latency_ms": 9_000})).await;
         let mut idle = gateway.connect();
         idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         let mut half = gateway.connect();
@@ -191,8 +192,8 @@ async fn a_stop_answers_requests_in_flight_and_takes_no_more() {
             assert_eq!(answer.header("connection"), Some("close"));
         }
         assert!(gateway.process.wait().success());
-        // The texts take 5 s. A gateway that waited for the other connections would end with its grace, after 25 s.
-        assert!(begun.elapsed() < DEADLINE, "{:?}", begun.elapsed());
+        // The texts take 9 s. A gateway that waited for the other connections would end with its grace, after 25 s.
+        assert!(begun.elapsed() < Duration::from_secs(23), "{:?}", begun.elapsed());
         assert!(rest(&mut idle).contains("200 OK") && rest(&mut half).is_empty());
     }
 }

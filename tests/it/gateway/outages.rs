@@ -42,8 +42,9 @@ async fn an_invite_is_sent_although_its_client_disconnects() {
     world.provider.set(json!({"latency_ms": 5_000})).await;
     // The client goes away while the provider has the text.
     tokio::select! {
-        answer = send(gateway.invite(&world)) => panic!("it has an answer: {answer:?}"),
+        biased;
         () = world.provider.until_posts(1) => {}
+        answer = send(gateway.invite(&world)) => panic!("it has an answer: {answer:?}"),
     }
     world.database.until_texts_are(1, TextState::Accepted).await;
     assert!(gateway.process.stop().success());

@@ -273,6 +273,7 @@ async fn a_backlog_of_requests_without_ids_does_not_raise_the_number_in_flight()
     world.provider.set(json!({"latency_ms": 0})).await;
     world.broker.until_queues_are_empty().await;
     world.running().idle().await;
-    // A settled invite may be counted for a moment after the next one has come. Without a bound all that wait are in flight.
-    assert!((4.0..=20.0).contains(&highest.get()), "{} in flight, where PREFETCH is 4", highest.get());
+    // Right are 8: PREFETCH, and as many that marks have taken. A settled invite may be counted for a moment longer. With a
+    // fixed room of 16 for marks there would be 20.
+    assert!((4.0..=14.0).contains(&highest.get()), "{} in flight, where PREFETCH is 4", highest.get());
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// From `groups resume` to the first text at the latest.
 const RESUMES_WITHIN: Duration = Duration::from_secs(5);
-/// The same on a machine that is slow for a while. An invite that is not resumed goes on with its copy, after two minutes.
+/// How long a test waits for that on a slow machine. An invite that is not resumed goes on with its copy, after two minutes.
 const GOES_ON_WITHIN: Duration = Duration::from_mins(1);
 
 impl World {
@@ -41,6 +41,7 @@ impl World {
         self.broker.reply_within(GOES_ON_WITHIN, &number.to_string()).await.sent();
         let took = resumed.elapsed();
         self.until_no_pause_is_listed().await;
+        self.forget_copies().await;
         took
     }
 

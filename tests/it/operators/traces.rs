@@ -133,7 +133,7 @@ async fn a_collector_that_is_away_costs_no_invite_and_no_stop() {
     let hanging = silent.local_addr().expect("an address").to_string();
     for collector in [free_address(), hanging] {
         let url = format!("http://{collector}");
-        // An export may take five seconds; the last one before a stop may not.
+        // An export may take five seconds; the last one, at a stop, half a second.
         keeps_promise(Duration::from_secs(3), async || {
             let mut worker = world.replace_worker(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &url)]).await;
             world.invite(&world.request()).await.sent();

@@ -193,7 +193,7 @@ async fn a_message_that_kills_each_worker_is_set_aside_and_all_others_are_sent()
     world.broker.request(Message::json(&poison).id("poison").correlation("poison")).await;
     let (mut deaths, armed) = (0, [("SESSION_INVITE_FAILPOINT", "delivered:die:=poison")]);
     let mut worker = world.spawn(&armed);
-    // More than twenty workers start and die.
+    // Up to 23 workers start and die.
     until_within(Duration::from_secs(150), "the poison is answered", || {
         if !worker.is_running() {
             deaths += 1;
